@@ -1,0 +1,40 @@
+# Two commands for a newcomer: `make serve` and `make test`.
+
+PYTHON ?= python3
+MODEL ?= bundled
+BIN := .venv/bin
+# Progress bars and version notices of pip tell a newcomer nothing.
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+.PHONY: serve test lint docs bench clean
+
+serve: .venv/serve
+	$(BIN)/pagevec serve --model $(MODEL) --demo examples
+
+test: .venv/test
+	$(BIN)/python -m pytest
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: .venv/serve
+	$(BIN)/python docs/update.py
+
+bench: .venv/serve
+	$(BIN)/python -m pagevec.bench
+
+clean:
+	rm -rf .venv
+
+.venv/serve: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	@echo "installing from constraints.txt (torch among it: minutes on a slow line)"
+	$(PIP) install --constraint constraints.txt --editable '.[serve,pdf]'
+	@touch $@
+
+.venv/test: .venv/serve
+	$(PIP) install --constraint constraints.txt --editable '.[serve,pdf,dev]'
+	@touch $@

@@ -1,0 +1,3 @@
+"""pagevec: document pages in, ColPali multi-vectors out."""
+
+__version__ = "0.1.0"

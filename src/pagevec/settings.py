@@ -1,0 +1,225 @@
+"""Every environment variable, read once, frozen, each with its help and its bounds."""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from dotenv import dotenv_values
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pagevec.errors import ConfigurationError
+
+PREFIX = "PAGEVEC_"
+MIB = 1024 * 1024
+
+
+def _bounded(default: Any, help_: str, **bounds: Any) -> Any:
+    return Field(default, description=help_, **bounds)
+
+
+def _named(help_: str, *names: str) -> Any:
+    return Field(None, description=help_, validation_alias=AliasChoices(*names))
+
+
+class Settings(BaseSettings):
+    """The service's configuration. Read it with :meth:`from_environment`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
+    )
+
+    # The model
+    model: str = _bounded(
+        "auto",
+        "checkpoint name on the hub, local directory, `bundled` (the small model in the package), "
+        "or `auto`: the default checkpoint where CUDA is found, else `bundled`",
+        min_length=1,
+    )
+    revision: str | None = _bounded(None, "commit, tag or branch of the checkpoint")
+    family: str = _bounded("auto", "model family (see `pagevec models`), read from the checkpoint")
+    device: str = _bounded(
+        "auto", "auto, cpu, cuda, cuda:N or mps", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _bounded(
+        "auto", "of the weights; auto is bfloat16 on CUDA, else float32"
+    )
+    max_visual_tokens: int | None = _bounded(
+        None, "visual tokens of one page; default: as the checkpoint says", ge=4, le=16384
+    )
+    offline: bool = _bounded(False, "never ask the hub; use local files only")
+    cache_dir: Path = _bounded(Path("~/.cache/pagevec"), "where the bundled model is unpacked")
+
+    # The engine
+    batch_tokens: int | None = _bounded(
+        None,
+        "tokens of one forward pass; default: 1024 on a CPU, 16384 on an accelerator",
+        ge=64,
+        le=1_000_000,
+    )
+    preprocess_threads: int | None = _bounded(
+        None, "threads that decode and resize pages; default: one for each core", ge=1, le=256
+    )
+    max_queued_inputs: int = _bounded(
+        10_000, "inputs that may wait; more get a 503", ge=1, le=10_000_000
+    )
+    request_seconds: float = _bounded(
+        120.0,
+        "time budget of a request; one that cannot be done in it gets a 413",
+        gt=0,
+        le=86400,
+    )
+
+    # The HTTP service
+    host: str = _bounded("127.0.0.1", "address to listen on", min_length=1)
+    port: int = _bounded(8765, "port to listen on (0: any free one)", ge=0, le=65535)
+    default_format: Literal["json", "npz"] = _bounded(
+        "json", "answer of POST /embeddings where Accept does not decide"
+    )
+    max_body_bytes: int = _bounded(256 * MIB, "size of a request body", ge=1024)
+    max_inputs: int = _bounded(256, "inputs in one request", ge=1, le=100_000)
+    max_text_chars: int = _bounded(32_000, "characters of one text", ge=1)
+    max_image_bytes: int = _bounded(192 * MIB, "bytes of one image file", ge=64)
+    max_image_pixels: int = _bounded(64_000_000, "pixels of one image", ge=1, le=2**28)
+    max_image_side: int = _bounded(65_500, "pixels of one side of an image", ge=1)
+    rate_limit: str | None = _bounded(
+        None, "requests of one key, such as `600/minute`; default: no limit"
+    )
+    rate_limit_storage: str = _bounded(
+        "memory://", "where rates are counted: memory:// or redis://host:port", min_length=1
+    )
+    shutdown_seconds: int = _bounded(
+        150, "how long a stopping service lets requests finish", ge=0, le=86400
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _bounded("info", "of the log")
+    log_format: Literal["json", "console"] = _bounded("console", "of the log's lines")
+
+    # Names that others gave
+    service_api_key: SecretStr | None = _named(
+        "bearer keys, separated by commas (several: for rotation)", "SERVICE_API_KEY"
+    )
+    huggingface_token: SecretStr | None = _named(
+        "token for private checkpoints", "HUGGINGFACE_TOKEN", "HF_TOKEN"
+    )
+    hf_home: Path | None = _named("where downloaded checkpoints are kept", "HF_HOME")
+
+    @classmethod
+    def from_environment(cls, env_file: Path | None = Path(".env"), **overrides: Any) -> Self:
+        """Read the environment and `.env`, with `overrides` (field names) above both.
+
+        Raises:
+            ConfigurationError: naming each variable at fault, its value and what is allowed.
+        """
+        known_file = env_file if env_file is not None and env_file.is_file() else None
+        _refuse_unknown_names([*os.environ, *(dotenv_values(known_file) if known_file else ())])
+        given = {name: value for name, value in overrides.items() if value is not None}
+        try:
+            return cls(_env_file=known_file, **given)
+        except ValidationError as error:
+            raise ConfigurationError(_explain(error)) from None
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _rate_is_readable(cls, value: str | None) -> str | None:
+        if value is not None:
+            from limits import parse_many
+
+            parse_many(value)
+        return value
+
+    @field_validator("service_api_key")
+    @classmethod
+    def _keys_are_sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        keys = [] if value is None else split_keys(value)
+        if value is not None and not keys:
+            raise ValueError("holds no key")
+        if any(not key.isascii() or not key.isprintable() or " " in key for key in keys):
+            raise ValueError("a key has characters that an HTTP header cannot carry")
+        return value
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The bearer keys; empty when none is set."""
+        return () if self.service_api_key is None else tuple(split_keys(self.service_api_key))
+
+
+def split_keys(secret: SecretStr) -> list[str]:
+    """Split a comma-separated secret into its keys."""
+    return [key.strip() for key in secret.get_secret_value().split(",") if key.strip()]
+
+
+def variable_names(name: str) -> tuple[str, ...]:
+    """Return the environment variables that set the field `name`, the preferred one first."""
+    alias = Settings.model_fields[name].validation_alias
+    if isinstance(alias, AliasChoices):
+        return tuple(str(choice) for choice in alias.choices)
+    return (PREFIX + name.upper(),)
+
+
+def allowed(field: FieldInfo) -> str:
+    """Say in words which values `field` takes."""
+    choices = getattr(field.annotation, "__args__", ())
+    if getattr(field.annotation, "__origin__", None) is Literal:
+        return " or ".join(str(choice) for choice in choices)
+    kind: Any = next((t for t in choices if t is not type(None)), field.annotation)
+    words = {int: "whole number", float: "number", bool: "true or false", Path: "path"}.get(
+        kind, "text"
+    )
+    signs = {"ge": "at least", "gt": "above", "le": "at most"}
+    bounds = [
+        f"{words_} {getattr(rule, sign):,}"
+        for rule in field.metadata
+        for sign, words_ in signs.items()
+        if hasattr(rule, sign)
+    ]
+    return ", ".join([words, *bounds])
+
+
+def settings_table() -> list[tuple[str, str, str, str]]:
+    """Return (variable, default, allowed values, help) of every setting, for docs and `--help`."""
+    return [
+        (
+            variable_names(name)[0],
+            _shown(field.default),
+            allowed(field),
+            field.description or "",
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _shown(default: Any) -> str:
+    if default is None:
+        return ""
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def _refuse_unknown_names(names: list[str]) -> None:
+    known = [variable for name in Settings.model_fields for variable in variable_names(name)]
+    for name in names:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            # Compared without the prefix, which makes all of them alike.
+            words = {variable.removeprefix(PREFIX): variable for variable in known}
+            close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), words, n=1)
+            hint = f"did you mean {words[close[0]]}?" if close else f"known are {', '.join(known)}"
+            raise ConfigurationError(f"unknown setting {name}; {hint}")
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(_explain_one(dict(fault)) for fault in error.errors())
+
+
+def _explain_one(fault: dict[str, Any]) -> str:
+    location = str(fault["loc"][0])
+    name = next(
+        (n for n in Settings.model_fields if location == n or location in variable_names(n)),
+        location,
+    )
+    if name not in Settings.model_fields:
+        return f"{location}: {fault['msg']}"
+    field = Settings.model_fields[name]
+    secret = "SecretStr" in str(field.annotation)
+    value = "(not shown)" if secret else repr(fault["input"])
+    return f"{variable_names(name)[0]} is {value}, allowed is {allowed(field)} ({fault['msg']})"
