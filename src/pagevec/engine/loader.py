@@ -1,0 +1,135 @@
+"""A checkpoint -> a model that answers, on its device."""
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pagevec.engine.base import ModelInfo
+from pagevec.engine.checkpoint import Checkpoint
+from pagevec.engine.patches import use_patch_products
+from pagevec.engine.preprocess import Preprocessor
+from pagevec.engine.registry import Family
+from pagevec.engine.torchvision_fix import import_torchvision
+from pagevec.errors import ConfigurationError
+from pagevec.grid import PageResizing
+from pagevec.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_BATCH_TOKENS_ON_CPU = 1024  # about one page: on a CPU caches decide, not launches
+_BATCH_TOKENS_ON_ACCELERATOR = 16_384
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model on its device, and what prepares its inputs.
+
+    Attributes:
+        padding_side, pad_token_id: how its tokenizer pads a batch.
+        attention_knee: see `pagevec.engine.speed.Speed`.
+        default_batch_tokens: tokens of a forward pass that suit the device.
+    """
+
+    model: Any
+    preprocessor: Preprocessor
+    info: ModelInfo
+    device: torch.device
+    padding_side: str
+    pad_token_id: int
+    attention_knee: float
+    default_batch_tokens: int
+
+
+def load(settings: Settings) -> LoadedModel:
+    """Load the checkpoint that `settings` name.
+
+    Raises:
+        CheckpointError: it cannot be found or read, its family is unknown, or not all of its
+            weights loaded.
+        ConfigurationError: this machine has no such device.
+    """
+    started = time.perf_counter()
+    if settings.hf_home is not None:
+        os.environ["HF_HOME"] = str(settings.hf_home)  # read when huggingface_hub is imported
+    import_torchvision()
+    _quiet()
+    device = _device(settings.device)
+    checkpoint = Checkpoint.of(settings, device)
+    family = checkpoint.family(settings.family)
+    model = checkpoint.load_model(family, _dtype(settings.dtype, device))
+    use_patch_products(model)
+    model.to(device).eval()
+    processor = checkpoint.load_processor(family, settings.max_visual_tokens)
+    text = model.config.get_text_config()
+    preprocessor = Preprocessor(processor, family, text.max_position_embeddings)
+    info = _info(checkpoint, family, model, preprocessor.resizing)
+    log.info(
+        "loaded %s: %s, %.1f M parameters, %s on %s, %.1f s",
+        info.model,
+        info.family,
+        info.parameters / 1e6,
+        info.dtype,
+        info.device,
+        time.perf_counter() - started,
+    )
+    cpu = device.type == "cpu"
+    return LoadedModel(
+        model=model,
+        preprocessor=preprocessor,
+        info=info,
+        device=device,
+        padding_side=processor.tokenizer.padding_side,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        attention_knee=4 * text.hidden_size + 3 * text.intermediate_size,
+        default_batch_tokens=_BATCH_TOKENS_ON_CPU if cpu else _BATCH_TOKENS_ON_ACCELERATOR,
+    )
+
+
+def _quiet() -> None:
+    # Progress bars of a fraction of a second, and a warning for every page one pixel wide.
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+
+
+def _info(
+    checkpoint: Checkpoint, family: Family, model: Any, resizing: PageResizing | None
+) -> ModelInfo:
+    weights = next(model.parameters())
+    return ModelInfo(
+        model=checkpoint.name,
+        revision=getattr(model.config, "_commit_hash", None) or checkpoint.revision,
+        family=family.name,
+        dim=getattr(model, family.projection).out_features,
+        device=str(weights.device),
+        dtype=str(weights.dtype).removeprefix("torch."),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        resizing=resizing,
+        notice=checkpoint.notice,
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(
+            f"PAGEVEC_DEVICE is {name!r}; this machine has {torch.cuda.device_count()} CUDA devices"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigurationError(f"PAGEVEC_DEVICE is {name!r}; this machine has none")
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]

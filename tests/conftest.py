@@ -1,0 +1,110 @@
+"""Real parts for all tests: the bundled model on the CPU, a real HTTP server on loopback."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from pagevec.engine.base import Embedder
+from pagevec.engine.loader import load
+from pagevec.engine.local import LocalEmbedder
+from pagevec.engine.torchvision_fix import import_torchvision
+from pagevec.server.app import create_app
+from pagevec.server.run import address_of, listen, server_for
+from pagevec.settings import Settings
+
+import_torchvision()  # before any test imports colpali-engine
+
+KEY = "test-key"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service and how to reach it."""
+
+    url: str
+    key: str = KEY
+
+    def client(self, **options: Any) -> httpx.Client:
+        """Return an HTTP client that sends the key."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.Client(
+            base_url=self.url, headers=headers, timeout=120, trust_env=False, **options
+        )
+
+
+def make_settings(**overrides: Any) -> Settings:
+    """Return settings for a test, untouched by the environment's PAGEVEC_ variables."""
+    defaults = {"model": "bundled", "service_api_key": KEY, "port": 0}
+    return Settings(_env_file=None, **{**defaults, **overrides})
+
+
+@contextmanager
+def running(embedder: Embedder, settings: Settings) -> Iterator[Service]:
+    """Serve `embedder` on a free port of loopback, in a thread, until the end of the block."""
+    listener = listen(settings)
+    server = server_for(create_app(settings, embedder), settings)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield Service(address_of(listener), settings.keys[0])
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def pagevec(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command line in a process of its own, without this one's settings."""
+    clean = {n: v for n, v in os.environ.items() if not n.startswith(("PAGEVEC_", "SERVICE_"))}
+    return subprocess.run(
+        [sys.executable, "-c", "from pagevec.cli import main; main()", *map(str, arguments)],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def png(width: int, height: int, seed: int = 0) -> bytes:
+    """Return a PNG of a page-like picture: dark marks on white, other ones for each seed."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.random((height // 24 + 1, width // 24 + 1)) < 0.3
+    marks = np.kron(coarse, np.ones((24, 24)))[:height, :width]
+    file = BytesIO()
+    Image.fromarray(np.where(marks, 40, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def embedder(cache_dir: Path) -> Iterator[LocalEmbedder]:
+    settings = make_settings(cache_dir=cache_dir)
+    engine = LocalEmbedder.of(settings, lambda: load(settings))
+    engine.wait_until_ready()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def service(embedder: LocalEmbedder) -> Iterator[Service]:
+    with running(embedder, make_settings()) as started:
+        yield started

@@ -1,0 +1,295 @@
+"""The engine on this machine: batches, order, failures, running out of memory."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import make_settings, png
+from pagevec.engine.base import Embedded
+from pagevec.engine.loader import LoadedModel, load
+from pagevec.engine.local import LocalEmbedder
+from pagevec.errors import (
+    CheckpointError,
+    Draining,
+    InternalError,
+    InvalidImage,
+    NotReady,
+    OutOfMemory,
+    TextTooLong,
+    TooManyInputs,
+    TooMuchWork,
+)
+from pagevec.images import EncodedImage, read_image
+
+QUERIES = ["short", "", "a query of middling length, for padding", "long " * 40, "the last one"]
+
+
+@contextmanager
+def engine(
+    cache_dir: Path,
+    prepare: Callable[[LoadedModel], None] = lambda model: None,
+    **options: Any,
+) -> Iterator[LocalEmbedder]:
+    """Yield a ready engine over the bundled model, after `prepare` has had it in hand."""
+    settings = make_settings(cache_dir=cache_dir)
+
+    def load_and_prepare() -> LoadedModel:
+        model = load(settings)
+        prepare(model)
+        return model
+
+    embedder = LocalEmbedder(load_and_prepare, **options)
+    try:
+        embedder.wait_until_ready()
+        yield embedder
+    finally:
+        embedder.close()
+
+
+def pages(*sizes: tuple[int, int]) -> list[EncodedImage]:
+    return [read_image(png(*size, seed=seed)) for seed, size in enumerate(sizes)]
+
+
+def assert_same(one: Embedded, others: list[Embedded]) -> None:
+    for vectors, other in zip(one.vectors, others, strict=True):
+        assert vectors.shape == other.vectors[0].shape
+        assert np.abs(vectors - other.vectors[0]).max() <= 1e-4
+        clear = np.abs(other.vectors[0]) > 1e-3
+        assert (np.sign(vectors)[clear] == np.sign(other.vectors[0])[clear]).all()
+
+
+class TestBatches:
+    def test_texts_batch_equals_single(self, embedder: LocalEmbedder) -> None:
+        """A text's vectors do not depend on which texts share its batch."""
+        together = embedder.embed(QUERIES).result()
+        assert max(together.batch_sizes) > 1
+        assert_same(together, [embedder.embed([query]).result() for query in QUERIES])
+
+    def test_pages_batch_equals_single(self, cache_dir: Path) -> None:
+        """A page's vectors do not depend on which pages, of other sizes, share its batch."""
+        inputs = pages((600, 800), (1, 1), (256, 1), (800, 600), (300, 40))
+        with engine(cache_dir, batch_tokens=5000) as embedder:
+            together = embedder.embed(inputs).result()
+            assert max(together.batch_sizes) > 1
+            assert_same(together, [embedder.embed([page]).result() for page in inputs])
+
+    def test_callers_share_batches(self, cache_dir: Path) -> None:
+        """Requests that wait at the same time go through the model together."""
+        gate = threading.Event()
+        with engine(cache_dir, lambda model: hold_pages(model, gate)) as embedder:
+            page = embedder.embed(pages((300, 300)))
+            texts = [embedder.embed([f"caller {n}"]) for n in range(8)]
+            while embedder.health().queued_tokens == 0:
+                time.sleep(0.01)
+            time.sleep(0.1)
+            gate.set()
+            page.result()
+            assert max(text.result().batch_sizes[0] for text in texts) > 1
+
+    def test_answers_go_to_their_callers(self, embedder: LocalEmbedder) -> None:
+        """64 callers at once get their own vectors, each as if alone."""
+        texts = [f"number {n} " + "x" * (n % 7 * 9) for n in range(64)]
+        futures: dict[int, Future[Embedded]] = {}
+
+        def call(n: int) -> None:
+            futures[n] = embedder.embed([texts[n], "same for all"])
+
+        threads = [threading.Thread(target=call, args=(n,)) for n in range(64)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for n, text in enumerate(texts):
+            assert_same(
+                futures[n].result(),
+                [embedder.embed([text]).result(), embedder.embed(["same for all"]).result()],
+            )
+
+
+class TestFailures:
+    def test_a_bad_image_fails_its_request_only(self, embedder: LocalEmbedder) -> None:
+        """A truncated page is blamed by its index; a neighbour's request goes on."""
+        good = pages((300, 300), (320, 200))
+        cut = EncodedImage(good[0].data[:-400], "PNG", 300, 300)
+        bad, neighbour = embedder.embed([good[0], cut, good[1]]), embedder.embed(good)
+        with pytest.raises(InvalidImage) as error:
+            bad.result()
+        assert error.value.index == 1
+        assert len(neighbour.result().vectors) == 2
+
+    def test_a_cancelled_request_leaves_the_queue(self, cache_dir: Path) -> None:
+        """Work of a caller who left is not done."""
+        gate, passes = threading.Event(), []
+        with engine(cache_dir, lambda model: hold_pages(model, gate, passes)) as embedder:
+            first = embedder.embed(pages((300, 300)))
+            while embedder.health().queued_inputs == 0 or not passes:
+                time.sleep(0.01)
+            second = embedder.embed(pages((300, 300)))
+            assert second.cancel()
+            gate.set()
+            first.result()
+            third = embedder.embed(pages((280, 280)))
+            third.result()
+            assert len(passes) == 2
+            with pytest.raises(CancelledError):
+                second.result()
+            assert embedder.health().queued_inputs == 0
+
+    def test_a_fault_of_the_model_hits_the_guilty_input_only(self, cache_dir: Path) -> None:
+        """When a pass raises, the batch is halved until the one input at fault is found."""
+
+        def fails_on_long(rows: int, length: int) -> None:
+            if length > 150:
+                raise RuntimeError("a kernel failed")
+
+        with engine(cache_dir, lambda model: check_texts(model, fails_on_long)) as embedder:
+            guilty = embedder.embed(["y" * 200])
+            neighbours = [embedder.embed([query]) for query in ("one", "two", "three")]
+            with pytest.raises(InternalError) as error:
+                guilty.result()
+            assert error.value.index == 0
+            assert "kernel" not in error.value.message
+            assert all(len(one.result().vectors) == 1 for one in neighbours)
+
+    def test_a_text_beyond_the_context_is_refused(self, cache_dir: Path) -> None:
+        """A text with more tokens than the model takes is an error with its index, never cut."""
+
+        def shorten(model: LoadedModel) -> None:
+            model.preprocessor._max_tokens = 100
+
+        with engine(cache_dir, shorten) as embedder, pytest.raises(TextTooLong) as error:
+            embedder.embed(["fine", "z" * 101]).result()
+        assert error.value.index == 1
+
+    def test_loading_failure_is_told(self) -> None:
+        """A checkpoint that is not there fails the start, and every request, with a sentence."""
+        settings = make_settings(model="/nowhere/at/all", offline=True)
+        embedder = LocalEmbedder(lambda: load(settings))
+        with pytest.raises(CheckpointError, match="/nowhere/at/all"):
+            embedder.wait_until_ready()
+        with pytest.raises(NotReady):
+            embedder.embed(["hello"]).result()
+        assert embedder.health().state == "failed"
+        embedder.close()
+
+
+class TestAdmission:
+    def test_empty_request(self, embedder: LocalEmbedder) -> None:
+        """No inputs, no vectors, no wait."""
+        assert embedder.embed([]).result().vectors == []
+
+    def test_more_than_the_time_budget_allows(self, cache_dir: Path) -> None:
+        """A request that cannot be done in time is refused at once; a smaller one is served."""
+        with engine(cache_dir, request_seconds=1.5) as embedder:
+            many = pages(*[(1240, 1754)] * 40)
+            with pytest.raises(TooMuchWork):
+                embedder.embed(many).result()
+            assert len(embedder.embed(pages((300, 300))).result().vectors) == 1
+
+    def test_more_inputs_than_may_ever_wait(self, cache_dir: Path) -> None:
+        """A request larger than the queue is told to send fewer, not to try again for ever."""
+        with engine(cache_dir, max_queued_inputs=4) as embedder:
+            with pytest.raises(TooManyInputs):
+                embedder.embed(["one"] * 5).result()
+            assert len(embedder.embed(["one"] * 4).result().vectors) == 4
+
+    def test_closing_finishes_what_was_taken(self, cache_dir: Path) -> None:
+        """close() waits for all requests that were taken, and takes no new ones."""
+        with engine(cache_dir) as embedder:
+            taken = [embedder.embed(pages((400, 400), (300, 500))) for _ in range(3)]
+            embedder.close()
+            assert all(len(one.result(0).vectors) == 2 for one in taken)
+            with pytest.raises(Draining):
+                embedder.embed(["too late"]).result()
+
+
+class TestOutOfMemory:
+    """A real model whose forward pass really raises when a batch is too large."""
+
+    @pytest.mark.parametrize("kind", ["cuda", "cpu"])
+    def test_batches_are_halved_until_they_fit(self, cache_dir: Path, kind: str) -> None:
+        """No input is skipped, the order stays, and the size that worked is remembered."""
+        largest_that_fits = 300
+        attempts: list[int] = []
+
+        def runs_out(rows: int, length: int) -> None:
+            attempts.append(rows * length)
+            if rows * length > largest_that_fits:
+                raise_out_of_memory(kind)
+
+        with engine(cache_dir, lambda model: check_texts(model, runs_out)) as embedder:
+            assert embedder.health().batch_tokens <= largest_that_fits
+            attempts.clear()
+            texts = [f"text number {n:02}" for n in range(40)]
+            together = embedder.embed(texts).result()
+            assert max(attempts) <= largest_that_fits, "the size that worked is remembered"
+        with engine(cache_dir) as plenty:
+            assert_same(together, [plenty.embed([text]).result() for text in texts])
+
+    @pytest.mark.parametrize("kind", ["cuda", "cpu"])
+    def test_memory_that_shrinks_while_serving(self, cache_dir: Path, kind: str) -> None:
+        """Running out later on (another process took memory) halves the batch, loses nothing."""
+        limit = [10**9]
+
+        def runs_out(rows: int, length: int) -> None:
+            if rows * length > limit[0]:
+                raise_out_of_memory(kind)
+
+        with engine(cache_dir, lambda model: check_texts(model, runs_out)) as embedder:
+            before = embedder.health().batch_tokens
+            limit[0] = 200
+            result = embedder.embed([f"text number {n:02}" for n in range(40)]).result()
+            assert len(result.vectors) == 40
+            assert embedder.health().batch_tokens <= limit[0] < before
+
+    def test_one_input_that_does_not_fit(self, cache_dir: Path) -> None:
+        """It is an error for its request only, with its index; others are served."""
+
+        def runs_out(rows: int, length: int) -> None:
+            if length > 2000:
+                raise_out_of_memory("cuda")
+
+        with engine(cache_dir, lambda model: check_texts(model, runs_out)) as embedder:
+            large = embedder.embed(["small", "w" * 2500])
+            other = embedder.embed(["small too"])
+            with pytest.raises(OutOfMemory) as error:
+                large.result()
+            assert error.value.index == 1
+            assert len(other.result().vectors) == 1
+            assert embedder.health().state == "ready"
+
+
+def raise_out_of_memory(kind: str) -> None:
+    if kind == "cuda":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+    torch.empty(2**55, dtype=torch.uint8)  # the CPU's allocator raises its own error
+
+
+def check_texts(model: LoadedModel, check: Callable[[int, int], None]) -> None:
+    """Have `check` see the rows and their length of each text batch, inside the forward pass."""
+
+    def look(module: Any, positional: Any, named: dict[str, Any]) -> None:
+        if "pixel_values" not in named:
+            check(*named["input_ids"].shape)
+
+    model.model.register_forward_pre_hook(look, with_kwargs=True)
+
+
+def hold_pages(model: LoadedModel, gate: threading.Event, passes: list[int] | None = None) -> None:
+    """Hold passes over pages of at most 300 x 300 pixels until `gate` opens; count them."""
+
+    def look(module: Any, positional: Any, named: dict[str, Any]) -> None:
+        if "pixel_values" in named and named["input_ids"].shape[1] < 200:
+            if passes is not None:
+                passes.append(1)
+            gate.wait(30)
+
+    model.model.register_forward_pre_hook(look, with_kwargs=True)

@@ -1,0 +1,102 @@
+"""The batching policy, without a model."""
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pagevec.engine.scheduler import QUERY_BATCHES_IN_A_ROW, Scheduler, halve, padded_tokens
+
+
+@dataclass(eq=False)
+class Waiting:
+    tokens: int
+    is_query: bool = False
+    abandoned: bool = False
+
+
+LENGTHS = st.lists(st.tuples(st.integers(1, 3000), st.booleans()), max_size=60)
+
+
+def batches_of(entries: list[Waiting], budget: int) -> list[list[Waiting]]:
+    scheduler: Scheduler[Waiting] = Scheduler(budget)
+    for entry in entries:
+        scheduler.add(entry)
+    taken = []
+    while batch := scheduler.next_batch():
+        taken.append(batch)
+    assert len(scheduler) == 0
+    return taken
+
+
+@given(LENGTHS, st.integers(64, 4000))
+def test_nothing_is_lost_or_doubled(lengths: list[tuple[int, bool]], budget: int) -> None:
+    """Every input is in exactly one batch, whatever the lengths and the budget."""
+    entries = [Waiting(tokens, is_query) for tokens, is_query in lengths]
+    taken = [entry for batch in batches_of(entries, budget) for entry in batch]
+    assert sorted(map(id, taken)) == sorted(map(id, entries))
+
+
+@given(LENGTHS, st.integers(64, 4000))
+def test_a_batch_keeps_to_the_budget(lengths: list[tuple[int, bool]], budget: int) -> None:
+    """A batch costs at most the budget, padding included, unless it is one large input alone."""
+    for batch in batches_of([Waiting(*one) for one in lengths], budget):
+        cost = padded_tokens([entry.tokens for entry in batch])
+        assert cost <= budget or len(batch) == 1
+
+
+@given(LENGTHS, st.integers(64, 4000))
+def test_a_batch_has_one_kind(lengths: list[tuple[int, bool]], budget: int) -> None:
+    """Texts and pages never share a forward pass."""
+    for batch in batches_of([Waiting(*one) for one in lengths], budget):
+        assert len({entry.is_query for entry in batch}) == 1
+
+
+def test_queries_go_before_pages() -> None:
+    """A query that comes after many pages is in the next batch."""
+    pages = [Waiting(700) for _ in range(10)]
+    query = Waiting(20, is_query=True)
+    assert batches_of([*pages, query], 1024)[0] == [query]
+
+
+def test_pages_do_not_starve() -> None:
+    """While queries keep coming, a page batch runs after a bounded number of query batches."""
+    scheduler: Scheduler[Waiting] = Scheduler(64)
+    page = Waiting(700)
+    scheduler.add(page)
+    for _ in range(100):
+        scheduler.add(Waiting(60, is_query=True))
+    kinds = [scheduler.next_batch()[0].is_query for _ in range(QUERY_BATCHES_IN_A_ROW + 1)]
+    assert kinds == [True] * QUERY_BATCHES_IN_A_ROW + [False]
+
+
+def test_the_first_in_line_always_goes() -> None:
+    """An input above the budget is not passed over for ever: it runs alone, in its turn."""
+    large, small = Waiting(5000), Waiting(100)
+    assert batches_of([large, small], 1024) == [[large], [small]]
+
+
+def test_inputs_that_fit_are_taken_from_further_back() -> None:
+    """A short batch is filled with later inputs of its size; the ones between keep their turn."""
+    one, long, two = Waiting(100), Waiting(900), Waiting(120)
+    assert batches_of([one, long, two], 300) == [[one, two], [long]]
+
+
+def test_abandoned_inputs_are_skipped() -> None:
+    """Inputs whose caller left cost no forward pass."""
+    left, stays = Waiting(100, abandoned=True), Waiting(100)
+    assert batches_of([left, stays, left], 1024) == [[stays]]
+
+
+def test_halves_keep_the_order() -> None:
+    """Halving loses nothing, keeps the order, and makes both halves smaller."""
+    assert halve([1, 2, 3, 4, 5]) == ([1, 2, 3], [4, 5])
+    assert halve([1, 2]) == ([1], [2])
+
+
+def test_the_budget_only_shrinks() -> None:
+    """A size that did not fit is remembered; a larger one is not taken for news."""
+    scheduler: Scheduler[Waiting] = Scheduler(1000)
+    scheduler.shrink_to(400)
+    scheduler.shrink_to(700)
+    assert scheduler.budget == 400
