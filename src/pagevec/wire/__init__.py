@@ -1,0 +1,1 @@
+"""What travels: requests, formats, quantized vectors. No torch here."""

@@ -1,0 +1,40 @@
+"""Which of the two formats an answer has: an explicit Accept wins, else the path decides."""
+
+from typing import Literal
+
+Format = Literal["json", "npz"]
+
+MEDIA_TYPES: dict[Format, str] = {"json": "application/json", "npz": "application/x-npz"}
+
+_ACCEPTED: dict[str, Format] = {
+    "application/json": "json",
+    "application/x-npz": "npz",
+    "application/octet-stream": "npz",
+}
+
+
+def choose_format(accept: str | None, default: Format) -> Format:
+    """Return the format that `accept` (RFC 9110, 12.5.1) prefers, or `default`.
+
+    Wildcards, types we do not have and unreadable weights leave it to `default`: a client that
+    cannot say what it wants gets an answer rather than a refusal.
+    """
+    best, best_weight = default, 0.0
+    for offer in (accept or "").split(","):
+        media_type, _, parameters = offer.partition(";")
+        weight = _weight(parameters)
+        wanted = _ACCEPTED.get(media_type.strip().lower())
+        if wanted is not None and weight > best_weight:
+            best, best_weight = wanted, weight
+    return best
+
+
+def _weight(parameters: str) -> float:
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0

@@ -1,0 +1,64 @@
+"""Vectors in fewer bytes: float16, int8 with a scale for each vector, or only their signs.
+
+Shapes: vectors are (n, dim); int8 values (n, dim) with scales (n,); binary (n, dim / 8), the first
+component in the highest bit of the first byte (numpy.packbits), 1 where it is above 0. The
+dimensions of all model families are multiples of 8.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagevec.types import MultiVector
+
+Dtype = Literal["float32", "float16", "int8", "binary"]
+
+_INT8_MAX = 127
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """A multi-vector as it travels: its values, and for int8 the scale of each vector."""
+
+    values: NDArray[Any]
+    scales: NDArray[np.float32] | None = None
+
+
+def quantize(vectors: MultiVector, dtype: Dtype) -> Quantized:
+    """Return `vectors` as `dtype`."""
+    if dtype == "int8":
+        return _as_int8(vectors)
+    if dtype == "binary":
+        return Quantized(np.packbits(vectors > 0, axis=-1))
+    return Quantized(np.ascontiguousarray(vectors, dtype=np.dtype(dtype)))
+
+
+def dequantize(quantized: Quantized, dtype: Dtype) -> MultiVector:
+    """Return float32 vectors (n, dim); of binary ones the signs, as 1 and -1 over sqrt(dim).
+
+    Raises:
+        ValueError: `quantized` does not have the form of `dtype`, or there is no such dtype.
+    """
+    if dtype not in get_args(Dtype):
+        raise ValueError(f"there is no dtype {dtype!r}")
+    if quantized.values.ndim != 2:
+        raise ValueError("a multi-vector has two dimensions")
+    if dtype == "int8":
+        if quantized.scales is None or quantized.scales.shape != quantized.values.shape[:1]:
+            raise ValueError("each int8 vector has one scale")
+        scaled: MultiVector = quantized.values.astype(np.float32) * quantized.scales[:, None]
+        return scaled
+    if dtype == "binary":
+        bits = np.unpackbits(quantized.values, axis=-1)
+        signs: MultiVector = ((2.0 * bits - 1.0) / np.sqrt(bits.shape[-1])).astype(np.float32)
+        return signs
+    return np.asarray(quantized.values, dtype=np.float32)
+
+
+def _as_int8(vectors: MultiVector) -> Quantized:
+    # The largest component of each vector becomes 127: the error is at most half a scale.
+    scales = np.abs(vectors).max(axis=-1, initial=0.0) / _INT8_MAX
+    safe = np.where(scales > 0, scales, 1.0).astype(np.float32)
+    return Quantized(np.rint(vectors / safe[:, None]).astype(np.int8), safe)

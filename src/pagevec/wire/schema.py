@@ -1,0 +1,78 @@
+"""The request and response bodies of the HTTP contract."""
+
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+
+from pagevec.errors import InvalidJSON, InvalidRequest
+from pagevec.types import InputType
+from pagevec.wire.quantize import Dtype
+
+
+class EmbeddingsRequest(BaseModel):
+    """`POST /embeddings`: inputs of one kind, and how their vectors shall come back."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    input_type: InputType = Field(description="what all inputs are")
+    inputs: Annotated[list[str], FailFast()] = Field(
+        description="texts, or image files in base64 (bare or as data URIs); may be empty"
+    )
+    dtype: Dtype = Field("float32", description="of the vectors in the answer")
+    pool_factor: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="merge similar vectors until about 1 / pool_factor of them are left"
+    )
+
+
+class EmbeddingsResponse(BaseModel):
+    """One multi-vector for each input, in the inputs' order, ragged."""
+
+    embeddings: list[list[list[float]]]
+    dtype: Literal["float16", "int8", "binary"] | None = Field(
+        None, description="where it is not float32"
+    )
+    scales: list[list[float]] | None = Field(
+        None, description="int8 only: the factor of each vector"
+    )
+
+
+class ErrorResponse(BaseModel):
+    """Every error has this form."""
+
+    error: str = Field(description="a sentence: what is at fault, what to do")
+    code: str = Field(description="a word that programs can match")
+    index: int | None = Field(None, description="the input at fault, where one is")
+
+
+def parse_request(body: bytes | bytearray) -> EmbeddingsRequest:
+    """Read a request body.
+
+    Raises:
+        InvalidJSON: it is not JSON.
+        InvalidRequest: its shape, a field or a value is not as the contract says.
+    """
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidJSON(f"the body is not valid JSON: {error}") from None
+    _refuse_unknown_fields(content)
+    try:
+        return EmbeddingsRequest.model_validate(content)
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+def _refuse_unknown_fields(content: Any) -> None:
+    # Pydantic would list all of them: gigabytes of errors for one hostile body.
+    known = EmbeddingsRequest.model_fields
+    for name in content if isinstance(content, dict) else ():
+        if name not in known:
+            raise InvalidRequest(f"{name[:40]!r} is an unknown field; known are {', '.join(known)}")
+
+
+def _invalid(error: ValidationError) -> InvalidRequest:
+    fault: Any = error.errors(include_input=False, include_url=False)[0]
+    place = ".".join(str(part) for part in fault["loc"]) or "body"
+    index = next((part for part in fault["loc"] if isinstance(part, int)), None)
+    return InvalidRequest(f"{place}: {fault['msg']}", index=index)
