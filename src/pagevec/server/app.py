@@ -1,0 +1,54 @@
+"""The application: a table of routes over one embedder."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
+from pagevec import __version__
+from pagevec.engine.base import Embedder
+from pagevec.errors import PagevecError
+from pagevec.server.drain import DrainUnreadBody
+from pagevec.server.handlers import answer_http_exception, answer_pagevec_error
+from pagevec.server.metrics import Metrics
+from pagevec.server.observe import Observe
+from pagevec.server.openapi import EMBEDDINGS, GETS, documented
+from pagevec.server.routes import Routes
+from pagevec.settings import Settings
+
+
+def create_app(settings: Settings, embedder: Embedder) -> FastAPI:
+    """Return the ASGI application. The caller starts `embedder` and closes it."""
+    metrics = Metrics(embedder)
+    routes = Routes(settings, embedder, metrics)
+    app = FastAPI(
+        title="pagevec",
+        version=__version__,
+        redoc_url=None,
+        redirect_slashes=False,  # clients do not follow redirects: a 404 tells them more
+    )
+    app.add_middleware(Observe, metrics=metrics)
+    app.add_middleware(DrainUnreadBody)
+    app.add_exception_handler(PagevecError, answer_pagevec_error)
+    app.add_exception_handler(HTTPException, answer_http_exception)
+
+    posts: dict[str, Any] = {
+        "/embeddings": routes.embeddings,
+        "/": routes.embeddings,
+        "/json/embeddings": routes.json_embeddings,
+        "/npz/embeddings": routes.npz_embeddings,
+    }
+    gets: dict[str, Any] = {
+        "/health": routes.health,
+        "/ready": routes.ready,
+        "/info": routes.info,
+        "/metrics": routes.metrics,
+    }
+    for path, endpoint in posts.items():
+        app.add_api_route(path, endpoint, methods=["POST"], **EMBEDDINGS)
+    for path, endpoint in gets.items():
+        app.add_api_route(
+            path, endpoint, methods=["GET"], response_model=None, **GETS.get(path, {})
+        )
+    documented(app)
+    return app

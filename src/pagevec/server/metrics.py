@@ -1,0 +1,87 @@
+"""Prometheus metrics of one application."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pagevec.engine.base import Embedder
+from pagevec.server.record import Record
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """Counts requests; asks the embedder for its state when it is read."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(_EngineCollector(embedder))
+        self._requests = Counter(
+            "pagevec_requests",
+            "Requests by path, method and status",
+            ["path", "method", "status"],
+            registry=self.registry,
+        )
+        self._seconds = self._histogram("request_seconds", "Seconds of a request", ["path"])
+        self._stages = self._histogram("stage_seconds", "Seconds of a request's stage", ["stage"])
+        self._inputs = self._counter("inputs", "Inputs embedded")
+        self._tokens = self._counter("tokens", "Tokens embedded, visual and text")
+        self._batches = Histogram(
+            "pagevec_batch_size",
+            "Inputs in the batch of each input",
+            ["input_type"],
+            buckets=_SIZES,
+            registry=self.registry,
+        )
+
+    def count(self, record: Record, method: str, path: str, status: int) -> None:
+        """Take in a finished request."""
+        self._requests.labels(path, method, str(status)).inc()
+        self._seconds.labels(path).observe(record.seconds)
+        for stage, seconds in record.stages.items():
+            self._stages.labels(stage).observe(seconds)
+        if record.embedded is not None and record.input_type is not None:
+            self._inputs.labels(record.input_type).inc(record.inputs)
+            self._tokens.labels(record.input_type).inc(record.embedded.tokens)
+            for size in record.embedded.batch_sizes:
+                self._batches.labels(record.input_type).observe(size)
+
+    def exposition(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, help_: str) -> Counter:
+        return Counter(f"pagevec_{name}", help_, ["input_type"], registry=self.registry)
+
+    def _histogram(self, name: str, help_: str, labels: list[str]) -> Histogram:
+        return Histogram(f"pagevec_{name}", help_, labels, buckets=_SECONDS, registry=self.registry)
+
+
+class _EngineCollector(Collector):
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+
+    def collect(self) -> Iterable[Metric]:
+        health = self._embedder.health()
+        gauges = {
+            "ready": ("1 when the model answers", float(health.state == "ready")),
+            "queue_inputs": ("Inputs that were taken and are not done", health.queued_inputs),
+            "queue_tokens": ("Tokens that wait for a batch", health.queued_tokens),
+            "batch_tokens": ("Tokens that a batch may have", health.batch_tokens),
+        }
+        for name, (help_, value) in gauges.items():
+            yield GaugeMetricFamily(f"pagevec_{name}", help_, value=value)
+        memory = GaugeMetricFamily(
+            "pagevec_memory_bytes", "Memory of the device that computes", labels=["kind"]
+        )
+        for kind in ("allocated", "reserved", "peak"):
+            memory.add_metric([kind], getattr(health.memory, kind))
+        yield memory
+        yield CounterMetricFamily(
+            "pagevec_device_busy_seconds",
+            "Seconds that the device has computed",
+            value=health.busy_seconds,
+        )

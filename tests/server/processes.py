@@ -1,0 +1,99 @@
+"""`pagevec serve` as a process of its own: started, asked, watched, stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from conftest import KEY, Service
+
+MIB = 1024 * 1024
+_COMMAND = [sys.executable, "-c", "from pagevec.cli import main; main()", "serve"]
+_START_SECONDS = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process(Service):
+    """A service in a process of its own; `output` and `log` are its streams, as files."""
+
+    popen: "subprocess.Popen[bytes]"
+    output: Path
+    log: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def memory(self, name: str = "VmRSS") -> int:
+        """Return bytes from the kernel's account: VmRSS now, VmHWM at the peak."""
+        lines = Path(f"/proc/{self.popen.pid}/status").read_text().splitlines()
+        (kib,) = (line.split()[1] for line in lines if line.startswith(f"{name}:"))
+        return int(kib) * 1024
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end, return the exit code."""
+        self.popen.send_signal(number)
+        return self.popen.wait(60)
+
+
+def environment(cache_dir: Path, **variables: str) -> dict[str, str]:
+    """Return this process's environment, its settings of pagevec replaced by those of a test."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PAGEVEC_") and name != "SERVICE_API_KEY"
+    }
+    made = {"PAGEVEC_MODEL": "bundled", "PAGEVEC_CACHE_DIR": str(cache_dir), "PAGEVEC_PORT": "0"}
+    return {**inherited, **made, "SERVICE_API_KEY": KEY, **variables}
+
+
+def run_to_the_end(
+    folder: Path, variables: dict[str, str], *options: str
+) -> "subprocess.CompletedProcess[str]":
+    """Start a service that shall refuse to start; `folder` is its working directory."""
+    return subprocess.run(
+        [*_COMMAND, *options],
+        env=variables,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=_START_SECONDS,
+        check=False,
+    )
+
+
+@contextmanager
+def serving(folder: Path, variables: dict[str, str], *options: str) -> Iterator[Process]:
+    """Serve on a free port until the end of the block; ready when it is entered."""
+    output, log = folder / "output", folder / "log"
+    with output.open("wb") as out, log.open("wb") as err:
+        popen = subprocess.Popen(
+            [*_COMMAND, *options], env=variables, cwd=folder, stdout=out, stderr=err
+        )
+    try:
+        url = _address(popen, output, log)
+        key = variables["SERVICE_API_KEY"].partition(",")[0]
+        yield Process(url=url, key=key, popen=popen, output=output, log=log)
+    finally:
+        if popen.poll() is None:
+            popen.terminate()
+            try:
+                popen.wait(30)
+            except subprocess.TimeoutExpired:
+                popen.kill()
+                popen.wait()
+
+
+def _address(popen: "subprocess.Popen[bytes]", output: Path, log: Path) -> str:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end and popen.poll() is None:
+        for line in output.read_text().splitlines():
+            if line.startswith("address"):
+                return line.split()[1]
+        time.sleep(0.05)
+    raise AssertionError(f"the service did not start: {log.read_text()}")

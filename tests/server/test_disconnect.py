@@ -1,0 +1,66 @@
+"""Callers who leave."""
+
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from conftest import KEY, Service, make_settings, running
+from pagevec.engine.loader import LoadedModel, load
+from pagevec.engine.local import LocalEmbedder
+
+BODY = b'{"input_type": "text", "inputs": ["a caller who will not wait"]}'
+
+
+def ask_and_leave(service: Service) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            b"POST /embeddings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+            + KEY.encode()
+            + b"\r\nContent-Length: "
+            + str(len(BODY)).encode()
+            + b"\r\n\r\n"
+            + BODY
+        )
+        time.sleep(0.3)
+
+
+def test_their_work_is_not_done(cache_dir: Path) -> None:
+    """Requests whose caller hung up leave the queue; only one of five is ever computed."""
+    gate, passes = threading.Event(), []
+    settings = make_settings(cache_dir=cache_dir)
+
+    def load_with_gate() -> LoadedModel:
+        model = load(settings)
+
+        def hold(module: Any, positional: Any, named: dict[str, Any]) -> None:
+            if ready.is_set():
+                passes.append(len(named["input_ids"]))
+                gate.wait(30)
+
+        model.model.register_forward_pre_hook(hold, with_kwargs=True)
+        return model
+
+    ready = threading.Event()
+    embedder = LocalEmbedder.of(settings, load_with_gate)
+    embedder.wait_until_ready()
+    ready.set()
+    with running(embedder, settings) as service:
+        for _ in range(5):
+            ask_and_leave(service)
+        gate.set()
+        while embedder.health().queued_inputs:
+            time.sleep(0.05)
+        assert passes == [1]
+        with service.client() as http:
+            answer = http.post("/embeddings", json={"input_type": "text", "inputs": ["still here"]})
+        assert answer.status_code == 200
+        assert "pagevec_requests_total" in http_text(service, "/metrics")
+    embedder.close()
+
+
+def http_text(service: Service, path: str) -> str:
+    with service.client() as http:
+        return http.get(path).text

@@ -1,0 +1,361 @@
+"""dtype and pool_factor through the service; what quantizing and negotiating promise for all."""
+
+import base64
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any, cast, get_args
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from conftest import Service, png
+from pagevec.wire.decode import decode_json, decode_npz
+from pagevec.wire.encode import encode
+from pagevec.wire.negotiation import MEDIA_TYPES, Format, choose_format
+from pagevec.wire.quantize import Dtype, dequantize, quantize
+
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+FORMATS: tuple[Format, ...] = get_args(Format)
+KINDS = ("text", "image")
+Vectors = np.ndarray[Any, np.dtype[np.float32]]
+
+INPUTS = {
+    "text": ["a", "", "the third text is longer than the others are"],
+    "image": [base64.b64encode(png(*size)).decode() for size in ((64, 64), (160, 96))],
+}
+
+# The same examples on every machine, in every run.
+hypothesis_settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+repeatable = hypothesis_settings(hypothesis_settings.get_profile("repeatable"), max_examples=200)
+
+
+@pytest.fixture(scope="module")
+def client(service: Service) -> Iterator[httpx.Client]:
+    with service.client() as opened:
+        yield opened
+
+
+def ask(client: httpx.Client, kind: str, format_: Format, **options: Any) -> httpx.Response:
+    body = {"input_type": kind, "inputs": INPUTS[kind], **options}
+    return client.post("/embeddings", json=body, headers={"Accept": MEDIA_TYPES[format_]})
+
+
+def decoded(answer: httpx.Response, format_: Format) -> list[Vectors]:
+    assert answer.status_code == 200, answer.text
+    return {"json": decode_json, "npz": decode_npz}[format_](answer.content)
+
+
+@pytest.fixture(scope="module")
+def plain(client: httpx.Client) -> dict[str, list[Vectors]]:
+    """The float32 answers."""
+    return {kind: decoded(ask(client, kind, "npz"), "npz") for kind in KINDS}
+
+
+def scales_of(answer: httpx.Response, format_: Format) -> list[Vectors]:
+    if format_ == "json":
+        return [np.array(row, np.float32) for row in answer.json()["scales"]]
+    with np.load(BytesIO(answer.content), allow_pickle=False) as content:
+        return [content[f"scale_{index}"] for index in range(int(content["count"]))]
+
+
+# dtype
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_dtype_says_what_it_is(
+    client: httpx.Client, kind: str, dtype: Dtype, format_: Format
+) -> None:
+    """The answer names a dtype other than float32, so that it can be read without the request."""
+    answer = ask(client, kind, format_, dtype=dtype)
+    others = set() if dtype == "float32" else {"dtype"}
+    if format_ == "json":
+        scales = {"scales"} if dtype == "int8" else set()
+        content = answer.json()
+        assert set(content) == {"embeddings"} | others | scales
+        assert content.get("dtype", "float32") == dtype
+        return
+    with np.load(BytesIO(answer.content), allow_pickle=False) as file:
+        names = [f"emb_{index}" for index in range(len(INPUTS[kind]))]
+        scales = {f"scale_{i}" for i in range(len(names))} if dtype == "int8" else set()
+        assert set(file.files) == {"count", "input_type", *names} | others | scales
+        expected = np.uint8 if dtype == "binary" else np.dtype(dtype)
+        for name in names:
+            assert file[name].dtype == expected
+            assert file[name].shape[1] == (16 if dtype == "binary" else 128)
+        if others:
+            assert file["dtype"].dtype.kind == "U"
+            assert str(file["dtype"]) == dtype
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_float32_is_the_default(
+    client: httpx.Client, plain: dict[str, list[Vectors]], kind: str, format_: Format
+) -> None:
+    """Asking for float32 gives what asking for nothing gives."""
+    for one, expected in zip(
+        decoded(ask(client, kind, format_, dtype="float32"), format_), plain[kind], strict=True
+    ):
+        assert one.dtype == np.float32
+        np.testing.assert_allclose(one, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_float16(
+    client: httpx.Client, plain: dict[str, list[Vectors]], kind: str, format_: Format
+) -> None:
+    """The error of float16 is below 1e-3 everywhere."""
+    vectors = decoded(ask(client, kind, format_, dtype="float16"), format_)
+    for one, expected in zip(vectors, plain[kind], strict=True):
+        assert one.dtype == np.float32
+        assert one.shape == expected.shape
+        assert np.abs(one - expected).max() < 1e-3
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_int8(
+    client: httpx.Client, plain: dict[str, list[Vectors]], kind: str, format_: Format
+) -> None:
+    """The error of int8 is half a scale at most, and every vector has its own scale."""
+    answer = ask(client, kind, format_, dtype="int8")
+    vectors, scales = decoded(answer, format_), scales_of(answer, format_)
+    for one, scale, expected in zip(vectors, scales, plain[kind], strict=True):
+        assert one.shape == expected.shape
+        assert scale.shape == (len(expected),)
+        assert (np.abs(one - expected) <= 0.5001 * scale[:, None]).all()
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_binary(
+    client: httpx.Client, plain: dict[str, list[Vectors]], kind: str, format_: Format
+) -> None:
+    """Binary keeps exactly the signs of the float32 answer, as unit vectors."""
+    vectors = decoded(ask(client, kind, format_, dtype="binary"), format_)
+    for one, expected in zip(vectors, plain[kind], strict=True):
+        np.testing.assert_array_equal(one > 0, expected > 0)
+        np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("format_", FORMATS)
+def test_no_inputs_in_every_dtype(client: httpx.Client, dtype: Dtype, format_: Format) -> None:
+    """Nothing in, nothing out, in every dtype and format."""
+    body = {"input_type": "image", "inputs": [], "dtype": dtype, "pool_factor": 3}
+    answer = client.post("/embeddings", json=body, headers={"Accept": MEDIA_TYPES[format_]})
+    assert decoded(answer, format_) == []
+
+
+def test_quantized_answers_are_smaller(client: httpx.Client) -> None:
+    """What the options are for: fewer bytes, in the order that one expects."""
+    sizes = [len(ask(client, "image", "npz", dtype=dtype).content) for dtype in DTYPES]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < sizes[0] / 10
+
+
+# pool_factor
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("factor", [2, 3, 7, 64])
+def test_pooling_is_that_of_colpali_engine(
+    client: httpx.Client, plain: dict[str, list[Vectors]], kind: str, factor: int
+) -> None:
+    """Pooled vectors are those of colpali-engine's pooler, unit rows, about n / factor of them."""
+    # It needs a torchvision that works: the engine has seen to that by now.
+    from colpali_engine.compression.token_pooling import HierarchicalTokenPooler
+
+    answer = ask(client, kind, "npz", pool_factor=factor)
+    for one, whole in zip(decoded(answer, "npz"), plain[kind], strict=True):
+        assert 1 <= len(one) <= max(1, len(whole) // factor)
+        np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1, atol=1e-5)
+        (expected,) = HierarchicalTokenPooler().pool_embeddings(
+            [torch.from_numpy(whole)], pool_factor=factor
+        )
+        np.testing.assert_allclose(one, expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pool_factor_one_changes_nothing(
+    client: httpx.Client, plain: dict[str, list[Vectors]], kind: str
+) -> None:
+    """The factor 1 leaves all vectors as they are."""
+    for one, whole in zip(
+        decoded(ask(client, kind, "npz", pool_factor=1), "npz"), plain[kind], strict=True
+    ):
+        np.testing.assert_allclose(one, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_pooled_and_quantized(client: httpx.Client, format_: Format) -> None:
+    """Both options together: the signs of the pooled vectors."""
+    pooled = decoded(ask(client, "image", format_, pool_factor=3), format_)
+    both = decoded(ask(client, "image", format_, pool_factor=3, dtype="binary"), format_)
+    for one, signs in zip(pooled, both, strict=True):
+        np.testing.assert_array_equal(one > 0, signs > 0)
+
+
+# What is not allowed
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("dtype", value) for value in ("float64", "FLOAT16", "bfloat16", "", "int4", "i1")),
+        *(("dtype", value) for value in (None, 16, True, ["int8"], {})),
+        *(("pool_factor", value) for value in (0, -1, 65, 10**30, 1.5, 2.0, "2", "", None)),
+        *(("pool_factor", value) for value in (True, [2], {})),
+    ],
+)
+def test_values_that_are_not_allowed(client: httpx.Client, option: str, value: Any) -> None:
+    """Any other value is a 400 that names the option; nothing is rounded or converted."""
+    answer = ask(client, "text", "json", **{option: value})
+    assert answer.status_code == 400
+    content = answer.json()
+    assert set(content) == {"error", "code"}
+    assert content["code"] in {"invalid_request", "invalid_json"}  # 10**30: beyond JSON's integers
+    assert option in content["error"] or content["code"] == "invalid_json"
+
+
+# pagevec.wire, for all inputs
+
+
+def rows(low: float = -1.0, high: float = 1.0) -> st.SearchStrategy[Vectors]:
+    numbers = st.floats(low, high, width=32, allow_subnormal=False)
+    shapes = array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=6).map(
+        lambda shape: (shape[0], 8 * max(1, shape[1]))
+    )
+    return cast(st.SearchStrategy[Vectors], arrays(np.float32, shapes, elements=numbers))
+
+
+@repeatable
+@given(rows())
+def test_float16_error_is_bounded(vectors: Vectors) -> None:
+    """Components of unit vectors lose less than 1e-3, whatever they are."""
+    back = dequantize(quantize(vectors, "float16"), "float16")
+    assert back.dtype == np.float32
+    assert back.shape == vectors.shape
+    assert (np.abs(back - vectors) < 1e-3).all()
+
+
+@repeatable
+@given(rows(-1e6, 1e6))
+def test_int8_error_is_bounded(vectors: Vectors) -> None:
+    """Half a scale at most; the scale is the largest component over 127; zeros stay zeros."""
+    quantized = quantize(vectors, "int8")
+    assert quantized.scales is not None
+    assert quantized.scales.shape == vectors.shape[:1]
+    assert quantized.scales.dtype == np.float32
+    assert (quantized.scales > 0).all()
+    back = dequantize(quantized, "int8")
+    assert back.shape == vectors.shape
+    assert (np.abs(back - vectors) <= 0.5001 * quantized.scales[:, None]).all()
+    assert (back[vectors == 0] == 0).all()
+    assert (np.sign(back) * np.sign(vectors) >= 0).all()
+
+
+@repeatable
+@given(rows())
+def test_binary_is_the_signs(vectors: Vectors) -> None:
+    """Bit 1 exactly where a component is above 0 (not at 0), first component in the highest bit."""
+    quantized = quantize(vectors, "binary")
+    assert quantized.values.dtype == np.uint8
+    assert quantized.values.shape == (vectors.shape[0], vectors.shape[1] // 8)
+    bits = [f"{byte:08b}" for row in quantized.values for byte in row]
+    assert "".join(bits) == "".join("1" if one > 0 else "0" for one in vectors.ravel())
+    back = dequantize(quantized, "binary")
+    np.testing.assert_array_equal(back > 0, vectors > 0)
+    np.testing.assert_allclose(np.linalg.norm(back, axis=1), 1, atol=1e-5)
+
+
+@repeatable
+@given(st.lists(rows().filter(len), max_size=3), st.sampled_from(DTYPES), st.sampled_from(FORMATS))
+def test_formats_carry_quantized_vectors_unchanged(
+    vectors: list[Vectors], dtype: Dtype, format_: Format
+) -> None:
+    """What is decoded is exactly what was quantized, in every format, count and shape."""
+    body = encode(vectors, "text", dtype, format_)
+    decode = {"json": decode_json, "npz": decode_npz}[format_]
+    for one, back in zip(vectors, decode(body), strict=True):
+        np.testing.assert_array_equal(back, dequantize(quantize(one, dtype), dtype))
+
+
+@repeatable
+@given(st.binary(max_size=200))
+def test_decoding_something_else_is_a_value_error(body: bytes) -> None:
+    """Bytes that are no answer raise ValueError and nothing else."""
+    for decode in (decode_json, decode_npz):
+        with pytest.raises(ValueError, match="answer of this service"):
+            decode(body)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"embeddings": None},
+        {"embeddings": [[["x"]]]},
+        {"embeddings": [[[1.0], [1.0, 2.0]]]},
+        {"embeddings": [[[1, 2]]], "dtype": "int8"},
+        {"embeddings": [[[1, 2]]], "dtype": "int8", "scales": []},
+        {"embeddings": [[[1, 2]]], "dtype": "int8", "scales": [[1.0, 2.0]]},
+        {"embeddings": [[[1000]]], "dtype": "int8", "scales": [[1.0]]},
+        {"embeddings": [[[1.5]]], "dtype": "float64"},
+        {"embeddings": [[[300]]], "dtype": "binary"},
+        {"embeddings": [[1.0, 2.0]]},
+        {"embeddings": "hello"},
+        {"error": "no", "code": "no"},
+    ],
+)
+def test_decoding_a_broken_answer_is_a_value_error(content: dict[str, Any]) -> None:
+    """JSON of another shape raises ValueError and nothing else; no vectors are made up."""
+    with pytest.raises(ValueError, match="answer of this service"):
+        decode_json(orjson.dumps(content))
+
+
+media_types = st.sampled_from(["application/json", "application/x-npz", "text/html", "*/*"])
+weights = st.integers(0, 1000).map(lambda thousandth: thousandth / 1000)
+
+
+@repeatable
+@given(st.text(max_size=60) | st.none(), st.sampled_from(FORMATS))
+def test_negotiation_never_fails(accept: str | None, default: Format) -> None:
+    """Whatever a client sends as Accept, there is a format; without our types it is the default."""
+    chosen = choose_format(accept, default)
+    assert chosen in FORMATS
+    if not any(known in (accept or "").lower() for known in ("json", "npz", "octet")):
+        assert chosen == default
+
+
+@repeatable
+@given(st.dictionaries(media_types, weights, max_size=4), st.sampled_from(FORMATS), st.randoms())
+def test_negotiation_takes_the_highest_weight(
+    offers: dict[str, float], default: Format, random: Any
+) -> None:
+    """The type of ours with the highest weight above 0 wins, in any order, case and spacing."""
+    ours = {
+        format_: offers.get(media_type, 0.0)
+        for format_, media_type in MEDIA_TYPES.items()
+        if offers.get(media_type, 0.0) > 0
+    }
+    parts = [
+        random.choice(["{}; q={}", "{};q={}", " {} ;Q= {}"]).format(
+            random.choice([name, name.upper()]), weight
+        )
+        for name, weight in offers.items()
+    ]
+    random.shuffle(parts)
+    chosen = choose_format(",".join(parts), default)
+    best = [format_ for format_, weight in ours.items() if weight == max(ours.values())]
+    assert chosen in (best or [default])

@@ -1,0 +1,181 @@
+"""`pagevec serve` as a process: how it ends, what it refuses to start with, what it never logs."""
+
+import base64
+import json
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from processes import Process, environment, run_to_the_end, serving
+
+from conftest import png
+
+# Seconds of work: what comes after it waits.
+LONG_TEXT = "many words " * 800
+
+
+def queued(process: Process) -> int:
+    for line in httpx.get(f"{process.url}/metrics").text.splitlines():
+        if line.startswith("pagevec_queue_inputs "):
+            return int(float(line.split()[1]))
+    raise AssertionError("there is no such metric")
+
+
+def wait_for_queue(process: Process, inputs: int) -> None:
+    end = time.monotonic() + 60
+    while queued(process) < inputs:
+        assert time.monotonic() < end, "the requests did not come in"
+
+
+def count(answer: httpx.Response) -> int:
+    assert answer.status_code == 200, answer.text
+    with np.load(BytesIO(answer.content), allow_pickle=False) as arrays:
+        assert all(np.isfinite(arrays[name]).all() for name in arrays.files if "emb_" in name)
+        return int(arrays["count"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopping_answers_what_is_in_flight(tmp_path: Path, cache_dir: Path, number: int) -> None:
+    """After a signal all requests in flight get their 200, new ones no connection; exit code 0."""
+    with (
+        serving(tmp_path, environment(cache_dir), "--max-visual-tokens", "16") as process,
+        ThreadPoolExecutor(8) as threads,
+        process.client(limits=httpx.Limits(max_connections=8)) as client,
+    ):
+        long = {"input_type": "text", "inputs": [LONG_TEXT]}
+        short = {"input_type": "text", "inputs": ["a", "b"]}
+        page = {"input_type": "image", "inputs": [base64.b64encode(png(400, 300)).decode()]}
+        asked = [threads.submit(client.post, "/npz/embeddings", json=long)]
+        wait_for_queue(process, 1)
+        for body in (*[short] * 5, *[page] * 2):
+            asked.append(threads.submit(client.post, "/npz/embeddings", json=body))
+        wait_for_queue(process, 1 + 5 * 2 + 2)
+        process.popen.send_signal(number)
+        in_flight = sum(not one.done() for one in asked)
+        refused = False
+        while not all(one.done() for one in asked):
+            try:
+                httpx.get(f"{process.url}/health")
+            except httpx.TransportError:
+                refused = True
+            time.sleep(0.05)
+
+        assert in_flight == 8
+        assert [count(one.result()) for one in asked] == [1, *[2] * 5, 1, 1]
+        assert refused
+        assert process.popen.wait(60) == 0
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{process.url}/health")
+    log = process.log.read_text()
+    assert "Traceback" not in log
+    assert log.count("status=200") >= 8
+
+
+def test_neither_key_nor_inputs_in_the_log(tmp_path: Path, cache_dir: Path) -> None:
+    """Even at level debug, what callers send stays out of the output: keys, texts, images, bodies.
+
+    The requests are served, refused and faulty ones, of all kinds.
+    """
+    key, wrong = "the-key-of-this-test", "another-key-of-this-test"
+    text, field = "zebra-crossing-at-midnight", "walrus-field"
+    image = base64.b64encode(png(64, 64, seed=11)).decode()
+    variables = environment(
+        cache_dir, SERVICE_API_KEY=f"{key},second-{key}", PAGEVEC_LOG_LEVEL="debug"
+    )
+    bodies = [
+        json.dumps(body).encode()
+        for body in (
+            {"input_type": "text", "inputs": [text]},
+            {"input_type": "image", "inputs": [image]},
+            {"input_type": "image", "inputs": [text]},
+            {"input_type": "image", "inputs": [image[:-100]]},
+            {"input_type": "image", "inputs": [image, image[: len(image) // 2]]},
+            {"input_type": text, "inputs": [text]},
+            {"input_type": "text", "inputs": [text], field: text},
+            {"input_type": "text", "inputs": [[text]]},
+            {"input_type": "text", "inputs": [text * 2000]},
+            text,
+        )
+    ]
+    bodies += [text.encode(), bodies[0][:-1], bodies[0] + b"\xff"]
+    with serving(tmp_path, variables, "--max-visual-tokens", "16", "--log-format", "json") as it:
+        statuses = set()
+        for body in bodies:
+            for given in (key, wrong):
+                headers = {"Authorization": f"Bearer {given}"}
+                answer = httpx.post(f"{it.url}/", content=body, headers=headers, timeout=60)
+                statuses.add(answer.status_code)
+        httpx.get(f"{it.url}/embeddings?key={key}&text={text}")
+        assert statuses == {200, 400, 401}
+        assert it.stop(signal.SIGINT) == 0
+    said = it.output.read_text() + it.log.read_text()
+    assert said.count('"event": "request"') >= 2 * len(bodies)
+    for secret in (key, wrong, text, field, image[40:80], image[-80:-40]):
+        assert secret not in said
+    requests = [json.loads(line) for line in said.splitlines() if '"event": "request"' in line]
+    assert all(line["id"] and line["path"] and line["status"] for line in requests)
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (
+            {"PAGEVEC_HOST": "0.0.0.0", "SERVICE_API_KEY": ""},
+            ["SERVICE_API_KEY is not set", "0.0.0.0 is not loopback"],
+        ),
+        (
+            {
+                "PAGEVEC_MAX_INPUTS": "many",
+                "PAGEVEC_PORT": "65536",
+                "PAGEVEC_DEFAULT_FORMAT": "xml",
+                "PAGEVEC_RATE_LIMIT": "often",
+            },
+            [
+                "PAGEVEC_MAX_INPUTS is 'many', allowed is whole number, at least 1",
+                "PAGEVEC_PORT is '65536', allowed is whole number, at least 0, at most 65,535",
+                "PAGEVEC_DEFAULT_FORMAT is 'xml', allowed is json or npz",
+                "PAGEVEC_RATE_LIMIT is 'often'",
+            ],
+        ),
+        (
+            {"PAGEVEC_MAXINPUTS": "1"},
+            ["unknown setting PAGEVEC_MAXINPUTS; did you mean PAGEVEC_MAX_INPUTS?"],
+        ),
+    ],
+    ids=["no key", "wrong values", "unknown name"],
+)
+def test_settings_that_stop_the_start(
+    tmp_path: Path, cache_dir: Path, variables: dict[str, str], said: list[str]
+) -> None:
+    """A wrong setting ends the start with code 2 and one sentence: name, value, what is allowed."""
+    ended = run_to_the_end(tmp_path, environment(cache_dir, **variables))
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.startswith("pagevec: ")
+    for words in said:
+        assert words in ended.stderr
+
+
+def test_a_bad_key_is_not_shown(tmp_path: Path, cache_dir: Path) -> None:
+    """A key that no header can carry stops the start; the sentence does not give it away."""
+    ended = run_to_the_end(tmp_path, environment(cache_dir, SERVICE_API_KEY="my secret"))
+    assert ended.returncode == 2
+    assert "SERVICE_API_KEY" in ended.stderr
+    assert "secret" not in ended.stderr
+
+
+def test_taken_port(tmp_path: Path, cache_dir: Path) -> None:
+    """A port that is in use ends the start with code 2 and a sentence that names it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run_to_the_end(tmp_path, environment(cache_dir), "--port", str(port))
+    assert ended.returncode == 2, ended.stderr
+    assert f"127.0.0.1:{port}" in ended.stderr
+    assert "PAGEVEC_PORT" in ended.stderr
+    assert "Traceback" not in ended.stderr
