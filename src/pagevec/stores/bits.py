@@ -1,0 +1,165 @@
+"""The sign bits of all pages in memory, and the pages nearest to a query's sign bits.
+
+The bits stand in planes: word k of every vector in one uint64 array, page after page. XOR and a
+bit count over whole planes take a few ms for thousands of pages; blocks of about 256 pages keep
+what is in between in the cache and give each core its share.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Lock
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+PackedBits = NDArray[np.uint8]
+"""Sign bits of a multi-vector: (vectors, dim / 8), as `wire.quantize` packs them."""
+
+BLOCK = 256
+_Number = TypeVar("_Number", np.uint64, np.int64)
+_GONE = -1
+_FEW_ROWS = 1 << 16
+
+
+class BitIndex:
+    """Pages by number (any integer from 0), each with its sign bits. Safe in several threads.
+
+    A replaced or removed page leaves a hole, and holes are closed once they are half of all.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self._words = -(-dim // 64)
+        self._lock = Lock()
+        self._used = self._holes = 0  # pages with the holes; rows in holes
+        self._planes = np.empty((self._words, 0), np.uint64)
+        self._pages = np.empty(0, np.int64)
+        self._starts = np.zeros(1, np.int64)
+        self._places: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def put(self, pages: Sequence[int], bits: Sequence[PackedBits]) -> None:
+        """Add or replace pages. One without vectors is never among the best, so it is left out."""
+        latest = dict(zip(pages, bits, strict=True))
+        filled = {page: rows for page, rows in latest.items() if len(rows)}
+        with self._lock:
+            self._forget(latest)
+            if filled:
+                self._append(list(filled), list(filled.values()))
+            self._close_holes()
+
+    def remove(self, pages: Sequence[int]) -> None:
+        """Forget pages; those that are not here are passed over."""
+        with self._lock:
+            self._forget(pages)
+            self._close_holes()
+
+    def best(self, query: PackedBits, limit: int) -> list[int]:
+        """Return up to `limit` pages, the nearest first.
+
+        A page's distance is the sum over query vectors of the smallest Hamming distance to one of
+        its vectors: MaxSim on signs.
+        """
+        # One query at a time: each takes all cores anyway.
+        with self._lock:
+            distances = self._distances(_as_words(query, self._words))
+            alive = np.flatnonzero(self._pages[: self._used] != _GONE)
+            nearest = alive[_smallest(distances[alive], limit)]
+            found: list[int] = self._pages[nearest].tolist()
+        return found
+
+    def _distances(self, query: NDArray[np.uint64]) -> NDArray[np.int64]:
+        distances = np.zeros(self._used, np.int64)
+
+        def fill(first: int) -> None:
+            last = min(first + BLOCK, self._used)
+            starts = self._starts[first : last + 1]
+            planes = self._planes[:, starts[0] : starts[-1]]
+            distances[first:last] = _block_distances(planes, starts[:-1] - starts[0], query)
+
+        list(_pool().map(fill, range(0, self._used, BLOCK)))
+        return distances
+
+    def _append(self, pages: list[int], bits: list[PackedBits]) -> None:
+        first, row = self._used, int(self._starts[self._used])
+        ends = row + np.cumsum([len(rows) for rows in bits])
+        self._used += len(pages)
+        self._planes = _grown(self._planes, int(ends[-1]))
+        self._pages = _grown(self._pages, self._used)
+        self._starts = _grown(self._starts, self._used + 1)
+        self._planes[:, row : ends[-1]] = _as_words(np.concatenate(bits), self._words).T
+        self._pages[first : self._used] = pages
+        self._starts[first + 1 : self._used + 1] = ends
+        self._places.update(zip(pages, range(first, self._used), strict=True))
+
+    def _forget(self, pages: Sequence[int] | dict[int, PackedBits]) -> None:
+        for page in pages:
+            place = self._places.pop(page, None)
+            if place is not None:
+                self._pages[place] = _GONE
+                self._holes += int(self._starts[place + 1] - self._starts[place])
+
+    def _close_holes(self) -> None:
+        rows = int(self._starts[self._used])
+        if self._holes < _FEW_ROWS or 2 * self._holes < rows:
+            return
+        lengths = np.diff(self._starts[: self._used + 1])
+        alive = self._pages[: self._used] != _GONE
+        self._planes = self._planes[:, :rows][:, np.repeat(alive, lengths)]
+        self._pages = self._pages[: self._used][alive]
+        self._starts = np.cumsum([0, *lengths[alive]], dtype=np.int64)
+        self._used, self._holes = len(self._pages), 0
+        self._places = {page: place for place, page in enumerate(self._pages.tolist())}
+
+
+def _as_words(bits: PackedBits, words: int) -> NDArray[np.uint64]:
+    """Return (vectors, words); the last word is filled with zeros, which are never different."""
+    padded = np.zeros((len(bits), 8 * words), np.uint8)
+    padded[:, : bits.shape[1]] = bits
+    return padded.view(np.uint64)
+
+
+def _block_distances(
+    planes: NDArray[np.uint64], starts: NDArray[np.int64], query: NDArray[np.uint64]
+) -> NDArray[np.int64]:
+    """Return the distances (pages,) of pages that begin at `starts` in `planes` (words, rows)."""
+    different = np.empty(planes.shape[1], np.uint64)
+    count = np.empty(planes.shape[1], np.uint8)
+    # A sum of up to 255 bits fits a byte, and bytes are fastest.
+    total = np.empty(planes.shape[1], np.uint8 if len(planes) < 4 else np.uint16)
+    distances = np.zeros(len(starts), np.int64)
+    for vector in query:
+        total.fill(0)
+        for plane, word in zip(planes, vector, strict=True):
+            np.bitwise_xor(plane, word, out=different)
+            np.add(total, np.bitwise_count(different, out=count), out=total)
+        distances += np.minimum.reduceat(total, starts)
+    return distances
+
+
+def _smallest(distances: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """Return the positions of the `limit` smallest, in order."""
+    if limit < len(distances):
+        chosen = np.argpartition(distances, limit)[:limit]
+    else:
+        chosen = np.arange(len(distances))
+    order: NDArray[np.int64] = chosen[np.argsort(distances[chosen], kind="stable")]
+    return order
+
+
+def _grown(values: NDArray[_Number], needed: int) -> NDArray[_Number]:
+    """Return `values` with room for `needed` in its last axis, doubled so that it is rare."""
+    if needed <= values.shape[-1]:
+        return values
+    larger = np.empty((*values.shape[:-1], max(needed, 2 * values.shape[-1])), values.dtype)
+    larger[..., : values.shape[-1]] = values
+    return larger
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "pagevec-bits")

