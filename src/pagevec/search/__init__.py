@@ -1,0 +1,1 @@
+"""Late-interaction search over a store. No torch here."""

@@ -1,0 +1,134 @@
+"""From a query in words to pages, through a store."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import EXAMPLES, Service, pagevec
+from pagevec.client import Client
+from pagevec.errors import InvalidRequest
+from pagevec.grid import PageResizing
+from pagevec.ingest.sources import documents
+from pagevec.ingest.worker import Worker, name_of
+from pagevec.search.retriever import Retriever
+from pagevec.search.similarity_maps import draw, similarity_maps
+from pagevec.stores.base import Filter
+from pagevec.stores.embedded import EmbeddedStore
+from pagevec.types import Page, PageKey
+
+QUERY = "how many passengers on the night route"
+
+
+@pytest.fixture(scope="module")
+def folder(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("search") / "store"
+    store = EmbeddedStore(path)
+    with Client(service.url, service.key) as client:
+        resizing = PageResizing(**client.info()["resizing"])
+        assert not [
+            outcome.error
+            for outcome in Worker(store, client, resizing).ingest(documents([EXAMPLES]))
+            if outcome.error
+        ]
+    store.close()
+    return path
+
+
+@pytest.fixture
+def store(folder: Path) -> Iterator[EmbeddedStore]:
+    opened = EmbeddedStore(folder)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def retriever(service: Service, store: EmbeddedStore) -> Iterator[Retriever]:
+    with Client(service.url, service.key) as client:
+        yield Retriever(client, store)
+
+
+def test_scores_are_colpali_engines(retriever: Retriever, store: EmbeddedStore) -> None:
+    """Hits have the order and the scores of colpali-engine's own MaxSim over all pages."""
+    import torch
+    from colpali_engine.utils.processing_utils import BaseVisualRetrieverProcessor
+
+    query = retriever.embed(QUERY)
+    pages = store.fetch(store.candidates(query, 100))
+    scores = BaseVisualRetrieverProcessor.score_multi_vector(
+        [torch.from_numpy(query)], [torch.from_numpy(page.vectors) for page in pages], device="cpu"
+    )[0].numpy()
+    best = sorted(zip(pages, scores, strict=True), key=lambda pair: -pair[1])
+    hits = retriever.search(QUERY, k=8)
+    assert [hit.key for hit in hits] == [page.key for page, _ in best]
+    assert np.allclose([hit.score for hit in hits], [score for _, score in best], atol=1e-3)
+
+
+def test_filters(retriever: Retriever) -> None:
+    """Only pages of the named documents, or with the wanted metadata, are hits."""
+    report = name_of(EXAMPLES / "annual-report.pdf")
+    hits = retriever.search(QUERY, where=Filter(documents=frozenset({report})))
+    assert {hit.key.document for hit in hits} == {report}
+    assert len(hits) == 6
+    [text] = retriever.search(QUERY, where=Filter(metadata={"type": "text"}))
+    assert text.key == PageKey(name_of(EXAMPLES / "notes.txt"), 1)
+
+
+def test_deleted_pages_are_no_hits(retriever: Retriever, store: EmbeddedStore) -> None:
+    """A page that is stored is found by the next query, and gone after it is deleted."""
+    extra = Page(PageKey("extra", 1), retriever.embed(QUERY))
+    store.add([extra])
+    assert retriever.search(QUERY, k=1)[0].key == extra.key
+    store.delete("extra")
+    assert extra.key not in [hit.key for hit in retriever.search(QUERY, k=10)]
+
+
+def test_maps(retriever: Retriever, store: EmbeddedStore) -> None:
+    """A map holds each query token's similarity to each cell; its highest cell is the MaxSim."""
+    [page] = store.fetch([PageKey(name_of(EXAMPLES / "annual-report.pdf"), 3)])
+    query = retriever.embed(QUERY)
+    maps = similarity_maps(query, page)
+    assert page.grid is not None
+    assert maps.shape == (len(query), page.grid.rows, page.grid.columns)
+    row, column = 2, 5
+    cell = page.vectors[page.grid.first + row * page.grid.columns + column]
+    assert np.allclose(maps[:, row, column], query @ cell, atol=1e-6)
+
+
+def test_a_drawn_map_is_reddest_where_it_is_highest() -> None:
+    """The picture keeps its size, is coloured at the highest cell and unchanged at the lowest."""
+    values = np.zeros((10, 8), np.float32)
+    values[2, 6] = 1.0
+    drawn = draw(values, Image.new("RGB", (80, 100), "white"))
+    assert drawn.size == (80, 100)
+    red, green, _ = drawn.getpixel((65, 25))  # type: ignore[misc]
+    assert red > 200 > green
+    assert drawn.getpixel((5, 95)) == (255, 255, 255)
+
+
+def test_a_text_has_no_map(retriever: Retriever, store: EmbeddedStore) -> None:
+    """A page without a patch grid is refused by name."""
+    [page] = store.fetch([PageKey(name_of(EXAMPLES / "notes.txt"), 1)])
+    with pytest.raises(InvalidRequest, match=r"notes\.txt"):
+        similarity_maps(retriever.embed(QUERY), page)
+
+
+def test_command(service: Service, folder: Path, tmp_path: Path) -> None:
+    """`pagevec search` prints hits, as JSON on request, and draws maps over the pages."""
+    options = ["--store", folder, "--url", service.url, "--key", service.key]
+    lines = pagevec("search", QUERY, *options, "-k", "3")
+    assert lines.returncode == 0, lines.stderr
+    assert len(lines.stdout.strip().splitlines()) == 3
+    hits = json.loads(pagevec("search", QUERY, *options, "--json").stdout)
+    assert len(hits) == 8
+    assert hits[0].keys() == {"document", "page", "score", "metadata"}
+    report, maps = EXAMPLES / "annual-report.pdf", tmp_path / "maps"
+    drawn = pagevec("search", "fares", *options, "-k", 1, "--document", report, "--maps", maps)
+    assert drawn.returncode == 0, drawn.stderr
+    pictures = sorted(maps.glob("*.png"))
+    assert len(pictures) > 5
+    with Image.open(pictures[0]) as picture:
+        assert picture.size[0] in (1240, 1241)
