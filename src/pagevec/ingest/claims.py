@@ -1,0 +1,60 @@
+"""Which documents are this worker's: claimed in the store, renewed while it lives."""
+
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from pagevec.stores.base import Ledger
+
+# A worker that was killed gives up its documents after this long.
+CLAIM_SECONDS = 15.0
+_RENEWALS = 3  # in the time of a claim: two may be late
+
+
+class Claims:
+    """Claims of one worker; renewed by a thread from entering this context to leaving it."""
+
+    def __init__(self, ledger: Ledger, seconds: float = CLAIM_SECONDS) -> None:
+        self._ledger = ledger
+        self._seconds = seconds
+        self._worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._held: set[str] = set()
+        self._over = threading.Event()
+        self._renewing = threading.Thread(target=self._renew, name="pagevec-claims", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._renewing.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._renewing.join()
+
+    @contextmanager
+    def claimed(self, document: str) -> Iterator[bool]:
+        """Hold `document` for the block; yield False where another worker has it."""
+        is_mine = self._ledger.claim(document, self._worker, self._seconds)
+        if not is_mine:
+            yield False
+            return
+        self._held.add(document)
+        try:
+            yield True
+        finally:
+            self._held.discard(document)
+            self._ledger.release(document, self._worker)
+
+    def _renew(self) -> None:
+        while not self._over.wait(self._seconds / _RENEWALS):
+            for document in list(self._held):
+                self._ledger.claim(document, self._worker, self._seconds)

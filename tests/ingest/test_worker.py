@@ -1,0 +1,172 @@
+"""The ingestion worker: every page once, whatever happens meanwhile."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from reportlab.pdfgen.canvas import Canvas
+
+from conftest import EXAMPLES, KEY, Service
+from pagevec.client import Client
+from pagevec.grid import PageResizing
+from pagevec.ingest.sources import documents
+from pagevec.ingest.worker import Outcome, Worker, name_of
+from pagevec.stores.embedded import EmbeddedStore
+
+PAGES, KILLS = 200, 20
+
+
+def ingest(service: Service, store: Path, *paths: Path) -> list[Outcome]:
+    opened = EmbeddedStore(store)
+    with Client(service.url, service.key) as client:
+        worker = Worker(opened, client, PageResizing(**client.info()["resizing"]))
+        outcomes = list(worker.ingest(documents(list(paths))))
+    opened.close()
+    return outcomes
+
+
+def pages_in(store: Path, document: Path) -> frozenset[int]:
+    opened = EmbeddedStore(store)
+    numbers = opened.has(name_of(document))
+    assert opened.count() >= len(numbers)
+    opened.close()
+    return numbers
+
+
+def small_pdf(path: Path, pages: int) -> Path:
+    """Write a PDF of many small pages: cheap to embed, each of its own."""
+    canvas = Canvas(str(path), pagesize=(60, 60))
+    for number in range(1, pages + 1):
+        canvas.drawString(5, 25, f"page {number}")
+        canvas.showPage()
+    canvas.save()
+    return path
+
+
+def test_examples(service: Service, tmp_path: Path) -> None:
+    """Every page of every example is stored; a second run stores nothing."""
+    store = tmp_path / "store"
+    outcomes = ingest(service, store, EXAMPLES)
+    assert sorted(outcome.stored for outcome in outcomes) == [1, 1, 6]
+    assert all(outcome.error is None for outcome in outcomes)
+    assert all(outcome.skipped for outcome in ingest(service, store, EXAMPLES))
+    opened = EmbeddedStore(store)
+    assert opened.count() == 8
+    [page] = opened.fetch(
+        [key for key in opened.candidates(np.ones((1, 128), np.float32), 10) if key.number == 3]
+    )
+    assert page.text is not None and "41,983" in page.text
+    assert page.thumbnail is not None
+    assert page.grid is not None and page.grid.first + page.grid.cells <= len(page.vectors)
+    opened.close()
+
+
+def test_a_changed_document(service: Service, tmp_path: Path) -> None:
+    """A document that has changed is stored anew; pages it no longer has are gone."""
+    document, store = tmp_path / "report.pdf", tmp_path / "store"
+    small_pdf(document, 5)
+    ingest(service, store, document)
+    small_pdf(document, 2)
+    [outcome] = ingest(service, store, document)
+    assert outcome.stored == 2
+    assert pages_in(store, document) == {1, 2}
+
+
+def test_a_broken_document_stops_nothing(service: Service, tmp_path: Path) -> None:
+    """What cannot be read is reported by name; the others are stored; a mended file is taken."""
+    good, bad, store = tmp_path / "a.pdf", tmp_path / "b.pdf", tmp_path / "store"
+    small_pdf(good, 3)
+    bad.write_bytes(b"%PDF-1.4 broken")
+    outcomes = {Path(one.document).name: one for one in ingest(service, store, tmp_path)}
+    assert outcomes["a.pdf"].stored == 3
+    assert outcomes["b.pdf"].error is not None and "cannot be opened" in outcomes["b.pdf"].error
+    small_pdf(bad, 1)
+    again = {Path(one.document).name: one for one in ingest(service, store, tmp_path)}
+    assert again["b.pdf"].stored == 1
+
+
+def test_a_vanished_document(service: Service, tmp_path: Path) -> None:
+    """A document whose file is gone leaves the store when its folder is kept in step."""
+    folder, store = tmp_path / "in", tmp_path / "store"
+    folder.mkdir()
+    small_pdf(folder / "stays.pdf", 1)
+    small_pdf(folder / "goes.pdf", 2)
+    ingest(service, store, folder)
+    (folder / "goes.pdf").unlink()
+    opened = EmbeddedStore(store)
+    with Client(service.url, service.key) as client:
+        assert Worker(opened, client).forget_missing([folder]) == [name_of(folder / "goes.pdf")]
+    assert opened.count() == 1
+    opened.close()
+
+
+def test_two_workers_share_a_store(service: Service, tmp_path: Path) -> None:
+    """Two workers over the same folder store every page once between them."""
+    folder, store = tmp_path / "in", tmp_path / "store"
+    folder.mkdir()
+    for number in range(6):
+        small_pdf(folder / f"{number}.pdf", 4)
+    workers = [start(service, store, folder) for _ in range(2)]
+    assert [worker.wait(120) for worker in workers] == [0, 0]
+    opened = EmbeddedStore(store)
+    assert opened.count() == 24
+    opened.close()
+
+
+def test_killed_and_started_again(service: Service, tmp_path: Path) -> None:
+    """Killed at 20 random moments while ingesting 200 pages, then finished: each page once."""
+    document, store = small_pdf(tmp_path / "long.pdf", PAGES), tmp_path / "store"
+    moments = random.Random(4)  # noqa: S311 - repeatable, not secret
+    kills = 0
+    for _ in range(KILLS):
+        worker = start(service, store, document)
+        time.sleep(1.0 + 1.5 * moments.random())
+        if worker.poll() is None:
+            kills += 1
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    done = start(service, store, document)
+    assert done.wait(120) == 0
+    assert kills >= KILLS // 2
+    assert pages_in(store, document) == set(range(1, PAGES + 1))
+    opened = EmbeddedStore(store)
+    assert opened.count() == PAGES
+    opened.close()
+
+
+def start(service: Service, store: Path, *paths: Path) -> "subprocess.Popen[bytes]":
+    options = ("--store", store, "--url", service.url, "--claim-seconds", 0.5)
+    arguments: Sequence[object] = ("ingest", *paths, *options)
+    return subprocess.Popen(
+        [sys.executable, "-c", "from pagevec.cli import main; main()", *map(str, arguments)],
+        env={**os.environ, "SERVICE_API_KEY": KEY},
+        cwd=store.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_strict(service: Service, tmp_path: Path) -> None:
+    """With --strict a broken document shows in the exit code, after all others are stored."""
+    (tmp_path / "bad.pdf").write_bytes(b"%PDF broken")
+    shutil.copy(EXAMPLES / "notes.txt", tmp_path)
+    arguments = ["ingest", tmp_path, "--store", tmp_path / "s", "--url", service.url, "--strict"]
+    done = subprocess.run(
+        [sys.executable, "-c", "from pagevec.cli import main; main()", *map(str, arguments)],
+        env={**os.environ, "SERVICE_API_KEY": KEY},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "bad.pdf" in done.stderr
+    assert "1 pages stored" in done.stdout
+    assert "bad.pdf" in (tmp_path / "logs" / "worker_ingestion.log").read_text()
