@@ -1,0 +1,157 @@
+"""A drop-in for morphik-core's `ColpaliApiEmbeddingModel`, over the client of pagevec.
+
+It has the same methods and takes the same chunks, and imports nothing of morphik-core. What it
+adds comes with the client: answers that fail for a moment are asked for again, connections are
+kept, several requests are under way at once, order and number of the answers are checked.
+"""
+
+import asyncio
+import base64
+import os
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
+
+from pagevec.client import AsyncClient
+from pagevec.client.retry import is_passing
+from pagevec.errors import ConfigurationError, InvalidImage, PagevecError
+from pagevec.morphik.domain import base_of
+from pagevec.morphik.settings import DOMAIN, VARIABLE, MorphikSettings
+from pagevec.types import MultiVector
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class EmbeddingUnavailableError(PagevecError, ConnectionError):
+    """The service could not be asked, or was busy, for as long as the client has tried.
+
+    morphik-core's worker runs a document again after a `ConnectionError`; since July 2026 it also
+    knows an error of this name, which its own client raises.
+    """
+
+    code, status = "unavailable", 503
+
+
+class Chunk(Protocol):
+    """What is needed of morphik-core's chunks."""
+
+    @property
+    def content(self) -> str:
+        """A text, or an image in base64, bare or as a data URI."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Holds `is_image` where the content is one."""
+
+
+class ColpaliApiEmbeddingModel:
+    """Embeds chunks and queries through the service.
+
+    Args:
+        url: of the service, or several; without it what `morphik.toml` in the current folder says.
+        key: without it MORPHIK_EMBEDDING_API_KEY of the environment.
+        options: further arguments of `pagevec.client.AsyncClient`.
+
+    Raises:
+        ConfigurationError: neither given nor found.
+    """
+
+    def __init__(
+        self, url: str | Sequence[str] | None = None, key: str | None = None, **options: Any
+    ) -> None:
+        domains = [url] if isinstance(url, str) else url or MorphikSettings.of(Path()).domains
+        self.api_key = key or os.environ.get(VARIABLE)
+        if not domains or not self.api_key:
+            raise ConfigurationError(f"{DOMAIN} and {VARIABLE} must both be set")
+        self.endpoints = [base_of(domain) for domain in domains]
+        self._options = options
+        # Connections belong to the event loop that opened them; scripts and tests have several.
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncClient]
+        self._clients = WeakKeyDictionary()
+        self._timing: dict[str, float] = {}
+
+    async def embed_for_ingestion(self, chunks: Chunk | Sequence[Chunk]) -> list[MultiVector]:
+        """Return the float32 multi-vector of each chunk, in order.
+
+        Raises:
+            EmbeddingUnavailableError: another try later may succeed.
+            PagevecError: what the service answered; `index` is the chunk that is to blame.
+        """
+        many = chunks if isinstance(chunks, Sequence) else [chunks]
+        images = [at for at, chunk in enumerate(many) if chunk.metadata.get("is_image")]
+        texts = [at for at, chunk in enumerate(many) if not chunk.metadata.get("is_image")]
+        client, started = self._client(), time.monotonic()
+        files = [_image_file(many[at].content, at) for at in images]
+        # Not resized here: the vectors are those of the page as morphik-core has drawn it.
+        asked = client.embed_images(files, dtype="float32", resize=False)
+        found = dict(zip(images, await _answered(asked, images), strict=True))
+        between = time.monotonic()
+        asked = client.embed_texts([many[at].content for at in texts], dtype="float32")
+        found |= zip(texts, await _answered(asked, texts), strict=True)
+        self._timing = _timing(started, between, len(images), len(texts)) if many else {}
+        return [found[at] for at in range(len(many))]
+
+    async def embed_for_query(self, text: str) -> MultiVector:
+        """Return the multi-vector of a query."""
+        return (await _answered(self._client().embed_texts([text], dtype="float32"), [0]))[0]
+
+    async def generate_embeddings(self, content: "str | Image") -> MultiVector:
+        """Return the multi-vector of a text or of a Pillow image."""
+        if isinstance(content, str):
+            return await self.embed_for_query(content)
+        asked = self._client().embed_images([content], dtype="float32", resize=False)
+        return (await _answered(asked, [0]))[0]
+
+    def latest_ingest_metrics(self) -> dict[str, float]:
+        """Return seconds and counts of the last `embed_for_ingestion`; empty before it."""
+        return dict(self._timing)
+
+    def latest_ingest_timing(self) -> dict[str, float]:
+        """Return the same; later releases ask by this name."""
+        return self.latest_ingest_metrics()
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    def _client(self) -> AsyncClient:
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            self._clients[loop] = AsyncClient(self.endpoints, self.api_key, **self._options)
+        return self._clients[loop]
+
+
+def _image_file(content: str, place: int) -> bytes:
+    encoded = content.partition(",")[2] if content.startswith("data:") else content
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except ValueError as error:
+        raise InvalidImage(f"the chunk is not an image in base64: {error}", index=place) from None
+
+
+async def _answered(
+    asked: Awaitable[list[MultiVector]], places: Sequence[int]
+) -> list[MultiVector]:
+    """Return the answers; an error blames the chunk, not its place in the request."""
+    try:
+        return await asked
+    except PagevecError as error:
+        if is_passing(error):
+            raise EmbeddingUnavailableError(error.message) from error
+        raise error if error.index is None else error.at(places[error.index]) from error
+
+
+def _timing(started: float, between: float, images: int, texts: int) -> dict[str, float]:
+    ended = time.monotonic()
+    return {
+        "image_total": between - started,
+        "text_total": ended - between,
+        "total": ended - started,
+        "image_count": float(images),
+        "text_count": float(texts),
+    }

@@ -1,0 +1,149 @@
+"""The drop-in for morphik-core's `ColpaliApiEmbeddingModel`, against a real service."""
+
+import asyncio
+import base64
+import subprocess
+import sys
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from installations import npz_release
+from PIL import Image
+
+from conftest import Service, png
+from pagevec.errors import ConfigurationError, InvalidImage, Unauthorized
+from pagevec.morphik import ColpaliApiEmbeddingModel, EmbeddingUnavailableError
+from pagevec.types import MultiVector
+from pagevec.wire.decode import decode_npz
+
+T = TypeVar("T")
+
+
+@dataclass
+class Chunk:
+    """Shaped like morphik-core's chunk."""
+
+    content: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def page(seed: int, prefix: str = "data:image/png;base64,") -> Chunk:
+    encoded = base64.b64encode(png(320, 240, seed)).decode()
+    return Chunk(prefix + encoded, {"is_image": True})
+
+
+def asked(service: Service, chunk: Chunk) -> MultiVector:
+    """Return the vectors of one chunk as morphik-core's own client would get them."""
+    is_image = chunk.metadata.get("is_image")
+    content = chunk.content.split(",", 1)[-1] if is_image else chunk.content
+    body = {"input_type": "image" if is_image else "text", "inputs": [content]}
+    with service.client() as http:
+        return decode_npz(http.post("/npz/embeddings", json=body).content)[0]
+
+
+def run(model: ColpaliApiEmbeddingModel, call: Coroutine[Any, Any, T]) -> T:
+    """Run the call in an event loop of its own, and close what it opened."""
+
+    async def called() -> T:
+        try:
+            return await call
+        finally:
+            await model.aclose()
+
+    return asyncio.run(called())
+
+
+def test_chunks_in_order(service: Service) -> None:
+    """Pages and texts, mixed and more than one request holds, come back in their order."""
+    chunks = [page(0), Chunk("a text"), page(1, ""), Chunk("data:text,is text"), page(2)]
+    model = ColpaliApiEmbeddingModel(f"{service.url}/npz", service.key, max_inputs=2)
+    found = run(model, model.embed_for_ingestion(chunks))
+    assert len(found) == len(chunks)
+    for chunk, vectors in zip(chunks, found, strict=True):
+        expected = asked(service, chunk)
+        assert vectors.dtype == np.float32
+        assert vectors.shape == expected.shape
+        assert np.abs(vectors - expected).max() <= 1e-4
+
+
+def test_metrics(service: Service) -> None:
+    """The last ingestion is told in seconds and counts, under both names that releases use."""
+    model = ColpaliApiEmbeddingModel(service.url, service.key)
+    assert model.latest_ingest_metrics() == {}
+    run(model, model.embed_for_ingestion([page(0), Chunk("a"), Chunk("b")]))
+    told = model.latest_ingest_metrics()
+    assert (told["image_count"], told["text_count"]) == (1, 2)
+    assert told["total"] == pytest.approx(told["image_total"] + told["text_total"])
+    assert model.latest_ingest_timing() == told
+
+
+def test_one_chunk_and_none(service: Service) -> None:
+    """A single chunk needs no list; no chunks are no request."""
+    model = ColpaliApiEmbeddingModel(service.url, service.key)
+    assert len(run(model, model.embed_for_ingestion(Chunk("a text")))) == 1
+    nobody = ColpaliApiEmbeddingModel("http://127.0.0.1:9", "any", attempts=1)
+    assert run(nobody, nobody.embed_for_ingestion([])) == []
+
+
+def test_queries(service: Service) -> None:
+    """Queries are texts or Pillow images; each call may have an event loop of its own."""
+    model = ColpaliApiEmbeddingModel(service.url, service.key)
+    query = run(model, model.embed_for_query("which route?"))
+    assert np.array_equal(query, run(model, model.generate_embeddings("which route?")))
+    picture = Image.open(BytesIO(png(320, 240)))
+    vectors = run(model, model.generate_embeddings(picture))
+    assert np.abs(vectors - asked(service, page(0))).max() <= 1e-4
+
+
+@pytest.mark.parametrize("content", ["no base64!", base64.b64encode(b"no image").decode()])
+def test_the_chunk_to_blame(content: str, service: Service) -> None:
+    """A bad page is named by its place among the chunks, not among the images."""
+    bad = Chunk(content, {"is_image": True})
+    model = ColpaliApiEmbeddingModel(service.url, service.key)
+    with pytest.raises(InvalidImage) as caught:
+        run(model, model.embed_for_ingestion([Chunk("a"), page(0), Chunk("b"), bad]))
+    assert caught.value.index == 3
+
+
+def test_what_may_pass_and_what_not(service: Service) -> None:
+    """Nobody there: an error after which morphik-core's worker tries again. A wrong key: not."""
+    nobody = ColpaliApiEmbeddingModel("http://127.0.0.1:9", "any", attempts=1)
+    with pytest.raises(EmbeddingUnavailableError) as caught:
+        run(nobody, nobody.embed_for_ingestion([page(0)]))
+    assert isinstance(caught.value, ConnectionError)
+    with pytest.raises(EmbeddingUnavailableError):
+        run(nobody, nobody.embed_for_query("a"))
+    stranger = ColpaliApiEmbeddingModel(service.url, "wrong")
+    with pytest.raises(Unauthorized):
+        run(stranger, stranger.embed_for_query("a"))
+
+
+def test_settings_of_the_installation(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made without arguments it reads what morphik-core reads: the file here, the key outside."""
+    monkeypatch.chdir(npz_release(tmp_path))
+    monkeypatch.delenv("MORPHIK_EMBEDDING_API_KEY", raising=False)
+    with pytest.raises(ConfigurationError, match="must both be set"):
+        ColpaliApiEmbeddingModel()
+    monkeypatch.setenv("MORPHIK_EMBEDDING_API_KEY", service.key)
+    toml = tmp_path / "morphik.toml"
+    toml.write_text(toml.read_text().replace("http://localhost:6000", f"{service.url}/npz"))
+    model = ColpaliApiEmbeddingModel()
+    assert model.endpoints == [service.url]
+    assert len(run(model, model.embed_for_query("hello"))) > 0
+
+
+def test_it_loads_little() -> None:
+    """Inside morphik-core it needs the base install: no torch, no tomlkit, no python-dotenv."""
+    code = (
+        "import sys, pagevec.morphik; "
+        "print({'torch', 'tomlkit', 'dotenv', 'fastapi'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "set()", done.stderr

@@ -1,0 +1,77 @@
+"""`pagevec morphik verify` against a real service."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from installations import image_only, json_release, npz_release
+
+from conftest import Service
+from pagevec.cli import main
+
+
+def run(*arguments: str | Path, **environment: str) -> Result:
+    clean = {"SERVICE_API_KEY": None, "MORPHIK_EMBEDDING_API_KEY": None, **environment}
+    return CliRunner().invoke(main, ["morphik", *map(str, arguments)], env=clean)
+
+
+def configured(folder: Path, service: Service, *more: str) -> Path:
+    run("configure", folder, "--url", service.url, *more)
+    return folder
+
+
+@pytest.mark.parametrize("release", [json_release, npz_release])
+def test_passes(release: Callable[[Path], Path], service: Service, tmp_path: Path) -> None:
+    """After `configure` every check passes, with the format that the release reads."""
+    configured(release(tmp_path), service, "--key", service.key)
+    done = run("verify", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "PASS  answer is what morphik reads" in done.output
+    assert "all passed" in done.output
+
+
+def test_key_of_the_environment(service: Service, tmp_path: Path) -> None:
+    """Without .env, as on a platform, the key comes from the environment."""
+    configured(image_only(tmp_path), service, "--format", "npz")
+    assert run("verify", tmp_path, MORPHIK_EMBEDDING_API_KEY=service.key).exit_code == 0
+
+
+def test_a_wrong_key_fails(service: Service, tmp_path: Path) -> None:
+    """With a wrong key it fails, says 401 and prints no key."""
+    configured(npz_release(tmp_path), service, "--key", "wrong-one")
+    done = run("verify", tmp_path)
+    assert done.exit_code == 1
+    assert "FAIL  answer is what morphik reads" in done.output
+    assert "401" in done.output
+    assert "wrong-one" not in done.output
+
+
+def test_a_key_that_cannot_be_sent(service: Service, tmp_path: Path) -> None:
+    """A key that no header can carry is a sentence which does not repeat it."""
+    configured(npz_release(tmp_path), service)
+    done = run("verify", tmp_path, MORPHIK_EMBEDDING_API_KEY="broken-one\n")
+    assert done.exit_code == 2
+    assert "an HTTP header cannot carry" in done.output
+    assert "broken-one" not in done.output
+
+
+def test_the_wrong_format_fails(service: Service, tmp_path: Path) -> None:
+    """An address that answers JSON to a client that reads npz is noticed."""
+    configured(npz_release(tmp_path), service, "--key", service.key, "--format", "json")
+    done = run("verify", tmp_path)
+    assert done.exit_code == 1
+    assert "FAIL  answer is what morphik reads" in done.output
+
+
+def test_before_the_switch(service: Service, tmp_path: Path) -> None:
+    """A folder that was not configured: no key is a sentence, the local mode is a FAIL."""
+    done = run("verify", npz_release(tmp_path))
+    assert done.exit_code == 2
+    assert "MORPHIK_EMBEDDING_API_KEY is neither" in done.output
+    toml = tmp_path / "morphik.toml"
+    toml.write_text(toml.read_text().replace("http://localhost:6000", f"{service.url}/npz"))
+    done = run("verify", tmp_path, MORPHIK_EMBEDDING_API_KEY=service.key)
+    assert done.exit_code == 1
+    assert "FAIL  pages are embedded by a service" in done.output
+    assert "1 failed" in done.output
