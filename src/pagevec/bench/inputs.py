@@ -1,0 +1,95 @@
+"""What is sent: drawn pages and short texts, the same in every run."""
+
+import base64
+import json
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from pagevec.types import InputType
+
+_A4_AT_150_DPI = (1240, 1754)
+_MARGIN, _LINE = 100, 34
+_WORDS = [
+    "annual",
+    "report",
+    "of",
+    "the",
+    "harbour",
+    "ferry",
+    "total",
+    "passengers",
+    "winter",
+    "route",
+    "north",
+    "quay",
+    "ticket",
+    "price",
+    "cost",
+    "per",
+    "crossing",
+    "repair",
+    "fuel",
+    "crew",
+    "and",
+    "in",
+    "for",
+    "by",
+    "each",
+    "which",
+    "season",
+    "revenue",
+    "map",
+    "timetable",
+]
+
+
+def make_pages(count: int) -> list[bytes]:
+    """Return `count` different PNG files: A4 at 150 dpi, a headline, paragraphs, a bar chart."""
+    return [_png(_draw_page(np.random.default_rng(seed))) for seed in range(count)]
+
+
+def make_texts(count: int) -> list[str]:
+    """Return `count` questions of 10 to 60 characters."""
+    generator = np.random.default_rng(150)
+    return [_sentence(generator, int(generator.integers(10, 61))) for _ in range(count)]
+
+
+def bodies(kind: InputType, inputs: list[str], size: int) -> list[bytes]:
+    """Return request bodies of `size` inputs each; together they hold every input."""
+    round_ = inputs + inputs[: -len(inputs) % size]
+    return [
+        json.dumps({"input_type": kind, "inputs": round_[start : start + size]}).encode()
+        for start in range(0, len(round_), size)
+    ]
+
+
+def as_base64(pages: list[bytes]) -> list[str]:
+    """Return image files as inputs."""
+    return [base64.b64encode(page).decode() for page in pages]
+
+
+def _draw_page(generator: np.random.Generator) -> Image.Image:
+    page = Image.new("RGB", _A4_AT_150_DPI, "white")
+    draw = ImageDraw.Draw(page)
+    draw.text((_MARGIN, _MARGIN), _sentence(generator, 40), "navy", ImageFont.load_default(46))
+    font = ImageFont.load_default(22)
+    for y in range(2 * _MARGIN, 1100, _LINE):
+        if generator.random() < 0.9:  # else a paragraph ends
+            draw.text((_MARGIN, y), _sentence(generator, 90), "black", font)
+    for bar, height in enumerate(generator.integers(50, 450, 12).tolist()):
+        left = _MARGIN + 85 * bar
+        draw.rectangle((left, 1650 - height, left + 60, 1650), fill="steelblue")
+    return page
+
+
+def _sentence(generator: np.random.Generator, length: int) -> str:
+    words = " ".join(generator.choice(_WORDS, 1 + length // 3).tolist())
+    return words[:length].strip()
+
+
+def _png(page: Image.Image) -> bytes:
+    file = BytesIO()
+    page.save(file, "PNG")
+    return file.getvalue()
