@@ -1,0 +1,30 @@
+"""Writes into the documents what is made from the code. Run it with `make docs`."""
+
+from pathlib import Path
+
+from pagevec.settings import settings_table
+
+README = Path(__file__).parents[1] / "README.md"
+START = "<!-- settings: made by `make docs` -->"
+END = "<!-- end of settings -->"
+
+
+def with_settings(text: str) -> str:
+    """Return `text` with the table of settings between its marks."""
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    return f"{before}{START}\n\n{settings_markdown()}\n\n{END}{after}"
+
+
+def settings_markdown() -> str:
+    """Return the table of settings."""
+    rows = [
+        f"| `{variable}` | {f'`{default}`' if default else ''} | {allowed} | {help_} |"
+        for variable, default, allowed, help_ in settings_table()
+    ]
+    head = ["| variable | default | allowed | what it is |", "| --- | --- | --- | --- |"]
+    return "\n".join([*head, *rows])
+
+
+if __name__ == "__main__":
+    README.write_text(with_settings(README.read_text(encoding="utf-8")), encoding="utf-8")

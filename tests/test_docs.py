@@ -1,0 +1,89 @@
+"""What the documents say is true: their commands run, their tables are the code's."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import Service
+from pagevec import errors
+from pagevec.engine.registry import FAMILIES
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"<!-- run -->\n```(bash|python)\n(.*?)```", re.S)
+BLOCKS = [
+    pytest.param(language, code, id=f"{document.name}-{number}")
+    for document in (ROOT / "README.md", ROOT / "docs" / "http-api.md", ROOT / "docs" / "client.md")
+    for number, (language, code) in enumerate(BLOCK.findall(document.read_text(encoding="utf-8")))
+]
+
+
+@pytest.mark.parametrize(("language", "code"), BLOCKS)
+def test_block(language: str, code: str, service: Service, tmp_path: Path) -> None:
+    """Each command and each piece of Python that is marked to run does what it says."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    program = [sys.executable, "-c"] if language == "python" else ["bash", "-euo", "pipefail", "-c"]
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PAGEVEC_")},
+        "SERVICE_API_KEY": service.key,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "NO_PROXY": "*",
+    }
+    done = subprocess.run(
+        [*program, code.replace("http://127.0.0.1:8765", service.url)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if "curl" in code:
+        assert '"embeddings"' in done.stdout
+
+
+def test_blocks_are_found() -> None:
+    """The marks are where this test looks for them."""
+    assert len(BLOCKS) >= 6
+
+
+def test_settings_table() -> None:
+    """README's table of settings is the one that the code makes (`make docs`)."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    from update import with_settings  # type: ignore[import-not-found]
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_settings(text) == text
+
+
+def test_every_error_is_documented() -> None:
+    """Each code that a caller can get stands in the table of errors, beside its status."""
+    table = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8")
+    for error in vars(errors).values():
+        if isinstance(error, type) and issubclass(error, errors.PagevecError):
+            if error in (errors.ConfigurationError, errors.CheckpointError, errors.StoreError):
+                continue  # no caller of the service sees them
+            rows = [row for row in table.splitlines() if f"`{error.code}`" in row]
+            assert any(str(error.status) in row for row in rows), error.code
+
+
+def test_every_module_is_on_the_map() -> None:
+    """docs/structure.md names every module of the package."""
+    text = (ROOT / "docs" / "structure.md").read_text(encoding="utf-8")
+    package = ROOT / "src" / "pagevec"
+    for module in package.rglob("*.py"):
+        folder = module.relative_to(package).parts[0]
+        name = module.stem if folder not in ("bench", "commands", "client") else folder
+        assert name in ("__init__", "torchvision_fix", "metrics", "record", "logs", "openapi") or (
+            name.strip("_") in text
+        ), module
+
+
+def test_every_family_is_named() -> None:
+    """README says which families are served."""
+    text = re.sub(r"[^a-z0-9]", "", (ROOT / "README.md").read_text(encoding="utf-8").lower())
+    for family in FAMILIES:
+        assert re.sub(r"[^a-z0-9]", "", family.name) in text or "omni" in family.name
