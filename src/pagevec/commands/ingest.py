@@ -16,6 +16,8 @@ from pagevec.ingest.worker import Outcome, Worker
 from pagevec.stores.open import DEFAULT_STORE, open_store
 
 LOG = Path("logs/worker_ingestion.log")
+# Tries of a request without an answer: an ingestion of hours outlives a service that stumbles.
+ATTEMPTS = 8
 
 
 @click.command("ingest")
@@ -47,7 +49,7 @@ def command(
     that are stored already cost nothing. What happens is also in logs/worker_ingestion.log.
     """
     _log_to_file()
-    with Client(url, key) as client:
+    with Client(url, key, attempts=ATTEMPTS) as client:
         resizing = client.info().get("resizing")
         opened = open_store(store)
         grid = PageResizing(**resizing) if resizing else None
