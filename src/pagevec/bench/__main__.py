@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import httpx
 
-from pagevec.bench import inputs
+from pagevec.bench import inputs, postgres, search
 from pagevec.bench.answers import AnswersDiffer
 from pagevec.bench.crowd import Crowd
 from pagevec.bench.http import compare
@@ -67,6 +67,10 @@ def crowd(callers: int, rounds: int, file: Path | None) -> None:
         content = {"machine": machine(), "callers": callers, **figures.as_json()}
         file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     click.echo(figures.markdown(callers))
+
+
+main.add_command(search.command)
+main.add_command(postgres.command)
 
 
 def _bundled() -> Path:

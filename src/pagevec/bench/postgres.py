@@ -1,4 +1,4 @@
-"""`python -m pagevec.bench.postgres`: the store in PostgreSQL, compared with `max_sim` in SQL."""
+"""`python -m pagevec.bench postgres`: the store in PostgreSQL, compared with `max_sim` in SQL."""
 
 import statistics
 import time
@@ -31,14 +31,14 @@ class ScoresDiffer(Exception):
     """The store and `max_sim` do not agree about the best pages."""
 
 
-@click.command()
+@click.command("postgres")
 @click.option("--url", required=True, help="An empty database: postgresql://...")
 @click.option("--pages", type=click.IntRange(min=SCAN_FROM), default=SCAN_FROM, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option(
     "--format", "form", type=click.Choice(get_args(Format)), default="float16", show_default=True
 )
-def main(url: str, pages: int, rounds: int, form: Format) -> None:
+def command(url: str, pages: int, rounds: int, form: Format) -> None:
     """Measure writing and searching pages of 700 vectors of 128 dimensions, queries of 20."""
     store = PostgresStore(url, vectors=form)
     if store.count():
@@ -120,7 +120,3 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def _ms(work: Callable[[], object], rounds: int) -> str:
     return f"{1000 * statistics.median(_seconds(work) for _ in range(rounds)):.1f} ms"
-
-
-if __name__ == "__main__":
-    main()

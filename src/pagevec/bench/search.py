@@ -1,4 +1,4 @@
-"""`python -m pagevec.bench.search`: the embedded store, filled, opened and searched."""
+"""`python -m pagevec.bench search`: the embedded store, filled, opened and searched."""
 
 import json
 import tempfile
@@ -109,21 +109,17 @@ def _memory() -> float:
     return float(used.rss - getattr(used, "shared", 0)) / _MIB
 
 
-@click.command()
+@click.command("search")
 @click.option("--pages", type=click.IntRange(min=500), default=5000, show_default=True)
 @click.option("--queries", type=click.IntRange(1, 50), default=20, show_default=True)
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="For the store.")
 @click.option(
     "--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures."
 )
-def main(pages: int, queries: int, folder: Path | None, file: Path | None) -> None:
+def command(pages: int, queries: int, folder: Path | None, file: Path | None) -> None:
     """Measure the embedded store: inserting, opening, searching, and whether it finds the best."""
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         report = run_search(pages, queries, Path(temporary))
     if file is not None:
         file.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
     click.echo(report.markdown())
-
-
-if __name__ == "__main__":
-    main()

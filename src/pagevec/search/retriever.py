@@ -1,17 +1,21 @@
 """A query in words -> the pages that answer it: candidates from a store, then exact MaxSim."""
 
 import heapq
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from itertools import chain
 from typing import Protocol
 
 from pagevec.search.maxsim import maxsim
 from pagevec.stores.base import EVERYTHING, Filter, Store
-from pagevec.types import Hit, MultiVector, Page
+from pagevec.types import Hit, MultiVector, PageKey
 
 # Pages that are scored exactly, of those that the store's sign bits bring up.
 CANDIDATES = 500
-# Pages fetched at a time: 256 pages of 700 float32 vectors are 92 MB.
-_BLOCK = 256
+# Pages that a thread fetches and scores at a time: 64 pages of 700 float32 vectors are 23 MB.
+_BLOCK = 64
 
 
 class EmbedsQueries(Protocol):
@@ -42,17 +46,21 @@ class Retriever:
         self, query: MultiVector, k: int = 10, where: Filter = EVERYTHING
     ) -> list[Hit]:
         """Return the `k` pages with the highest MaxSim score for `query` (vectors, dim)."""
-        scored = (
-            Hit(page.key, float(score), page.metadata)
-            for pages in self._blocks(query, max(k, CANDIDATES), where)
-            for page, score in zip(
-                pages, maxsim(query, [page.vectors for page in pages]), strict=True
-            )
-        )
+        keys = self._store.candidates(query, max(k, CANDIDATES), where)
+        blocks = [keys[first : first + _BLOCK] for first in range(0, len(keys), _BLOCK)]
+        scored = chain.from_iterable(_pool().map(partial(self._scored, query), blocks))
         # Equal scores come in the order of their keys, so that a search gives the same list twice.
         return heapq.nsmallest(k, scored, key=lambda hit: (-hit.score, hit.key))
 
-    def _blocks(self, query: MultiVector, limit: int, where: Filter) -> Iterator[list[Page]]:
-        keys = self._store.candidates(query, limit, where)
-        for start in range(0, len(keys), _BLOCK):
-            yield self._store.fetch(keys[start : start + _BLOCK])
+    def _scored(self, query: MultiVector, keys: Sequence[PageKey]) -> list[Hit]:
+        pages = self._store.fetch(keys)
+        scores = maxsim(query, [page.vectors for page in pages])
+        return [
+            Hit(page.key, float(score), page.metadata)
+            for page, score in zip(pages, scores, strict=True)
+        ]
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "pagevec-rerank")
