@@ -25,7 +25,7 @@ from conftest import make_settings, png
 from pagevec.engine.loader import LoadedModel, load
 from pagevec.engine.local import LocalEmbedder
 from pagevec.engine.registry import FAMILIES as SERVED
-from pagevec.engine.runner import Runner
+from pagevec.engine.runner import runner_of
 from pagevec.errors import CheckpointError, ConfigurationError, InvalidText
 from pagevec.images import read_image
 
@@ -96,7 +96,7 @@ def test_texts_equal_colpali_engine(embedder: LocalEmbedder, family: str, checkp
 def test_batch_equals_single(checkpoint: Path) -> None:
     """Inputs of different sizes and lengths share a forward pass and keep their vectors."""
     model = loaded(checkpoint)
-    runner = Runner(model)
+    runner = runner_of(model)
     pages = [model.preprocessor.page(read_image(png(*size))) for size in SIZES]
     for batch in (pages, model.preprocessor.texts(TEXTS)):
         for one, vectors in zip(batch, runner.forward(batch), strict=True):
@@ -129,10 +129,10 @@ def assert_merged_equals_unmerged(family: str, checkpoint: Path, adapter: Path) 
     unmerged = model_class(family).from_pretrained(adapter, dtype=torch.float32).eval()
     assert not any("lora" in name for name, _ in merged.model.named_modules())
     batch = merged.preprocessor.texts(TEXTS[2:3])
-    [ours] = Runner(merged).forward(batch)
+    [ours] = runner_of(merged).forward(batch)
     with torch.inference_mode():
         [theirs] = unmerged(**{name: t[None] for name, t in batch[0].sequence.items()})
-    [base] = Runner(loaded(checkpoint)).forward(batch)
+    [base] = runner_of(loaded(checkpoint)).forward(batch)
     assert np.abs(ours - theirs.numpy()).max() <= 1e-5
     assert np.abs(ours - base).max() > 1e-3
 
@@ -237,7 +237,7 @@ class TestOptions:
         checkpoint = build_checkpoint("colqwen2_5", tmp_path / "one")
         full, half = loaded(checkpoint), loaded(checkpoint, dtype="bfloat16")
         batch = full.preprocessor.texts(TEXTS[:1])
-        [exact], [rounded] = Runner(full).forward(batch), Runner(half).forward(batch)
+        [exact], [rounded] = runner_of(full).forward(batch), runner_of(half).forward(batch)
         assert half.info.dtype == "bfloat16"
         assert rounded.dtype == np.float32
         assert np.allclose(np.linalg.norm(rounded, axis=1), 1, atol=1e-6)

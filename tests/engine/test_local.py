@@ -146,11 +146,11 @@ class TestFailures:
     def test_a_fault_of_the_model_hits_the_guilty_input_only(self, cache_dir: Path) -> None:
         """When a pass raises, the batch is halved until the one input at fault is found."""
 
-        def fails_on_long(rows: int, length: int) -> None:
-            if length > 150:
+        def fails_on_repetition(ids: torch.Tensor) -> None:
+            if ids.unique_consecutive(return_counts=True)[1].max() > 150:
                 raise RuntimeError("a kernel failed")
 
-        with engine(cache_dir, lambda model: check_texts(model, fails_on_long)) as embedder:
+        with engine(cache_dir, lambda model: check_texts(model, fails_on_repetition)) as embedder:
             guilty = embedder.embed(["y" * 200])
             neighbours = [embedder.embed([query]) for query in ("one", "two", "three")]
             with pytest.raises(InternalError) as error:
@@ -220,9 +220,9 @@ class TestOutOfMemory:
         largest_that_fits = 300
         attempts: list[int] = []
 
-        def runs_out(rows: int, length: int) -> None:
-            attempts.append(rows * length)
-            if rows * length > largest_that_fits:
+        def runs_out(ids: torch.Tensor) -> None:
+            attempts.append(len(ids))
+            if len(ids) > largest_that_fits:
                 raise_out_of_memory(kind)
 
         with engine(cache_dir, lambda model: check_texts(model, runs_out)) as embedder:
@@ -239,8 +239,8 @@ class TestOutOfMemory:
         """Running out later on (another process took memory) halves the batch, loses nothing."""
         limit = [10**9]
 
-        def runs_out(rows: int, length: int) -> None:
-            if rows * length > limit[0]:
+        def runs_out(ids: torch.Tensor) -> None:
+            if len(ids) > limit[0]:
                 raise_out_of_memory(kind)
 
         with engine(cache_dir, lambda model: check_texts(model, runs_out)) as embedder:
@@ -253,8 +253,8 @@ class TestOutOfMemory:
     def test_one_input_that_does_not_fit(self, cache_dir: Path) -> None:
         """It is an error for its request only, with its index; others are served."""
 
-        def runs_out(rows: int, length: int) -> None:
-            if length > 2000:
+        def runs_out(ids: torch.Tensor) -> None:
+            if len(ids) > 2000:
                 raise_out_of_memory("cuda")
 
         with engine(cache_dir, lambda model: check_texts(model, runs_out)) as embedder:
@@ -273,23 +273,29 @@ def raise_out_of_memory(kind: str) -> None:
     torch.empty(2**55, dtype=torch.uint8)  # the CPU's allocator raises its own error
 
 
-def check_texts(model: LoadedModel, check: Callable[[int, int], None]) -> None:
-    """Have `check` see the rows and their length of each text batch, inside the forward pass."""
-
-    def look(module: Any, positional: Any, named: dict[str, Any]) -> None:
-        if "pixel_values" not in named:
-            check(*named["input_ids"].shape)
-
-    model.model.register_forward_pre_hook(look, with_kwargs=True)
+def check_texts(model: LoadedModel, check: Callable[[torch.Tensor], None]) -> None:
+    """Have `check` see the tokens of each batch of texts, inside the forward pass."""
+    watch(model, lambda ids, is_page: None if is_page else check(ids))
 
 
 def hold_pages(model: LoadedModel, gate: threading.Event, passes: list[int] | None = None) -> None:
     """Hold passes over pages of at most 300 x 300 pixels until `gate` opens; count them."""
 
-    def look(module: Any, positional: Any, named: dict[str, Any]) -> None:
-        if "pixel_values" in named and named["input_ids"].shape[1] < 200:
+    def hold(ids: torch.Tensor, is_page: bool) -> None:
+        if is_page and len(ids) < 200:
             if passes is not None:
                 passes.append(1)
             gate.wait(30)
 
-    model.model.register_forward_pre_hook(look, with_kwargs=True)
+    watch(model, hold)
+
+
+def watch(model: LoadedModel, look: Callable[[torch.Tensor, bool], None]) -> None:
+    """Have `look` see the tokens of each batch, and whether it is one of pages."""
+    image = model.model.config.image_token_id
+
+    def hook(module: Any, positional: Any) -> None:
+        [ids] = positional
+        look(ids, bool((ids == image).any()))
+
+    model.model.get_input_embeddings().register_forward_pre_hook(hook)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagevec.engine.scheduler import QUERY_BATCHES_IN_A_ROW, Scheduler, halve, padded_tokens
+from pagevec.engine.scheduler import QUERY_BATCHES_IN_A_ROW, Scheduler, batch_tokens, halve
 
 
 @dataclass(eq=False)
@@ -18,8 +18,8 @@ class Waiting:
 LENGTHS = st.lists(st.tuples(st.integers(1, 3000), st.booleans()), max_size=60)
 
 
-def batches_of(entries: list[Waiting], budget: int) -> list[list[Waiting]]:
-    scheduler: Scheduler[Waiting] = Scheduler(budget)
+def batches_of(entries: list[Waiting], budget: int, *, padded: bool = True) -> list[list[Waiting]]:
+    scheduler: Scheduler[Waiting] = Scheduler(budget, padded=padded)
     for entry in entries:
         scheduler.add(entry)
     taken = []
@@ -29,19 +29,23 @@ def batches_of(entries: list[Waiting], budget: int) -> list[list[Waiting]]:
     return taken
 
 
-@given(LENGTHS, st.integers(64, 4000))
-def test_nothing_is_lost_or_doubled(lengths: list[tuple[int, bool]], budget: int) -> None:
+@given(LENGTHS, st.integers(64, 4000), st.booleans())
+def test_nothing_is_lost_or_doubled(
+    lengths: list[tuple[int, bool]], budget: int, padded: bool
+) -> None:
     """Every input is in exactly one batch, whatever the lengths and the budget."""
     entries = [Waiting(tokens, is_query) for tokens, is_query in lengths]
-    taken = [entry for batch in batches_of(entries, budget) for entry in batch]
+    taken = [entry for batch in batches_of(entries, budget, padded=padded) for entry in batch]
     assert sorted(map(id, taken)) == sorted(map(id, entries))
 
 
-@given(LENGTHS, st.integers(64, 4000))
-def test_a_batch_keeps_to_the_budget(lengths: list[tuple[int, bool]], budget: int) -> None:
+@given(LENGTHS, st.integers(64, 4000), st.booleans())
+def test_a_batch_keeps_to_the_budget(
+    lengths: list[tuple[int, bool]], budget: int, padded: bool
+) -> None:
     """A batch costs at most the budget, padding included, unless it is one large input alone."""
-    for batch in batches_of([Waiting(*one) for one in lengths], budget):
-        cost = padded_tokens([entry.tokens for entry in batch])
+    for batch in batches_of([Waiting(*one) for one in lengths], budget, padded=padded):
+        cost = batch_tokens([entry.tokens for entry in batch], padded)
         assert cost <= budget or len(batch) == 1
 
 
@@ -50,6 +54,13 @@ def test_a_batch_has_one_kind(lengths: list[tuple[int, bool]], budget: int) -> N
     """Texts and pages never share a forward pass."""
     for batch in batches_of([Waiting(*one) for one in lengths], budget):
         assert len({entry.is_query for entry in batch}) == 1
+
+
+def test_a_pack_is_filled_to_the_budget() -> None:
+    """Where nothing is padded, a long text does not make the short ones beside it dear."""
+    entries = [Waiting(900), *(Waiting(10) for _ in range(20))]
+    assert [len(batch) for batch in batches_of(entries, 1024, padded=False)] == [13, 8]
+    assert len(batches_of(entries, 1024)[0]) == 1
 
 
 def test_queries_go_before_pages() -> None:

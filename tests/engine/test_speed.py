@@ -12,6 +12,14 @@ def test_learned_speed_predicts_the_same_batch() -> None:
     assert speed.forward_seconds(False, speed.work(700) * 8) == pytest.approx(4.0, rel=1e-3)
 
 
+def test_padding_is_work_where_there_is_some() -> None:
+    """Of a long and a short input the short one costs as much, if it is padded to the long one."""
+    for padded, inputs in ((True, 2), (False, 1)):
+        speed = Speed(attention_knee=1e9, padded=padded)
+        speed.learn_forward(False, [1000, 1], 1000, 2.0)
+        assert speed.forward_seconds(False, 1000) == pytest.approx(2.0 / inputs, rel=1e-2)
+
+
 def test_kinds_have_their_own_speed() -> None:
     """Pages cost a vision tower as well: their speed says nothing of queries."""
     speed = Speed()

@@ -10,6 +10,7 @@ import torch
 
 from pagevec.engine.base import ModelInfo
 from pagevec.engine.checkpoint import Checkpoint
+from pagevec.engine.packed.inputs import PackedPreprocessor
 from pagevec.engine.patches import use_patch_products
 from pagevec.engine.preprocess import Preprocessor
 from pagevec.engine.registry import Family
@@ -30,6 +31,7 @@ class LoadedModel:
 
     Attributes:
         padding_side, pad_token_id: how its tokenizer pads a batch.
+        packs: whether it runs without padding.
         attention_knee: see `pagevec.engine.speed.Speed`.
         default_batch_tokens: tokens of a forward pass that suit the device.
     """
@@ -40,6 +42,7 @@ class LoadedModel:
     device: torch.device
     padding_side: str
     pad_token_id: int
+    packs: bool
     attention_knee: float
     default_batch_tokens: int
 
@@ -65,7 +68,8 @@ def load(settings: Settings) -> LoadedModel:
     model.to(device).eval()
     processor = checkpoint.load_processor(family, settings.max_visual_tokens)
     text = model.config.get_text_config()
-    preprocessor = Preprocessor(processor, family, text.max_position_embeddings)
+    prepares = PackedPreprocessor if family.packs else Preprocessor
+    preprocessor = prepares(processor, family, text.max_position_embeddings)
     info = _info(checkpoint, family, model, preprocessor.resizing)
     log.info(
         "loaded %s: %s, %.1f M parameters, %s on %s, %.1f s",
@@ -84,6 +88,7 @@ def load(settings: Settings) -> LoadedModel:
         device=device,
         padding_side=processor.tokenizer.padding_side,
         pad_token_id=processor.tokenizer.pad_token_id,
+        packs=family.packs,
         attention_knee=4 * text.hidden_size + 3 * text.intermediate_size,
         default_batch_tokens=_BATCH_TOKENS_ON_CPU if cpu else _BATCH_TOKENS_ON_ACCELERATOR,
     )

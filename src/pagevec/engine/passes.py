@@ -10,8 +10,8 @@ from pagevec.engine.base import Memory
 from pagevec.engine.jobs import Item
 from pagevec.engine.loader import LoadedModel
 from pagevec.engine.memory import free_memory, is_out_of_memory, memory_of
-from pagevec.engine.runner import Runner
-from pagevec.engine.scheduler import Scheduler, halve, padded_tokens
+from pagevec.engine.runner import runner_of
+from pagevec.engine.scheduler import Scheduler, batch_tokens, halve
 from pagevec.engine.speed import Speed
 from pagevec.engine.warmup import warm_up
 from pagevec.errors import OutOfMemory
@@ -39,7 +39,7 @@ class Passes:
         """Take each item's vectors, and the size of its batch, to `finish`."""
         self.busy_seconds = 0.0
         self._model = model
-        self._runner = Runner(model)
+        self._runner = runner_of(model)
         self._scheduler = scheduler
         self._speed = speed
         self._finish = finish
@@ -48,6 +48,7 @@ class Passes:
     def warm_up(self, batch_tokens: int) -> None:
         """Run the first passes; learn the speed, and how much of `batch_tokens` fits."""
         self._speed.attention_knee = self._model.attention_knee
+        self._scheduler.padded = self._speed.padded = not self._model.packs
         self._scheduler.budget = warm_up(self._model, self._runner, self._speed, batch_tokens)
         self._log_memory()
 
@@ -82,7 +83,7 @@ class Passes:
         first, second = halve(batch)
         if out_of_memory:
             log.warning("out of memory with %d inputs: trying %d", len(batch), len(first))
-            self._scheduler.shrink_to(padded_tokens(_lengths(first)))
+            self._scheduler.shrink_to(batch_tokens(_lengths(first), self._scheduler.padded))
         self.run(first)
         self.run(second)
 

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -23,9 +23,18 @@ from pagevec.images import EncodedImage, pad_to_ratio
 _BEHIND = 5  # nice value: a third of the share of a thread at 0, where cores are scarce
 
 
+class Prepared(Protocol):
+    """One input, ready for the model."""
+
+    @property
+    def tokens(self) -> int:
+        """The sequence's length, visual and text tokens."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """One input, ready for the model.
+class ModelInput:
+    """One input as colpali-engine's processors prepare it.
 
     Attributes:
         sequence: tensors (tokens,), such as `input_ids` and `attention_mask`.
@@ -44,6 +53,10 @@ class Prepared:
 class Preprocessor:
     """Prepares inputs with a checkpoint's own processor; may be used from many threads.
 
+    Attributes:
+        tiny: a small white page, as the processor prepares it.
+        resizing: how it resizes pages, where their visual tokens are cells of one grid.
+
     Texts and pages have a processor each: a fast tokenizer keeps the settings of its last call,
     and changing them while another thread uses it fails with "Already borrowed". Pages all use the
     same settings, so their threads share one; texts take turns.
@@ -55,11 +68,11 @@ class Preprocessor:
         self._one_at_a_time = threading.Lock()
         self._family = family
         self._max_tokens = max_tokens
-        tiny = self._prepare_page(Image.new("RGB", (64, 64), "white"))
-        self._prompt_tokens = tiny.tokens - self._visual_tokens(64, 64)
-        self.resizing = self._page_resizing(tiny) if family.limits_visual_tokens else None
+        self.tiny = self._model_input(Image.new("RGB", (64, 64), "white"))
+        self._prompt_tokens = self.tiny.tokens - self._visual_tokens(64, 64)
+        self.resizing = self._page_resizing(self.tiny) if family.limits_visual_tokens else None
 
-    def texts(self, texts: Sequence[str]) -> list[Prepared]:
+    def texts(self, texts: Sequence[str]) -> list[ModelInput]:
         """Prepare texts as queries, augmentation tokens included.
 
         Raises:
@@ -91,14 +104,14 @@ class Preprocessor:
             width, height = max(width, -(-height // ratio)), max(height, -(-width // ratio))
         return self._prompt_tokens + self._visual_tokens(width, height)
 
-    def _prepare_texts(self, texts: Sequence[str]) -> list[Prepared]:
+    def _prepare_texts(self, texts: Sequence[str]) -> list[ModelInput]:
         with self._one_at_a_time:
             batch = self._for_texts.process_queries(list(texts))
         if self._family.texts_need_type_ids:
             batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
-        return [Prepared(sequence=row, visual={}) for row in _rows_without_padding(batch)]
+        return [ModelInput(sequence=row, visual={}) for row in _rows_without_padding(batch)]
 
-    def _prepare_or_blame(self, index: int, text: str) -> Prepared:
+    def _prepare_or_blame(self, index: int, text: str) -> ModelInput:
         # Idefics' processors want an image for every `<image>` that a text says.
         try:
             return self._prepare_texts([text])[0]
@@ -108,10 +121,13 @@ class Preprocessor:
             ) from None
 
     def _prepare_page(self, image: Image.Image) -> Prepared:
+        return self._model_input(image)
+
+    def _model_input(self, image: Image.Image) -> ModelInput:
         batch = self._for_pages.process_images([image])
         shape = batch["input_ids"].shape
         tensors = _tensors(batch)
-        return Prepared(
+        return ModelInput(
             sequence={name: t[0] for name, t in tensors.items() if t.shape == shape},
             visual={name: t for name, t in tensors.items() if t.shape != shape},
         )
@@ -130,7 +146,7 @@ class Preprocessor:
             sizes = processor._get_num_multimodal_tokens(image_sizes=[(height, width)])
         return int(sizes["num_image_tokens"][0])
 
-    def _page_resizing(self, page: Prepared) -> PageResizing:
+    def _page_resizing(self, page: ModelInput) -> PageResizing:
         images = self._for_pages.image_processor
         is_visual = page.sequence["mm_token_type_ids"].bool()
         return PageResizing(
@@ -150,7 +166,7 @@ class Preprocessor:
 
 
 def collate(
-    batch: Sequence[Prepared], padding_side: str, pad_token_id: int
+    batch: Sequence[ModelInput], padding_side: str, pad_token_id: int
 ) -> dict[str, torch.Tensor]:
     """Put prepared inputs of one kind together: sequences padded to the longest one.
 

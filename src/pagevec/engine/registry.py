@@ -22,6 +22,7 @@ class Family:
         max_side_ratio: of an image's sides, above which the processor refuses it.
         limits_visual_tokens: whether its processor can be told how many a page may have.
         unused: modules that no vector depends on; they are dropped, with their memory.
+        packs: whether its inputs go through the model without padding (`engine.packed`).
         texts_need_type_ids: its model attends to a text both ways when it comes alone, and only
             backward when it comes padded, unless it is told that no token is generated.
     """
@@ -35,9 +36,12 @@ class Family:
     limits_visual_tokens: bool = False
     unused: tuple[str, ...] = ()
     texts_need_type_ids: bool = False
+    packs: bool = False
 
 
-def _qwen(name: str, model_class: str, processor_class: str, *model_types: str) -> Family:
+def _qwen(
+    name: str, model_class: str, processor_class: str, *model_types: str, packs: bool = False
+) -> Family:
     return Family(
         name,
         model_class,
@@ -45,6 +49,7 @@ def _qwen(name: str, model_class: str, processor_class: str, *model_types: str) 
         model_types,
         max_side_ratio=_QWEN_SIDE_RATIO,
         limits_visual_tokens=True,
+        packs=packs,
     )
 
 
@@ -57,8 +62,8 @@ FAMILIES = (
         unused=("model.lm_head",),
         texts_need_type_ids=True,
     ),
-    _qwen("colqwen2", "ColQwen2", "ColQwen2Processor", "qwen2_vl"),
-    _qwen("colqwen2_5", "ColQwen2_5", "ColQwen2_5_Processor", "qwen2_5_vl"),
+    _qwen("colqwen2", "ColQwen2", "ColQwen2Processor", "qwen2_vl", packs=True),
+    _qwen("colqwen2_5", "ColQwen2_5", "ColQwen2_5_Processor", "qwen2_5_vl", packs=True),
     Family(
         "colqwen_omni",
         "ColQwen2_5Omni",

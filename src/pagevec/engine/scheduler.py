@@ -37,11 +37,12 @@ class Scheduler(Generic[EntryT]):
     """Two lines, queries and pages, each first come, first served, cut into batches by cost.
 
     Attributes:
-        budget: tokens of one batch, padding included: the longest sequence times the inputs.
+        budget: tokens of one batch; padded: whether its padding counts, see `batch_tokens`.
     """
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, *, padded: bool = True) -> None:
         self.budget = budget
+        self.padded = padded
         self._queries: deque[EntryT] = deque()
         self._pages: deque[EntryT] = deque()
         self._query_batches = 0
@@ -69,22 +70,22 @@ class Scheduler(Generic[EntryT]):
             _drop_abandoned(line)
         if self._queries and not (self._pages and self._pages_are_due):
             self._query_batches += 1
-            return _take(self._queries, self.budget)
+            return _take(self._queries, self.budget, self.padded)
         self._query_batches = 0
-        return _take(self._pages, self.budget)
+        return _take(self._pages, self.budget, self.padded)
 
     @property
     def _pages_are_due(self) -> bool:
         return self._query_batches >= QUERY_BATCHES_IN_A_ROW
 
     def shrink_to(self, tokens: int) -> None:
-        """Form no batch above `tokens`, padding included: more than that did not fit."""
+        """Form no batch above `tokens`: more than that did not fit."""
         self.budget = min(self.budget, tokens)
 
 
-def padded_tokens(lengths: Sequence[int]) -> int:
-    """Return the cost of a batch of sequences: the longest one times their number."""
-    return max(lengths, default=0) * len(lengths)
+def batch_tokens(lengths: Sequence[int], padded: bool) -> int:
+    """Return the cost of a batch: its tokens, those of its padding included where it has some."""
+    return max(lengths, default=0) * len(lengths) if padded else sum(lengths)
 
 
 def halve(batch: list[T]) -> tuple[list[T], list[T]]:
@@ -100,20 +101,21 @@ def _drop_abandoned(line: deque[EntryT]) -> None:
         line.extend(kept)
 
 
-def _take(line: deque[EntryT], budget: int) -> list[EntryT]:
+def _take(line: deque[EntryT], budget: int, padded: bool) -> list[EntryT]:
     """Take the first in line, always, and those behind it that fit within `budget` beside it."""
     batch: list[EntryT] = []
     passed_over: list[EntryT] = []
-    longest = 0
+    longest = total = 0
     while line and len(passed_over) < _WINDOW:
         entry = line.popleft()
-        longest_with_it = max(longest, entry.tokens)
-        if batch and longest_with_it * (len(batch) + 1) > budget:
+        with_it = max(longest, entry.tokens), total + entry.tokens
+        cost = with_it[0] * (len(batch) + 1) if padded else with_it[1]
+        if batch and cost > budget:
             passed_over.append(entry)
         else:
             batch.append(entry)
-            longest = longest_with_it
-        if longest * (len(batch) + 1) > budget:
+            longest, total = with_it
+        if (longest * (len(batch) + 1) if padded else total + 1) > budget:
             break
     line.extendleft(reversed(passed_over))
     return batch

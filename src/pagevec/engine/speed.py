@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pagevec.engine.scheduler import padded_tokens
+from pagevec.engine.scheduler import batch_tokens
 
 _KEPT = 0.8  # of the old measure, at each new one: a few batches decide
 _FULL = 0.25  # of the budget: a smaller batch does not fill the device and says little of its speed
@@ -18,9 +18,11 @@ class Speed:
     Attributes:
         attention_knee: sequence length at which attention, quadratic, costs as much as all that is
             linear in the tokens: 4 x hidden + 3 x intermediate size for a gated transformer layer.
+        padded: whether batches are, so that each input costs as much as the longest.
     """
 
     attention_knee: float = 32_768.0
+    padded: bool = True
     _seconds_per_work: dict[bool, float] = field(default_factory=dict)
     _seconds_per_pixel: float = 0.0
 
@@ -32,9 +34,10 @@ class Speed:
         self, is_query: bool, lengths: Sequence[int], budget: int, seconds: float
     ) -> None:
         """Take in a forward pass over sequences of `lengths`, if it was large enough to tell."""
-        if padded_tokens(lengths) < _FULL * budget:
+        if batch_tokens(lengths, self.padded) < _FULL * budget:
             return
-        each = seconds / (self.work(max(lengths)) * len(lengths))
+        computed = [max(lengths)] * len(lengths) if self.padded else lengths
+        each = seconds / sum(map(self.work, computed))
         old = self._seconds_per_work.get(is_query, each)
         self._seconds_per_work[is_query] = _mean(old, each)
 

@@ -10,7 +10,7 @@ from pagevec.engine.loader import LoadedModel
 from pagevec.engine.memory import free_memory, is_out_of_memory
 from pagevec.engine.preprocess import Prepared
 from pagevec.engine.runner import Runner
-from pagevec.engine.scheduler import halve, padded_tokens
+from pagevec.engine.scheduler import batch_tokens, halve
 from pagevec.engine.speed import Speed
 from pagevec.images import read_image
 
@@ -36,7 +36,7 @@ def warm_up(model: LoadedModel, runner: Runner, speed: Speed, budget: int) -> in
             fitting, seconds = _run_what_fits(model, runner, fitting)
         lengths = [one.tokens for one in fitting]
         if len(fitting) < len(batch):
-            budget = padded_tokens(lengths)
+            budget = batch_tokens(lengths, not model.packs)
         speed.learn_forward(is_query, lengths, budget, seconds)
         kind = "queries" if is_query else "pages"
         log.info("warm-up: %d %s, %d tokens, %.3f s", len(fitting), kind, sum(lengths), seconds)

@@ -1,0 +1,108 @@
+"""What depends on a page's grid alone, and on the length of a text: computed once, and kept."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
+
+from pagevec.engine.packed.attention import Segments
+from pagevec.engine.packed.layers import Turns, turns_of
+
+# Grids that are kept: a page's tables take 1 to 2 MB in a model of 3 billion parameters.
+_KEPT = 64
+
+Shape = tuple[int, int]
+"""Rows and columns of a page's patches; a cell is 2 x 2 of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class PageTables:
+    """All that a page of one shape needs besides its pixels.
+
+    Attributes:
+        patches: the order in which patches go through the vision tower: window by window, windows
+            of equal size beside each other; int64 (patches,).
+        windows, page: which patches attend to each other, in most layers and in the others.
+        vision_turns: rotary angles of the patches in that order.
+        cells: where in that order each cell of the grid is, row by row; int64 (cells,).
+        ids: the sequence's tokens, int64 (tokens,); visual: which of them are cells, (cells,).
+        turns: rotary angles of the sequence's tokens; sequence: its length.
+    """
+
+    patches: torch.Tensor
+    windows: Segments
+    page: Segments
+    vision_turns: Turns
+    cells: torch.Tensor
+    ids: torch.Tensor
+    visual: torch.Tensor
+    turns: Turns
+    sequence: Segments
+
+
+@dataclass(frozen=True, eq=False)
+class TextTables:
+    """All that a text of one length needs besides its tokens."""
+
+    turns: Turns
+    sequence: Segments
+
+
+class Tables:
+    """The tables of a model; those of the latest shapes and lengths are kept on its device."""
+
+    def __init__(self, model: Any, device: torch.device, ids_of: "IdsOf") -> None:
+        self._model = model
+        self._device = device
+        self._ids_of = ids_of
+        self.of_page = lru_cache(_KEPT)(self._page)
+        self.of_text = lru_cache(_KEPT)(self._text)
+
+    def _page(self, shape: Shape) -> PageTables:
+        vision = self._model.visual
+        merge = vision.spatial_merge_size
+        grid = torch.tensor([[1, *shape]])
+        order, lengths = _windows(vision, grid)
+        unit = torch.arange(merge**2)
+        patches = (order[:, None] * merge**2 + unit).flatten()
+        positions = get_vision_position_ids(grid, merge)[patches]
+        ids = self._ids_of(shape[0] * shape[1] // merge**2)
+        is_visual = ids == self._model.config.image_token_id
+        rope, _ = self._model.get_rope_index(ids[None], is_visual[None].int(), image_grid_thw=grid)
+        return PageTables(
+            patches=patches.to(self._device),
+            windows=Segments(lengths, self._device),
+            page=Segments((len(patches),), self._device),
+            vision_turns=turns_of(vision.rotary_pos_emb, positions.to(self._device)),
+            cells=order.argsort().to(self._device),
+            ids=ids.to(self._device),
+            visual=is_visual.nonzero().flatten().to(self._device),
+            turns=self._text_turns(rope),
+            sequence=Segments((len(ids),), self._device),
+        )
+
+    def _text(self, length: int) -> TextTables:
+        positions = torch.arange(length).expand(3, 1, -1)
+        return TextTables(self._text_turns(positions), Segments((length,), self._device))
+
+    def _text_turns(self, positions: torch.Tensor) -> Turns:
+        return turns_of(self._model.language_model.rotary_emb, positions.to(self._device))
+
+
+IdsOf = Callable[[int], torch.Tensor]
+"""Gives the tokens of a page with so many cells."""
+
+
+def _windows(vision: Any, grid: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """Return the cells window by window, the largest windows first, and patches of each window."""
+    merge = vision.spatial_merge_size
+    cells = int(grid.prod()) // merge**2
+    if not getattr(vision.config, "window_size", None):
+        return torch.arange(cells), (cells * merge**2,)
+    order, bounds = get_vision_window_index(grid, merge, vision.window_size, vision.patch_size)
+    sizes = (bounds.diff() // merge**2).tolist()
+    windows = sorted(order.split(sizes), key=len, reverse=True)
+    return torch.cat(windows), tuple(len(window) * merge**2 for window in windows)
