@@ -59,6 +59,12 @@ class Settings(BaseSettings):
         ge=64,
         le=1_000_000,
     )
+    model_threads: int | None = _bounded(
+        None,
+        "batches that go through the model at once; default: up to 4 on a CPU, else 1",
+        ge=1,
+        le=64,
+    )
     preprocess_threads: int | None = _bounded(
         None, "threads that decode and resize pages; default: one for each core", ge=1, le=256
     )

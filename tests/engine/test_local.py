@@ -76,7 +76,7 @@ class TestBatches:
     def test_pages_batch_equals_single(self, cache_dir: Path) -> None:
         """A page's vectors do not depend on which pages, of other sizes, share its batch."""
         inputs = pages((600, 800), (1, 1), (256, 1), (800, 600), (300, 40))
-        with engine(cache_dir, batch_tokens=5000) as embedder:
+        with engine(cache_dir, batch_tokens=5000, model_threads=1) as embedder:
             together = embedder.embed(inputs).result()
             assert max(together.batch_sizes) > 1
             assert_same(together, [embedder.embed([page]).result() for page in inputs])
@@ -84,7 +84,7 @@ class TestBatches:
     def test_callers_share_batches(self, cache_dir: Path) -> None:
         """Requests that wait at the same time go through the model together."""
         gate = threading.Event()
-        with engine(cache_dir, lambda model: hold_pages(model, gate)) as embedder:
+        with engine(cache_dir, lambda model: hold_pages(model, gate), model_threads=1) as embedder:
             page = embedder.embed(pages((300, 300)))
             texts = [embedder.embed([f"caller {n}"]) for n in range(8)]
             while embedder.health().queued_tokens == 0:
@@ -128,7 +128,9 @@ class TestFailures:
     def test_a_cancelled_request_leaves_the_queue(self, cache_dir: Path) -> None:
         """Work of a caller who left is not done."""
         gate, passes = threading.Event(), []
-        with engine(cache_dir, lambda model: hold_pages(model, gate, passes)) as embedder:
+        with engine(
+            cache_dir, lambda model: hold_pages(model, gate, passes), model_threads=1
+        ) as embedder:
             first = embedder.embed(pages((300, 300)))
             while embedder.health().queued_inputs == 0 or not passes:
                 time.sleep(0.01)

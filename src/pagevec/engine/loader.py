@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 _BATCH_TOKENS_ON_CPU = 1024  # about one page: on a CPU caches decide, not launches
 _BATCH_TOKENS_ON_ACCELERATOR = 16_384
+# Two passes on one core each do more than one pass on two, whose threads wait for each other after
+# every step; a single page takes longer. Transformers' own forward is not made for threads.
+_PASSES_ON_CPU = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,7 @@ class LoadedModel:
         packs: whether it runs without padding.
         attention_knee: see `pagevec.engine.speed.Speed`.
         default_batch_tokens: tokens of a forward pass that suit the device.
+        default_threads: passes at the same time that suit it.
     """
 
     model: Any
@@ -45,6 +49,7 @@ class LoadedModel:
     packs: bool
     attention_knee: float
     default_batch_tokens: int
+    default_threads: int
 
 
 def load(settings: Settings) -> LoadedModel:
@@ -91,6 +96,7 @@ def load(settings: Settings) -> LoadedModel:
         packs=family.packs,
         attention_knee=4 * text.hidden_size + 3 * text.intermediate_size,
         default_batch_tokens=_BATCH_TOKENS_ON_CPU if cpu else _BATCH_TOKENS_ON_ACCELERATOR,
+        default_threads=min(_PASSES_ON_CPU, os.cpu_count() or 1) if cpu and family.packs else 1,
     )
 
 

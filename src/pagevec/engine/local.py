@@ -1,11 +1,12 @@
-"""The Embedder on this machine: threads prepare inputs, one thread runs the model."""
+"""The Embedder on this machine: threads prepare inputs, and one or a few run the model."""
 
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Self, cast
 
 from pagevec.engine.admission import Admission
@@ -15,7 +16,7 @@ from pagevec.engine.loader import LoadedModel
 from pagevec.engine.memory import memory_of
 from pagevec.engine.passes import Passes
 from pagevec.engine.pooling import pool
-from pagevec.engine.preprocess import one_thread_behind, one_thread_each
+from pagevec.engine.preprocess import one_thread_behind, one_thread_each, share_cores
 from pagevec.engine.scheduler import Scheduler
 from pagevec.errors import Draining, NotReady, PagevecError
 from pagevec.images import EncodedImage
@@ -37,6 +38,7 @@ class LocalEmbedder:
         load: Callable[[], LoadedModel],
         *,
         batch_tokens: int | None = None,
+        model_threads: int | None = None,
         preprocess_threads: int | None = None,
         max_queued_inputs: int = 10_000,
         request_seconds: float = 120.0,
@@ -44,18 +46,19 @@ class LocalEmbedder:
         threads = preprocess_threads or os.cpu_count() or 1
         self._load = load
         self._batch_tokens = batch_tokens
+        self._model_threads = model_threads
         self._state: State = "loading"
         self._failure: BaseException | None = None
         self._loaded = threading.Event()
         self._changed = threading.Condition()
         self._scheduler: Scheduler[Item] = Scheduler(batch_tokens or 0)
         self._open: set[Job] = set()
+        self._running = 0
         self._admission = Admission(max_queued_inputs, request_seconds, threads)
         self._pages = ThreadPoolExecutor(threads, "pagevec-page", initializer=one_thread_behind)
         # Queries have a thread of their own: they never wait behind a page's decoding.
         self._queries = ThreadPoolExecutor(1, "pagevec-query", initializer=one_thread_each)
-        self._worker = threading.Thread(target=self._work, name="pagevec-model", daemon=True)
-        self._worker.start()
+        self._worker = self._model_thread(self._work)
 
     @classmethod
     def of(cls, settings: Settings, load: Callable[[], LoadedModel]) -> Self:
@@ -63,6 +66,7 @@ class LocalEmbedder:
         return cls(
             load,
             batch_tokens=settings.batch_tokens,
+            model_threads=settings.model_threads,
             preprocess_threads=settings.preprocess_threads,
             max_queued_inputs=settings.max_queued_inputs,
             request_seconds=settings.request_seconds,
@@ -188,21 +192,42 @@ class LocalEmbedder:
                 self._scheduler.add(item)
             self._changed.notify_all()
 
-    # The thread that runs the model
+    # The threads that run the model
 
     def _work(self) -> None:
-        try:
+        with self._failing_together():
             self._make_ready()
+            others = [self._model_thread(self._run_batches) for _ in range(self._threads - 1)]
+            self._run_batches()
+            for other in others:
+                other.join()
+
+    def _run_batches(self) -> None:
+        with self._failing_together():
             while batch := self._next_batch():
-                self._passes.run(batch)
+                at_once = self._sharing()
+                share_cores(at_once)
+                self._passes.run(batch, at_once)
+                self._done()
+
+    @contextmanager
+    def _failing_together(self) -> Iterator[None]:
+        try:
+            yield
         except PagevecError as error:
             self._stop_failed(error)  # a sentence for whoever started it
         except BaseException as error:
             log.exception("the engine stopped")
             self._stop_failed(error)
 
+    def _model_thread(self, work: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=work, name="pagevec-model", daemon=True)
+        thread.start()
+        return thread
+
     def _make_ready(self) -> None:
         self._model = self._load()
+        self._threads = self._model_threads or self._model.default_threads
         passes = Passes(self._model, self._scheduler, self._admission.speed, self._finish)
         passes.warm_up(self._batch_tokens or self._model.default_batch_tokens)
         self._passes = passes
@@ -224,11 +249,21 @@ class LocalEmbedder:
         """Wait for the next batch; empty when the embedder is closed and nothing is left."""
         with self._changed:
             while not (batch := self._scheduler.next_batch()):
-                if self._state == "draining" and not self._open:
+                if self._state == "failed" or (self._state == "draining" and not self._open):
                     break
                 self._changed.wait()
             self._changed.notify_all()
             return batch
+
+    def _sharing(self) -> int:
+        """Begin a pass; return how many share the cores: one alone has them all."""
+        with self._changed:
+            self._running += 1
+            return self._threads if self._running > 1 or len(self._scheduler) else 1
+
+    def _done(self) -> None:
+        with self._changed:
+            self._running -= 1
 
     def _finish(self, item: Item, vectors: MultiVector, batch_size: int) -> None:
         factor = item.job.pool_factor

@@ -1,6 +1,7 @@
 """Forward passes over batches of items: timed, measured, halved when they fail."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -27,7 +28,7 @@ Finish = Callable[[Item, MultiVector, int], None]
 
 
 class Passes:
-    """Runs the model on batches, from one thread.
+    """Runs the model on batches, from one thread or several.
 
     Attributes:
         busy_seconds: what all passes took so far.
@@ -37,6 +38,7 @@ class Passes:
         self, model: LoadedModel, scheduler: Scheduler[Item], speed: Speed, finish: Finish
     ) -> None:
         """Take each item's vectors, and the size of its batch, to `finish`."""
+        self._measuring = threading.Lock()
         self.busy_seconds = 0.0
         self._model = model
         self._runner = runner_of(model)
@@ -52,8 +54,8 @@ class Passes:
         self._scheduler.budget = warm_up(self._model, self._runner, self._speed, batch_tokens)
         self._log_memory()
 
-    def run(self, batch: list[Item]) -> None:
-        """Embed `batch`: every item is finished, or its job failed.
+    def run(self, batch: list[Item], at_once: int = 1) -> None:
+        """Embed `batch`, one of `at_once` that share the device: each item is finished, or failed.
 
         Raises:
             torch.AcceleratorError: the device itself failed, and will fail whatever comes next.
@@ -64,14 +66,14 @@ class Passes:
         except torch.AcceleratorError:
             raise
         except Exception as error:
-            self._run_halves(batch, error)
+            self._run_halves(batch, at_once, error)
             return
-        self._measure(batch, time.perf_counter() - started)
+        self._measure(batch, at_once, time.perf_counter() - started)
         for item, one in zip(batch, vectors, strict=True):
             item.job.waited(started - item.since)
             self._finish(item, one, len(batch))
 
-    def _run_halves(self, batch: list[Item], error: Exception) -> None:
+    def _run_halves(self, batch: list[Item], at_once: int, error: Exception) -> None:
         """Go on with smaller batches after a failure, down to the one input that is to blame."""
         out_of_memory = is_out_of_memory(error)
         if out_of_memory:
@@ -84,13 +86,14 @@ class Passes:
         if out_of_memory:
             log.warning("out of memory with %d inputs: trying %d", len(batch), len(first))
             self._scheduler.shrink_to(batch_tokens(_lengths(first), self._scheduler.padded))
-        self.run(first)
-        self.run(second)
+        self.run(first, at_once)
+        self.run(second, at_once)
 
-    def _measure(self, batch: list[Item], seconds: float) -> None:
-        self.busy_seconds += seconds
+    def _measure(self, batch: list[Item], at_once: int, seconds: float) -> None:
         budget = self._scheduler.budget
-        self._speed.learn_forward(batch[0].is_query, _lengths(batch), budget, seconds)
+        with self._measuring:
+            self.busy_seconds += seconds / at_once
+            self._speed.learn_forward(batch[0].is_query, _lengths(batch), budget, seconds / at_once)
         for job in {item.job for item in batch}:
             job.add_forward(seconds)
         self._log_memory()

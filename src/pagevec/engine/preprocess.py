@@ -186,6 +186,11 @@ def collate(
     return sequences | visual
 
 
+def share_cores(threads: int) -> None:
+    """Let torch use in this thread its share of the cores, one of `threads` equal ones."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // threads))
+
+
 def one_thread_each() -> None:
     """Let torch use one core in this thread: the threads share the work by inputs."""
     torch.set_num_threads(1)
