@@ -3,7 +3,7 @@
 import difflib
 import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -16,7 +16,8 @@ PREFIX = "PAGEVEC_"
 MIB = 1024 * 1024
 
 
-def _bounded(default: Any, help_: str, **bounds: Any) -> Any:
+def bounded(default: Any, help_: str, **bounds: Any) -> Any:
+    """Return a field with its help and its bounds."""
     return Field(default, description=help_, **bounds)
 
 
@@ -24,92 +25,17 @@ def _named(help_: str, *names: str) -> Any:
     return Field(None, description=help_, validation_alias=AliasChoices(*names))
 
 
-class Settings(BaseSettings):
-    """The service's configuration. Read it with :meth:`from_environment`."""
+class EnvironmentSettings(BaseSettings):
+    """Settings whose variables share a prefix. A mistake stops the start, with a sentence.
+
+    Attributes:
+        other_prefixes: of variables that begin with this prefix and belong to other settings.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
     )
-
-    # The model
-    model: str = _bounded(
-        "auto",
-        "checkpoint name on the hub, local directory, `bundled` (the small model in the package), "
-        "or `auto`: the default checkpoint where CUDA is found, else `bundled`",
-        min_length=1,
-    )
-    revision: str | None = _bounded(None, "commit, tag or branch of the checkpoint")
-    family: str = _bounded("auto", "model family (see `pagevec models`), read from the checkpoint")
-    device: str = _bounded(
-        "auto", "auto, cpu, cuda, cuda:N or mps", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"
-    )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _bounded(
-        "auto", "of the weights; auto is bfloat16 on CUDA, else float32"
-    )
-    max_visual_tokens: int | None = _bounded(
-        None, "visual tokens of one page; default: as the checkpoint says", ge=4, le=16384
-    )
-    offline: bool = _bounded(False, "never ask the hub; use local files only")
-    cache_dir: Path = _bounded(Path("~/.cache/pagevec"), "where the bundled model is unpacked")
-
-    # The engine
-    batch_tokens: int | None = _bounded(
-        None,
-        "tokens of one forward pass; default: 1024 on a CPU, 16384 on an accelerator",
-        ge=64,
-        le=1_000_000,
-    )
-    model_threads: int | None = _bounded(
-        None,
-        "batches that go through the model at once; default: up to 4 on a CPU, else 1",
-        ge=1,
-        le=64,
-    )
-    preprocess_threads: int | None = _bounded(
-        None, "threads that decode and resize pages; default: one for each core", ge=1, le=256
-    )
-    max_queued_inputs: int = _bounded(
-        10_000, "inputs that may wait; more get a 503", ge=1, le=10_000_000
-    )
-    request_seconds: float = _bounded(
-        120.0,
-        "time budget of a request; one that cannot be done in it gets a 413",
-        gt=0,
-        le=86400,
-    )
-
-    # The HTTP service
-    host: str = _bounded("127.0.0.1", "address to listen on", min_length=1)
-    port: int = _bounded(8765, "port to listen on (0: any free one)", ge=0, le=65535)
-    default_format: Literal["json", "npz"] = _bounded(
-        "json", "answer of POST /embeddings where Accept does not decide"
-    )
-    max_body_bytes: int = _bounded(256 * MIB, "size of a request body", ge=1024)
-    max_inputs: int = _bounded(256, "inputs in one request", ge=1, le=100_000)
-    max_text_chars: int = _bounded(32_000, "characters of one text", ge=1)
-    max_image_bytes: int = _bounded(192 * MIB, "bytes of one image file", ge=64)
-    max_image_pixels: int = _bounded(64_000_000, "pixels of one image", ge=1, le=2**28)
-    max_image_side: int = _bounded(65_500, "pixels of one side of an image", ge=1)
-    rate_limit: str | None = _bounded(
-        None, "requests of one key, such as `600/minute`; default: no limit"
-    )
-    rate_limit_storage: str = _bounded(
-        "memory://", "where rates are counted: memory:// or redis://host:port", min_length=1
-    )
-    shutdown_seconds: int = _bounded(
-        150, "how long a stopping service lets requests finish", ge=0, le=86400
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = _bounded("info", "of the log")
-    log_format: Literal["json", "console"] = _bounded("console", "of the log's lines")
-
-    # Names that others gave
-    service_api_key: SecretStr | None = _named(
-        "bearer keys, separated by commas (several: for rotation)", "SERVICE_API_KEY"
-    )
-    huggingface_token: SecretStr | None = _named(
-        "token for private checkpoints", "HUGGINGFACE_TOKEN", "HF_TOKEN"
-    )
-    hf_home: Path | None = _named("where downloaded checkpoints are kept", "HF_HOME")
+    other_prefixes: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_environment(cls, env_file: Path | None = Path(".env"), **overrides: Any) -> Self:
@@ -119,12 +45,107 @@ class Settings(BaseSettings):
             ConfigurationError: naming each variable at fault, its value and what is allowed.
         """
         known_file = env_file if env_file is not None and env_file.is_file() else None
-        _refuse_unknown_names([*os.environ, *(dotenv_values(known_file) if known_file else ())])
+        named = [*os.environ, *(dotenv_values(known_file) if known_file else ())]
+        _refuse_unknown_names(cls, named)
         given = {name: value for name, value in overrides.items() if value is not None}
         try:
             return cls(_env_file=known_file, **given)
         except ValidationError as error:
-            raise ConfigurationError(_explain(error)) from None
+            raise ConfigurationError(_explain(cls, error)) from None
+
+    def variables(self) -> dict[str, str]:
+        """Return what was set, and is no secret, as environment variables that say the same."""
+        return {
+            variable_names(name, type(self))[0]: _shown(getattr(self, name))
+            for name in sorted(self.model_fields_set)
+            if not _is_secret(type(self).model_fields[name]) and getattr(self, name) is not None
+        }
+
+
+class Settings(EnvironmentSettings):
+    """The service's configuration. Read it with :meth:`from_environment`."""
+
+    other_prefixes = ("PAGEVEC_MODAL_",)
+
+    # The model
+    model: str = bounded(
+        "auto",
+        "checkpoint name on the hub, local directory, `bundled` (the small model in the package), "
+        "or `auto`: the default checkpoint where CUDA is found, else `bundled`",
+        min_length=1,
+    )
+    revision: str | None = bounded(None, "commit, tag or branch of the checkpoint")
+    family: str = bounded("auto", "model family (see `pagevec models`), read from the checkpoint")
+    device: str = bounded(
+        "auto", "auto, cpu, cuda, cuda:N or mps", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = bounded(
+        "auto", "of the weights; auto is bfloat16 on CUDA, else float32"
+    )
+    max_visual_tokens: int | None = bounded(
+        None, "visual tokens of one page; default: as the checkpoint says", ge=4, le=16384
+    )
+    offline: bool = bounded(False, "never ask the hub; use local files only")
+    cache_dir: Path = bounded(Path("~/.cache/pagevec"), "where the bundled model is unpacked")
+
+    # The engine
+    batch_tokens: int | None = bounded(
+        None,
+        "tokens of one forward pass; default: 1024 on a CPU, 16384 on an accelerator",
+        ge=64,
+        le=1_000_000,
+    )
+    model_threads: int | None = bounded(
+        None,
+        "batches that go through the model at once; default: up to 4 on a CPU, else 1",
+        ge=1,
+        le=64,
+    )
+    preprocess_threads: int | None = bounded(
+        None, "threads that decode and resize pages; default: one for each core", ge=1, le=256
+    )
+    max_queued_inputs: int = bounded(
+        10_000, "inputs that may wait; more get a 503", ge=1, le=10_000_000
+    )
+    request_seconds: float = bounded(
+        120.0,
+        "time budget of a request; one that cannot be done in it gets a 413",
+        gt=0,
+        le=86400,
+    )
+
+    # The HTTP service
+    host: str = bounded("127.0.0.1", "address to listen on", min_length=1)
+    port: int = bounded(8765, "port to listen on (0: any free one)", ge=0, le=65535)
+    default_format: Literal["json", "npz"] = bounded(
+        "json", "answer of POST /embeddings where Accept does not decide"
+    )
+    max_body_bytes: int = bounded(256 * MIB, "size of a request body", ge=1024)
+    max_inputs: int = bounded(256, "inputs in one request", ge=1, le=100_000)
+    max_text_chars: int = bounded(32_000, "characters of one text", ge=1)
+    max_image_bytes: int = bounded(192 * MIB, "bytes of one image file", ge=64)
+    max_image_pixels: int = bounded(64_000_000, "pixels of one image", ge=1, le=2**28)
+    max_image_side: int = bounded(65_500, "pixels of one side of an image", ge=1)
+    rate_limit: str | None = bounded(
+        None, "requests of one key, such as `600/minute`; default: no limit"
+    )
+    rate_limit_storage: str = bounded(
+        "memory://", "where rates are counted: memory:// or redis://host:port", min_length=1
+    )
+    shutdown_seconds: int = bounded(
+        150, "how long a stopping service lets requests finish", ge=0, le=86400
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = bounded("info", "of the log")
+    log_format: Literal["json", "console"] = bounded("console", "of the log's lines")
+
+    # Names that others gave
+    service_api_key: SecretStr | None = _named(
+        "bearer keys, separated by commas (several: for rotation)", "SERVICE_API_KEY"
+    )
+    huggingface_token: SecretStr | None = _named(
+        "token for private checkpoints", "HUGGINGFACE_TOKEN", "HF_TOKEN"
+    )
+    hf_home: Path | None = _named("where downloaded checkpoints are kept", "HF_HOME")
 
     @field_validator("rate_limit")
     @classmethod
@@ -156,12 +177,12 @@ def split_keys(secret: SecretStr) -> list[str]:
     return [key.strip() for key in secret.get_secret_value().split(",") if key.strip()]
 
 
-def variable_names(name: str) -> tuple[str, ...]:
+def variable_names(name: str, of: type[EnvironmentSettings] = Settings) -> tuple[str, ...]:
     """Return the environment variables that set the field `name`, the preferred one first."""
-    alias = Settings.model_fields[name].validation_alias
+    alias = of.model_fields[name].validation_alias
     if isinstance(alias, AliasChoices):
         return tuple(str(choice) for choice in alias.choices)
-    return (PREFIX + name.upper(),)
+    return (f"{of.model_config['env_prefix']}{name.upper()}",)
 
 
 def allowed(field: FieldInfo) -> str:
@@ -183,49 +204,52 @@ def allowed(field: FieldInfo) -> str:
     return ", ".join([words, *bounds])
 
 
-def settings_table() -> list[tuple[str, str, str, str]]:
+def settings_table(of: type[EnvironmentSettings] = Settings) -> list[tuple[str, str, str, str]]:
     """Return (variable, default, allowed values, help) of every setting, for docs and `--help`."""
     return [
         (
-            variable_names(name)[0],
-            _shown(field.default),
+            variable_names(name, of)[0],
+            "" if field.default is None else _shown(field.default),
             allowed(field),
             field.description or "",
         )
-        for name, field in Settings.model_fields.items()
+        for name, field in of.model_fields.items()
     ]
 
 
-def _shown(default: Any) -> str:
-    if default is None:
-        return ""
-    return str(default).lower() if isinstance(default, bool) else str(default)
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _refuse_unknown_names(names: list[str]) -> None:
-    known = [variable for name in Settings.model_fields for variable in variable_names(name)]
+def _is_secret(field: FieldInfo) -> bool:
+    return "SecretStr" in str(field.annotation)
+
+
+def _refuse_unknown_names(of: type[EnvironmentSettings], names: list[str]) -> None:
+    prefix = str(of.model_config["env_prefix"])
+    known = [variable for name in of.model_fields for variable in variable_names(name, of)]
     for name in names:
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
+        ours = name.upper().startswith(prefix) and not name.upper().startswith(of.other_prefixes)
+        if ours and name.upper() not in known:
             # Compared without the prefix, which makes all of them alike.
-            words = {variable.removeprefix(PREFIX): variable for variable in known}
-            close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), words, n=1)
+            words = {variable.removeprefix(prefix): variable for variable in known}
+            close = difflib.get_close_matches(name.upper().removeprefix(prefix), words, n=1)
             hint = f"did you mean {words[close[0]]}?" if close else f"known are {', '.join(known)}"
             raise ConfigurationError(f"unknown setting {name}; {hint}")
 
 
-def _explain(error: ValidationError) -> str:
-    return "; ".join(_explain_one(dict(fault)) for fault in error.errors())
+def _explain(of: type[EnvironmentSettings], error: ValidationError) -> str:
+    return "; ".join(_explain_one(of, dict(fault)) for fault in error.errors())
 
 
-def _explain_one(fault: dict[str, Any]) -> str:
-    location = str(fault["loc"][0])
+def _explain_one(of: type[EnvironmentSettings], fault: dict[str, Any]) -> str:
+    location = str(fault["loc"][0]) if fault["loc"] else ""
     name = next(
-        (n for n in Settings.model_fields if location == n or location in variable_names(n)),
+        (n for n in of.model_fields if location == n or location in variable_names(n, of)),
         location,
     )
-    if name not in Settings.model_fields:
-        return f"{location}: {fault['msg']}"
-    field = Settings.model_fields[name]
-    secret = "SecretStr" in str(field.annotation)
-    value = "(not shown)" if secret else repr(fault["input"])
-    return f"{variable_names(name)[0]} is {value}, allowed is {allowed(field)} ({fault['msg']})"
+    if name not in of.model_fields:
+        return f"{location}: {fault['msg']}" if location else str(fault["msg"])
+    field = of.model_fields[name]
+    value = "(not shown)" if _is_secret(field) else repr(fault["input"])
+    return f"{variable_names(name, of)[0]} is {value}, allowed is {allowed(field)} ({fault['msg']})"

@@ -1,8 +1,8 @@
 """The seam between the HTTP service and whatever embeds: a handful of methods, no more."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from pagevec.grid import PageResizing
@@ -47,7 +47,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class Health:
-    """A snapshot: the state, what waits, the memory, seconds that the device has computed."""
+    """A snapshot: the state, what waits, the memory, seconds that the device has computed.
+
+    Attributes:
+        start_seconds: what each stage of the start took, such as reading the weights.
+    """
 
     state: State
     queued_inputs: int
@@ -55,6 +59,7 @@ class Health:
     batch_tokens: int
     memory: Memory
     busy_seconds: float
+    start_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
-"""A checkpoint -> a model that answers, on its device."""
+"""A checkpoint -> a model in memory -> the same on its device.
+
+The two steps can be taken apart: a memory snapshot of a process keeps what was read, and no device.
+"""
 
 import logging
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -38,6 +42,7 @@ class LoadedModel:
         attention_knee: see `pagevec.engine.speed.Speed`.
         default_batch_tokens: tokens of a forward pass that suit the device.
         default_threads: passes at the same time that suit it.
+        seconds: what each stage of its start took so far.
     """
 
     model: Any
@@ -50,32 +55,67 @@ class LoadedModel:
     attention_knee: float
     default_batch_tokens: int
     default_threads: int
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def load(settings: Settings) -> LoadedModel:
-    """Load the checkpoint that `settings` name.
+    """Load the checkpoint that `settings` name onto its device.
+
+    Raises:
+        CheckpointError, ConfigurationError: see `read` and `find_device`.
+    """
+    device = find_device(settings.device)
+    return on_device(read(settings, device), device)
+
+
+def read(settings: Settings, device: torch.device | None = None) -> LoadedModel:
+    """Read the checkpoint that `settings` name into this machine's memory, as `device` needs it.
+
+    No device is touched, and none need be there yet. Without `device` it is the one that the
+    settings name, and CUDA where they say `auto`.
 
     Raises:
         CheckpointError: it cannot be found or read, its family is unknown, or not all of its
             weights loaded.
-        ConfigurationError: this machine has no such device.
     """
     started = time.perf_counter()
+    if device is None:
+        device = torch.device("cuda" if settings.device == "auto" else settings.device)
     if settings.hf_home is not None:
         os.environ["HF_HOME"] = str(settings.hf_home)  # read when huggingface_hub is imported
     import_torchvision()
     _quiet()
-    device = _device(settings.device)
     checkpoint = Checkpoint.of(settings, device)
     family = checkpoint.family(settings.family)
     model = checkpoint.load_model(family, _dtype(settings.dtype, device))
     use_patch_products(model)
-    model.to(device).eval()
+    model.eval()
     processor = checkpoint.load_processor(family, settings.max_visual_tokens)
     text = model.config.get_text_config()
     prepares = PackedPreprocessor if family.packs else Preprocessor
     preprocessor = prepares(processor, family, text.max_position_embeddings)
-    info = _info(checkpoint, family, model, preprocessor.resizing)
+    cpu = device.type == "cpu"
+    return LoadedModel(
+        model=model,
+        preprocessor=preprocessor,
+        info=_info(checkpoint, family, model, preprocessor.resizing),
+        device=torch.device("cpu"),
+        padding_side=processor.tokenizer.padding_side,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        packs=family.packs,
+        attention_knee=4 * text.hidden_size + 3 * text.intermediate_size,
+        default_batch_tokens=_BATCH_TOKENS_ON_CPU if cpu else _BATCH_TOKENS_ON_ACCELERATOR,
+        default_threads=min(_PASSES_ON_CPU, os.cpu_count() or 1) if cpu and family.packs else 1,
+        seconds={"read": time.perf_counter() - started},
+    )
+
+
+def on_device(loaded: LoadedModel, device: torch.device) -> LoadedModel:
+    """Move a model that was read to `device`, where it answers."""
+    started = time.perf_counter()
+    loaded.model.to(device)
+    info = replace(loaded.info, device=str(next(loaded.model.parameters()).device))
+    seconds = {**loaded.seconds, "move": time.perf_counter() - started}
     log.info(
         "loaded %s: %s, %.1f M parameters, %s on %s, %.1f s",
         info.model,
@@ -83,21 +123,29 @@ def load(settings: Settings) -> LoadedModel:
         info.parameters / 1e6,
         info.dtype,
         info.device,
-        time.perf_counter() - started,
+        sum(seconds.values()),
     )
-    cpu = device.type == "cpu"
-    return LoadedModel(
-        model=model,
-        preprocessor=preprocessor,
-        info=info,
-        device=device,
-        padding_side=processor.tokenizer.padding_side,
-        pad_token_id=processor.tokenizer.pad_token_id,
-        packs=family.packs,
-        attention_knee=4 * text.hidden_size + 3 * text.intermediate_size,
-        default_batch_tokens=_BATCH_TOKENS_ON_CPU if cpu else _BATCH_TOKENS_ON_ACCELERATOR,
-        default_threads=min(_PASSES_ON_CPU, os.cpu_count() or 1) if cpu and family.packs else 1,
-    )
+    return replace(loaded, info=info, device=device, seconds=seconds)
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device that a setting names; for `auto` the best one of this machine.
+
+    Raises:
+        ConfigurationError: this machine has no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(
+            f"PAGEVEC_DEVICE is {name!r}; this machine has {torch.cuda.device_count()} CUDA devices"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigurationError(f"PAGEVEC_DEVICE is {name!r}; this machine has none")
+    return device
 
 
 def _quiet() -> None:
@@ -123,21 +171,6 @@ def _info(
         resizing=resizing,
         notice=checkpoint.notice,
     )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigurationError(
-            f"PAGEVEC_DEVICE is {name!r}; this machine has {torch.cuda.device_count()} CUDA devices"
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigurationError(f"PAGEVEC_DEVICE is {name!r}; this machine has none")
-    return device
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

@@ -114,6 +114,7 @@ class LocalEmbedder:
             batch_tokens=budget,
             memory=memory_of(self._model.device) if ready else Memory(0, 0, 0),
             busy_seconds=self._passes.busy_seconds if ready else 0.0,
+            start_seconds=self._start_seconds if ready else {},
         )
 
     def close(self) -> None:
@@ -229,12 +230,16 @@ class LocalEmbedder:
         self._model = self._load()
         self._threads = self._model_threads or self._model.default_threads
         passes = Passes(self._model, self._scheduler, self._admission.speed, self._finish)
+        started = time.perf_counter()
         passes.warm_up(self._batch_tokens or self._model.default_batch_tokens)
+        warm_up = time.perf_counter() - started
+        self._start_seconds = {**self._model.seconds, "warm_up": warm_up}
         self._passes = passes
         with self._changed:
             if self._state == "loading":
                 self._state = "ready"
         self._loaded.set()
+        log.info("ready: %s", ", ".join(f"{k} {s:.2f} s" for k, s in self._start_seconds.items()))
 
     def _stop_failed(self, error: BaseException) -> None:
         with self._changed:

@@ -1,5 +1,6 @@
 """Prometheus metrics of one application."""
 
+import time
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -63,6 +64,7 @@ class Metrics:
 class _EngineCollector(Collector):
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
+        self._since = time.monotonic()
 
     def collect(self) -> Iterable[Metric]:
         health = self._embedder.health()
@@ -80,8 +82,20 @@ class _EngineCollector(Collector):
         for kind in ("allocated", "reserved", "peak"):
             memory.add_metric([kind], getattr(health.memory, kind))
         yield memory
+        start = GaugeMetricFamily(
+            "pagevec_start_seconds", "Seconds of each stage of the start", labels=["stage"]
+        )
+        for stage, seconds in health.start_seconds.items():
+            start.add_metric([stage], seconds)
+        yield start
         yield CounterMetricFamily(
             "pagevec_device_busy_seconds",
             "Seconds that the device has computed",
             value=health.busy_seconds,
+        )
+        # What a rented device costs runs from here, whether it computes or waits.
+        yield CounterMetricFamily(
+            "pagevec_up_seconds",
+            "Seconds that this process has held its device",
+            value=time.monotonic() - self._since,
         )
