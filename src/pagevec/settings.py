@@ -249,7 +249,8 @@ def _explain_one(of: type[EnvironmentSettings], fault: dict[str, Any]) -> str:
         location,
     )
     if name not in of.model_fields:
-        return f"{location}: {fault['msg']}" if location else str(fault["msg"])
+        message = str(fault["msg"]).removeprefix("Value error, ")
+        return f"{location}: {message}" if location else message
     field = of.model_fields[name]
     value = "(not shown)" if _is_secret(field) else repr(fault["input"])
     return f"{variable_names(name, of)[0]} is {value}, allowed is {allowed(field)} ({fault['msg']})"

@@ -141,7 +141,8 @@ def find_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigurationError(
-            f"PAGEVEC_DEVICE is {name!r}; this machine has {torch.cuda.device_count()} CUDA devices"
+            f"PAGEVEC_DEVICE is {name!r}; this machine has {torch.cuda.device_count()} CUDA "
+            "devices: name another one (cpu works everywhere), or start where there is one"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigurationError(f"PAGEVEC_DEVICE is {name!r}; this machine has none")

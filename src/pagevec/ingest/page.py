@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pagevec.types import InputType
+from pagevec.grid import PageResizing
+from pagevec.types import InputType, MultiVector, Page, PageKey
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,6 +49,20 @@ class Pages:
 
     count: int
     make: Callable[[int], SourcePage]
+
+
+def stored_page(
+    document: str, source: SourcePage, vectors: MultiVector, resizing: PageResizing | None
+) -> Page:
+    """Return what a store keeps of `source`: its vectors, and its patch grid where it has one."""
+    return Page(
+        key=PageKey(document, source.number),
+        vectors=vectors,
+        metadata={"file": Path(document).name, "type": source.input_type},
+        text=source.text,
+        thumbnail=source.thumbnail,
+        grid=resizing.grid(*source.size) if resizing and source.size else None,
+    )
 
 
 def picture(number: int, image: "Image.Image", text: str | None = None) -> SourcePage:

@@ -20,11 +20,11 @@ import httpx
 from pagevec.errors import PagevecError
 from pagevec.grid import PageResizing
 from pagevec.ingest.claims import CLAIM_SECONDS, Claims
-from pagevec.ingest.page import Pages, SourcePage
+from pagevec.ingest.page import Pages, SourcePage, stored_page
 from pagevec.ingest.pipeline import in_order
 from pagevec.ingest.sources import open_document
 from pagevec.stores.base import DocumentStore
-from pagevec.types import DocumentRecord, MultiVector, Page, PageKey
+from pagevec.types import DocumentRecord, MultiVector, Page
 
 log = logging.getLogger(__name__)
 
@@ -169,18 +169,10 @@ class Worker:
             vectors = self._embedder.embed_texts([str(content) for content in contents])
         else:
             vectors = self._embedder.embed_images([c for c in contents if isinstance(c, bytes)])
-        return [self._page(name, *pair) for pair in zip(sources, vectors, strict=True)]
-
-    def _page(self, name: str, source: SourcePage, vectors: MultiVector) -> Page:
-        has_grid = self._resizing is not None and source.size is not None
-        return Page(
-            key=PageKey(name, source.number),
-            vectors=vectors,
-            metadata={"file": Path(name).name, "type": source.input_type},
-            text=source.text,
-            thumbnail=source.thumbnail,
-            grid=self._resizing.grid(*source.size) if has_grid else None,  # type: ignore[union-attr,misc]
-        )
+        return [
+            stored_page(name, source, one, self._resizing)
+            for source, one in zip(sources, vectors, strict=True)
+        ]
 
     def _note_failure(self, name: str, error: str) -> None:
         known = self._store.record(name) or DocumentRecord(name, content_hash="")

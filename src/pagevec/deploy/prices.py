@@ -1,0 +1,50 @@
+"""What Modal's machines cost: one dated table."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+AS_OF = "June 2026"
+SOURCE = "https://modal.com/pricing"
+
+Gpu = Literal[
+    "T4",
+    "L4",
+    "A10",
+    "A10G",
+    "L40S",
+    "A100",
+    "A100-40GB",
+    "A100-80GB",
+    "RTX-PRO-6000",
+    "H100",
+    "H200",
+    "B200",
+]
+"""The kinds of GPU that Modal rents (https://modal.com/docs/guide/gpu); A10G is its older A10."""
+
+GPU_SECOND: Mapping[Gpu, float] = {
+    "T4": 0.000164,
+    "L4": 0.000222,
+    "A10": 0.000306,
+    "A10G": 0.000306,
+    "L40S": 0.000542,
+    "A100": 0.000583,
+    "A100-40GB": 0.000583,
+    "A100-80GB": 0.000694,
+    "RTX-PRO-6000": 0.000842,
+    "H100": 0.001097,
+    "H200": 0.001261,
+    "B200": 0.001736,
+}
+"""Dollars for a second of one GPU."""
+
+CORE_SECOND = 0.0000131
+"""Dollars for a second of one physical core."""
+
+GIB_SECOND = 0.00000222
+"""Dollars for a second of one GiB of memory."""
+
+
+def second(gpu: Gpu, cpu: float, memory_mib: int) -> float:
+    """Return the dollars for a second of a container with one `gpu`, `cpu` cores and memory."""
+    return GPU_SECOND[gpu] + cpu * CORE_SECOND + memory_mib / 1024 * GIB_SECOND
