@@ -29,7 +29,9 @@ huggingface = modal.Secret.from_name(
 )
 api_keys = modal.Secret.from_name(DEPLOYED.api_key_secret, required_keys=["SERVICE_API_KEY"])
 
-app = modal.App(DEPLOYED.app, image=service_image(container_environment(DEPLOYED)))
+app = modal.App(
+    DEPLOYED.app, image=service_image(container_environment(DEPLOYED)), include_source=False
+)
 
 
 @app.cls(

@@ -1,0 +1,42 @@
+"""The `modal` command line against the stand-in, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+MODULE = ("-m", "pagevec.deploy.modal_app")
+
+
+def modal(
+    plane: Any, *arguments: str, folder: Path = ROOT, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run `modal` with the credentials of nobody, and without this machine's settings."""
+    return subprocess.run(
+        [sys.executable, "-m", "modal", *arguments],
+        env=environment(plane, **variables),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def environment(plane: Any, **variables: str) -> dict[str, str]:
+    """Return the environment of somebody who deploys to `plane`."""
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PAGEVEC_", "SERVICE_", "MODAL_", "HF_", "HUGGINGFACE_"))
+    }
+    return {
+        **clean,
+        "MODAL_SERVER_URL": plane.url,
+        "MODAL_TOKEN_ID": "ak-nobody",
+        "MODAL_TOKEN_SECRET": "as-nobody",
+        "MODAL_CONFIG_PATH": os.devnull,
+        "COLUMNS": "200",
+        **variables,
+    }
