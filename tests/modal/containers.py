@@ -4,7 +4,6 @@ import os
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,11 @@ class Containers:
         mounts: folders; log: what all processes printed.
     """
 
-    def __init__(self, plane: Any) -> None:
+    def __init__(self, plane: Any, folder: Path) -> None:
         self.mounts: dict[str, Path] = {}
-        self.folder = Path(tempfile.mkdtemp(prefix="containers-"))
-        self.log = self.folder / "log"
+        self.folder = folder
+        self.log = folder / "log"
+        self.log.touch()
         self._plane = plane
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 

@@ -9,6 +9,7 @@ import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -29,19 +30,19 @@ SECRETS = {
 
 
 class ControlPlane(DeployCalls, RunCalls):
-    """All calls, and what was sent with them.
+    """All calls, and what was sent with them. Its containers write below `folder`.
 
     Attributes:
         url: of the control plane; gateway: of the deployed web endpoints.
         calls: names of the calls, in order.
     """
 
-    def __init__(self, secrets: dict[str, dict[str, str]] = SECRETS) -> None:
+    def __init__(self, folder: Path, secrets: dict[str, dict[str, str]] = SECRETS) -> None:
         DeployCalls.__init__(self, secrets)
         RunCalls.__init__(self)
         self.calls: list[str] = []
         self.url = self.gateway = ""
-        self.containers = Containers(self)
+        self.containers = Containers(self, folder)
 
     def __mapping__(self) -> dict[str, Handler]:
         service = api_pb2.DESCRIPTOR.services_by_name["ModalClient"]

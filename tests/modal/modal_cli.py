@@ -11,13 +11,13 @@ MODULE = ("-m", "pagevec.deploy.modal_app")
 
 
 def modal(
-    plane: Any, *arguments: str, folder: Path = ROOT, **variables: str
+    plane: Any, *arguments: str, folder: Path | None = None, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run `modal` with the credentials of nobody, and without this machine's settings."""
     return subprocess.run(
         [sys.executable, "-m", "modal", *arguments],
         env=environment(plane, **variables),
-        cwd=folder,
+        cwd=folder or plane.containers.folder,  # no .env of this machine is read
         capture_output=True,
         text=True,
         timeout=120,

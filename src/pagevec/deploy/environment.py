@@ -1,5 +1,7 @@
 """What a container on Modal finds in its environment: the service's settings, as deployed."""
 
+import sys
+
 from pagevec.deploy.modal_settings import ModalSettings
 from pagevec.engine.registry import DEFAULT_CHECKPOINT
 from pagevec.errors import ConfigurationError
@@ -22,6 +24,19 @@ REQUEST_SECONDS = GATEWAY_SECONDS - START_SECONDS - _TRANSFER_SECONDS
 """What is left for a request's waiting and work; what cannot be done in it gets a 413."""
 
 _OF_THIS_MACHINE = ("HF_HOME", "PAGEVEC_HOST", "PAGEVEC_PORT")
+
+
+def read_deployment() -> tuple[ModalSettings, dict[str, str]]:
+    """Return what is deployed, and the containers' variables.
+
+    A setting that is wrong ends the process with a sentence, as the command line does: of any other
+    exception in a module Modal's prints the traceback.
+    """
+    try:
+        deployed = ModalSettings.from_environment()
+        return deployed, container_environment(deployed)
+    except ConfigurationError as error:
+        sys.exit(f"pagevec: {error.message}")
 
 
 def container_environment(deployed: ModalSettings) -> dict[str, str]:

@@ -8,10 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import modal
-
-from pagevec.deploy.environment import CORPUS, WEIGHTS, container_environment
+from pagevec.deploy.environment import CORPUS, WEIGHTS, read_deployment
 from pagevec.deploy.modal_image import service_image
-from pagevec.deploy.modal_settings import ModalSettings
 
 if TYPE_CHECKING:
     from pagevec.deploy.corpus import Document, EmbeddedDocument
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 DOCUMENT_SECONDS = 24 * 3600
 """For a document of a corpus, however many pages it has: as long as Modal lets a function run."""
 
-DEPLOYED = ModalSettings.from_environment()
+DEPLOYED, ENVIRONMENT = read_deployment()
 
 weights = modal.Volume.from_name(DEPLOYED.volume, create_if_missing=True)
 Mounts = dict[str | PurePosixPath, modal.Volume | modal.CloudBucketMount]
@@ -29,9 +27,7 @@ huggingface = modal.Secret.from_name(
 )
 api_keys = modal.Secret.from_name(DEPLOYED.api_key_secret, required_keys=["SERVICE_API_KEY"])
 
-app = modal.App(
-    DEPLOYED.app, image=service_image(container_environment(DEPLOYED)), include_source=False
-)
+app = modal.App(DEPLOYED.app, image=service_image(ENVIRONMENT), include_source=False)
 
 
 @app.cls(

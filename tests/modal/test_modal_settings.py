@@ -1,0 +1,119 @@
+"""What can be set for a deployment: every mistake named before anything is sent."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from pagevec.deploy.environment import GATEWAY_SECONDS, START_SECONDS, container_environment
+from pagevec.deploy.modal_settings import ModalSettings
+from pagevec.deploy.prices import GPU_SECOND, Gpu
+from pagevec.errors import ConfigurationError
+from pagevec.settings import Settings, settings_table
+
+
+def read(tmp_path: Path) -> ModalSettings:
+    return ModalSettings.from_environment(tmp_path / ".env")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("GPU", "FOO", "A10G or L40S"),
+        ("GPU", "A10G:0", "A10G or L40S"),
+        ("MAX_CONTAINERS", "0", "at least 1"),
+        ("MIN_CONTAINERS", "-1", "at least 0"),
+        ("MIN_CONTAINERS", "6", "above PAGEVEC_MODAL_MAX_CONTAINERS, which is 5"),
+        ("TIMEOUT", "0", "at least 30"),
+        ("SCALEDOWN_WINDOW", "1", "at least 2"),
+        ("SCALEDOWN_WINDOW", "4000", "at most 3,600"),
+        ("MEMORY", "-1", "at least 1,024"),
+        ("CPU", "0", "at least 0.125"),
+        ("MAX_INPUTS", "8", "above PAGEVEC_MODAL_MAX_INPUTS, which is 8"),
+        ("TARGET_INPUTS", "0", "at least 1"),
+        ("LABEL", "My_Pages", "text"),
+        ("APP", "with space", "text"),
+        ("VOLUME", "a/b", "text"),
+        ("API_KEY_SECRET", "", "colpali"),
+        ("REGION", "EU WEST", "text"),
+        ("MEMORY_SNAPSHOT", "perhaps", "true or false"),
+    ],
+)
+def test_a_wrong_value(
+    name: str, value: str, allowed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The error names the variable, its value and what is allowed; an empty one is the default."""
+    monkeypatch.setenv(f"PAGEVEC_MODAL_{name}", value)
+    if value == "":
+        assert allowed in read(tmp_path).api_key_secret
+        return
+    with pytest.raises(ConfigurationError) as error:
+        read(tmp_path)
+    assert allowed in error.value.message
+    assert f"PAGEVEC_MODAL_{name}" in error.value.message
+    assert value in error.value.message
+
+
+def test_a_gpu_snapshot_needs_the_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The GPU's memory alone cannot be restored."""
+    monkeypatch.setenv("PAGEVEC_MODAL_GPU_SNAPSHOT", "true")
+    monkeypatch.setenv("PAGEVEC_MODAL_MEMORY_SNAPSHOT", "false")
+    with pytest.raises(ConfigurationError, match="needs PAGEVEC_MODAL_MEMORY_SNAPSHOT"):
+        read(tmp_path)
+
+
+def test_an_unknown_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A misspelt variable stops the deployment, and the right one is offered."""
+    monkeypatch.setenv("PAGEVEC_MODAL_GPUS", "L4")
+    with pytest.raises(ConfigurationError, match="did you mean PAGEVEC_MODAL_GPU"):
+        read(tmp_path)
+
+
+def test_the_service_leaves_them_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Variables of the deployment are no unknown settings of the service, nor its own of it."""
+    monkeypatch.setenv("PAGEVEC_MODAL_GPU", "L4")
+    monkeypatch.setenv("PAGEVEC_PORT", "1234")
+    assert Settings.from_environment(tmp_path / ".env").port == 1234
+    assert read(tmp_path).gpu == "L4"
+
+
+def test_a_request_ends_before_the_gateway_gives_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Start, waiting and work fit into the gateway's time, and no setting changes that."""
+    monkeypatch.chdir(tmp_path)
+    seconds = float(container_environment(ModalSettings())["PAGEVEC_REQUEST_SECONDS"])
+    assert GATEWAY_SECONDS == 150
+    assert seconds + START_SECONDS < 150
+    monkeypatch.setenv("PAGEVEC_REQUEST_SECONDS", "145")
+    with pytest.raises(ConfigurationError, match="PAGEVEC_REQUEST_SECONDS is 145"):
+        container_environment(ModalSettings())
+
+
+def test_a_container_reads_what_was_deployed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a container the same variables come out as those that went in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PAGEVEC_MODAL_MAX_INPUTS", "20")
+    monkeypatch.setenv("PAGEVEC_DEFAULT_FORMAT", "npz")
+    monkeypatch.setenv("HF_HOME", "/of/this/machine")
+    there = container_environment(read(tmp_path))
+    assert there["HF_HOME"] == "/weights"
+    for name, value in there.items():
+        monkeypatch.setenv(name, value)
+    assert container_environment(read(tmp_path)) == {
+        **there,
+        **Settings.from_environment().variables(),
+        "HF_HOME": "/weights",
+    }
+
+
+def test_every_setting_has_help() -> None:
+    """Each variable says what it is for, and what it takes."""
+    assert all(allowed and help_ for _, _, allowed, help_ in settings_table(ModalSettings))
+
+
+def test_every_gpu_has_a_price() -> None:
+    """What can be rented is in the table of prices."""
+    assert set(GPU_SECOND) == set(get_args(Gpu))
