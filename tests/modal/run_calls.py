@@ -1,7 +1,6 @@
 """The calls of running functions: inputs on their way to containers, outputs on their way back."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +33,8 @@ class RunCalls:
     Attributes:
         in_flight, peak: inputs that containers have, now and at most.
         task_results: failures of containers, outside of any input.
-        checkpoints, commits: containers that were ready for a snapshot; volumes committed.
+        checkpoints: what was printed when a container was ready for a snapshot.
+        commits: volumes that were committed.
     """
 
     containers: Any
@@ -143,7 +143,7 @@ class RunCalls:
         await asyncio.sleep(_LONG_POLL_SECONDS)
 
     def ContainerCheckpoint(self, request: Any) -> Any:
-        self.checkpoints.append(request.checkpoint_id)
+        self.checkpoints.append(self.containers.printed())
         return empty_pb2.Empty()
 
     def FunctionGetDynamicConcurrency(self, request: Any) -> Any:
@@ -185,7 +185,6 @@ class RunCalls:
 
     def TaskResult(self, request: Any) -> Any:
         self.task_results.append(request.result)
-        self.failed_at = time.monotonic()
         return empty_pb2.Empty()
 
     def _queue(self, function: str) -> "asyncio.Queue[api.FunctionGetInputsItem]":

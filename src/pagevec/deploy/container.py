@@ -4,6 +4,7 @@
 `start` comes after it, in every container: the device, threads, and keys as they are now.
 """
 
+import logging
 import os
 import time
 from dataclasses import replace
@@ -20,6 +21,8 @@ from pagevec.deploy.corpus import (
 from pagevec.deploy.weights import require
 from pagevec.errors import ConfigurationError
 from pagevec.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Container:
@@ -51,6 +54,7 @@ class Container:
         if gpu_snapshot:
             model = on_device(model, find_device(settings.device))
         self._model = replace(model, seconds={"import": imported, **model.seconds})
+        log.info("prepared: import %.2f s, read %.2f s", imported, model.seconds["read"])
 
     def start(self) -> None:
         """Move the weights to the device, warm up, build the application.
@@ -65,6 +69,7 @@ class Container:
         from pagevec.engine.local import LocalEmbedder
         from pagevec.server.app import create_app
 
+        self._since = time.monotonic()
         settings = Settings.from_environment()
         if not settings.keys:
             raise ConfigurationError("SERVICE_API_KEY is not set: put a key into the secret")
@@ -82,8 +87,10 @@ class Container:
         return embed_document(self.embedder, document, self._mount)
 
     def stop(self) -> None:
-        """Finish what was taken, release the model."""
+        """Finish what was taken, release the model, say what is paid for."""
         self.embedder.close()
+        busy, up = self.embedder.health().busy_seconds, time.monotonic() - self._since
+        log.info("stopped: up %.1f s, of these the device was busy %.1f s", up, busy)
 
     @property
     def _mount(self) -> Path:

@@ -1,0 +1,106 @@
+"""Containers that cannot start, and callers who wait: what an operator is told."""
+
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from control_plane import ControlPlane, serving
+from modal_cli import MODULE, modal
+from modal_proto import api_pb2 as api
+
+from pagevec.deploy.container import Container
+from pagevec.errors import ConfigurationError
+
+
+def failure_of(plane: ControlPlane) -> str:
+    """Start the deployed container without a request; return what it reports to Modal."""
+    plane.containers.ensure(plane.function_id("Embeddings.*"))
+    plane.containers.wait()
+    (result,) = plane.task_results
+    assert result.status == api.GenericResult.GENERIC_STATUS_FAILURE
+    return str(result.exception)
+
+
+def test_an_empty_volume(tmp_path: Path) -> None:
+    """A container without weights names the volume, the model, and the command that fills it."""
+    with serving(ControlPlane(tmp_path)) as plane:
+        assert modal(plane, "deploy", *MODULE).returncode == 0
+        plane.containers.mounts["/weights"] = tmp_path / "empty"
+        said = failure_of(plane)
+        assert "the volume 'pagevec-weights' does not hold tsystems/colqwen2.5" in said
+        assert "run `modal run -m pagevec.deploy.modal_app::download`" in said
+        assert "CheckpointError" in plane.containers.printed()
+
+
+def test_a_caller_is_told_to_come_back(tmp_path: Path) -> None:
+    """A start that outlasts the gateway is a 303, as at Modal: hence the time budget."""
+    with serving(ControlPlane(tmp_path), gateway_seconds=0.5) as plane:
+        assert modal(plane, "deploy", *MODULE).returncode == 0
+        plane.containers.mounts["/weights"] = tmp_path / "empty"
+        answer = httpx.post(f"{plane.gateway}/embeddings", json={}, trust_env=False)
+        assert answer.status_code == 303
+        plane.containers.wait()
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch, cache_dir: Path) -> Container:
+    """A container as it is in a snapshot: on a machine without CUDA, for one with it."""
+    threads = threading.active_count()
+    for name, value in {
+        "PAGEVEC_MODEL": "bundled",
+        "PAGEVEC_DEVICE": "cuda",
+        "PAGEVEC_CACHE_DIR": str(cache_dir),
+        "PAGEVEC_LOG_LEVEL": "warning",
+        "SERVICE_API_KEY": "when-it-was-taken",
+    }.items():
+        monkeypatch.setenv(name, value)
+    container = Container()
+    container.prepare("pagevec-weights", gpu_snapshot=False)
+    assert threading.active_count() == threads, "threads do not belong into a snapshot"
+    return container
+
+
+def test_a_snapshot_holds_weights_and_nothing_else(prepared: Container) -> None:
+    """Weights in the GPU's precision on the CPU, CUDA untouched, no thread of ours."""
+    weights = next(prepared._model.model.parameters())
+    assert (weights.device.type, weights.dtype) == ("cpu", torch.bfloat16)
+    assert prepared._model.default_batch_tokens == 16_384
+    assert not torch.cuda.is_initialized()
+    assert not hasattr(prepared, "embedder")
+
+
+def test_a_failing_start_says_what_to_do(prepared: Container) -> None:
+    """A machine without the device is a sentence with a way out."""
+    with pytest.raises(ConfigurationError, match="0 CUDA devices: name another one"):
+        prepared.start()
+
+
+def test_keys_are_read_after_the_snapshot(
+    prepared: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that starts from an old snapshot knows today's keys, and not yesterday's."""
+    monkeypatch.setenv("PAGEVEC_DEVICE", "cpu")
+    monkeypatch.setenv("SERVICE_API_KEY", "today")
+    prepared.start()
+    statuses = {key: ask(prepared, key) for key in ("today", "when-it-was-taken")}
+    prepared.stop()
+    assert statuses == {"today": 200, "when-it-was-taken": 401}
+
+
+def test_without_a_key_nothing_is_served(
+    prepared: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No key in the secret: the start ends with the sentence, and no open service is there."""
+    monkeypatch.setenv("SERVICE_API_KEY", "")
+    with pytest.raises(ConfigurationError, match="SERVICE_API_KEY is not set"):
+        prepared.start()
+
+
+def ask(container: Container, key: str) -> int:
+    from starlette.testclient import TestClient
+
+    body = {"input_type": "text", "inputs": ["hello"]}
+    headers = {"Authorization": f"Bearer {key}"}
+    return TestClient(container.app).post("/embeddings", json=body, headers=headers).status_code
