@@ -9,7 +9,7 @@ import click
 from pagevec import __version__
 from pagevec.errors import PagevecError
 
-_COMMANDS = ("serve", "embed", "ingest", "search", "models", "check", "morphik")
+_COMMANDS = ("serve", "embed", "ingest", "search", "models", "check", "morphik", "cost")
 _EXTRAS = {"morphik": "morphik"}
 
 

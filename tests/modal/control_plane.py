@@ -87,7 +87,7 @@ class ControlPlane(DeployCalls, RunCalls):
 def serving(plane: ControlPlane, gateway_seconds: float = 150.0) -> Iterator[ControlPlane]:
     """Serve `plane` and its gateway on free ports of loopback until the end of the block."""
     started = threading.Event()
-    loop = asyncio.new_event_loop()
+    loop = plane.loop = asyncio.new_event_loop()
 
     async def main() -> None:
         server = Server([plane])

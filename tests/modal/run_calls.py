@@ -40,6 +40,7 @@ class RunCalls:
     containers: Any
     blobs: dict[str, bytes]
     stopped: asyncio.Event
+    loop: asyncio.AbstractEventLoop
 
     def __init__(self) -> None:
         self.in_flight = self.peak = 0
@@ -76,8 +77,9 @@ class RunCalls:
 
     def stop_containers(self) -> None:
         """Tell containers that no more inputs come, as when Modal scales down."""
+        end = api.FunctionGetInputsItem(kill_switch=True)
         for queue in self._inputs.values():
-            queue.put_nowait(api.FunctionGetInputsItem(kill_switch=True))
+            self.loop.call_soon_threadsafe(queue.put_nowait, end)
 
     # From `modal run`
 

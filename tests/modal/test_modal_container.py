@@ -114,7 +114,7 @@ def test_a_large_request(client: httpx.Client) -> None:
 
 def test_fifty_at_once(client: httpx.Client, plane: ControlPlane) -> None:
     """All are answered; a container never has more at once than was deployed."""
-    texts = [f"question number {n}" for n in range(50)]
+    texts = [f"question number {n}: " + "and then? " * 150 for n in range(50)]
 
     def ask(text: str) -> np.ndarray:
         body = {"input_type": "text", "inputs": [text]}
@@ -158,8 +158,7 @@ def test_scaling_down_runs_the_exit_hook(client: httpx.Client, plane: ControlPla
     """When no more requests come the container ends by itself and says what it used."""
     plane.stop_containers()
     assert plane.containers.wait() == [0]
-    assert re.search(
-        r"stopped: up [\d.]+ s, of these the device was busy", plane.containers.printed()
-    )
+    said = plane.containers.printed()
+    assert re.search(r"stopped: up [\d.]+ s, of these the device was busy", said)
     assert plane.task_results == []
     assert "Traceback" not in said
