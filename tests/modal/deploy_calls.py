@@ -16,6 +16,7 @@ class DeployCalls:
 
     Attributes:
         functions: what FunctionCreate sent, by the function's id.
+        bound: what FunctionBindParams sent, by the variant's id.
         published: what AppPublish sent, once an app is deployed.
         others: the messages of other objects, by their ids.
     """
@@ -27,6 +28,7 @@ class DeployCalls:
         self.others: dict[str, Any] = {}
         self.required_keys: dict[str, list[str]] = {}
         self.class_ids: dict[str, str] = {}
+        self.bound: dict[str, api.FunctionBindParamsRequest] = {}
         self.app: api.AppCreateRequest | None = None
         self.published: api.AppPublishRequest | None = None
         self._numbers = itertools.count(1)
@@ -152,7 +154,7 @@ class DeployCalls:
         if options.HasField("timeout_secs"):
             variant.timeout_secs = options.timeout_secs
         self.functions[bound] = variant
-        self.bound = getattr(self, "bound", {}) | {bound: request}
+        self.bound[bound] = request
         return api.FunctionBindParamsResponse(
             bound_function_id=bound, handle_metadata=self.handle_of(bound, variant)
         )

@@ -52,6 +52,10 @@ class RunCalls:
         self._inputs: dict[str, asyncio.Queue[api.FunctionGetInputsItem]] = {}
         self._of_input: dict[str, tuple[Call, int]] = {}
 
+    @property
+    def count_of_inputs(self) -> int:
+        return len(self._of_input)
+
     # For the gateway
 
     def new_call(self, function: str) -> Call:

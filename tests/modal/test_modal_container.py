@@ -20,7 +20,7 @@ from pagevec.check import run_checks
 from pagevec.wire.decode import decode_json, decode_npz
 
 KEY = SECRETS["colpali-service-api-key"]["SERVICE_API_KEY"]
-REQUEST_SECONDS = 15
+REQUEST_SECONDS = 30
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +114,13 @@ def test_a_large_request(client: httpx.Client) -> None:
 
 def test_fifty_at_once(client: httpx.Client, plane: ControlPlane) -> None:
     """All are answered; a container never has more at once than was deployed."""
-    texts = [f"question number {n}: " + "and then? " * 150 for n in range(50)]
+    texts = [f"question number {n}: " + "and then? " * 60 for n in range(50)]
 
     def ask(text: str) -> np.ndarray:
         body = {"input_type": "text", "inputs": [text]}
-        return decode_npz(client.post("/npz/embeddings", json=body).content)[0]
+        answer = client.post("/npz/embeddings", json=body)
+        assert answer.status_code == 200, answer.text
+        return decode_npz(answer.content)[0]
 
     plane.peak = 0
     with ThreadPoolExecutor(50) as threads:
@@ -129,7 +131,7 @@ def test_fifty_at_once(client: httpx.Client, plane: ControlPlane) -> None:
 
 def test_more_than_the_gateway_waits_for(client: httpx.Client) -> None:
     """What would outlast the time budget gets, at once, the 413 that makes a caller split it."""
-    pages = [page(1240, 1754)] * 200
+    pages = [page(1240, 1754)] * 250
     started = time.perf_counter()
     answer = client.post("/embeddings", json={"input_type": "image", "inputs": pages})
     assert answer.status_code == 413
