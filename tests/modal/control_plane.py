@@ -104,6 +104,10 @@ def serving(plane: ControlPlane, gateway_seconds: float = 150.0) -> Iterator[Con
         web.should_exit = web.force_exit = True
         await serving_web
         server.close()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(main()), daemon=True)
     thread.start()

@@ -41,26 +41,27 @@ class Gateway:
         ended = asyncio.create_task(call.outputs.get())
         try:
             message = await asyncio.wait_for(_next(call, ended), self._seconds)
+            while message is not None:
+                await send(message)
+                last = message["type"] == "http.response.body" and not message.get("more_body")
+                message = None if last else await _next(call, ended)
         except TimeoutError:
-            message = _later(call.id)
-        while message is not None:
-            await send(message)
-            last = message["type"] == "http.response.body" and not message.get("more_body")
-            message = None if last else await _next(call, ended)
-        ended.cancel()
+            location = f"/?__modal_function_call_id={call.id}".encode()
+            await _send_whole(send, 303, (b"location", location))
+        finally:
+            ended.cancel()
 
     async def _blob(self, scope: Scope, receive: Receive, send: Send) -> None:
         name, body = scope["path"].rpartition("/")[2], b""
         if scope["method"] == "PUT":
-            while (message := await receive()).get("more_body") or message.get("body"):
-                body += message["body"]
-                if not message.get("more_body"):
-                    break
+            more = True
+            while more:
+                message = await receive()
+                body, more = body + message["body"], message.get("more_body", False)
             self._plane.blobs[name], body = body, b""
         else:
             body = self._plane.blobs[name]
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"etag", b"e")]})
-        await send({"type": "http.response.body", "body": body})
+        await _send_whole(send, 200, (b"etag", b"any"), body)
 
 
 def _plain(scope: Scope) -> dict[str, Any]:
@@ -91,6 +92,8 @@ async def _next(call: Any, ended: "asyncio.Task[Any]") -> Message | None:
     return message
 
 
-def _later(call: str) -> Message:
-    headers = [(b"location", f"/?__modal_function_call_id={call}".encode())]
-    return {"type": "http.response.start", "status": 303, "headers": headers}
+async def _send_whole(
+    send: Send, status: int, header: tuple[bytes, bytes], body: bytes = b""
+) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [header]})
+    await send({"type": "http.response.body", "body": body})

@@ -28,30 +28,29 @@ class _Handler(BaseHTTPRequestHandler):
     repositories: Repositories
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        if path.startswith("/api/models/"):
-            name = "/".join(path.split("/")[3:5])
-            files = [{"rfilename": f, "size": len(c)} for f, c in self.repositories[name].items()]
-            answer = {"id": name, "sha": _COMMIT, "siblings": files}
-            self._send(json.dumps(answer).encode(), "application/json")
-        else:
-            self._send(self._file(path), "application/octet-stream")
+        match self.path.partition("?")[0].strip("/").split("/"):
+            case ["api", "models", owner, name, *_]:
+                self._send(self._listing(f"{owner}/{name}"), "application/json")
+            case [owner, name, "resolve", _, file]:
+                content = self.repositories[f"{owner}/{name}"][file].encode()
+                self._send(content, "application/octet-stream")
+            case _:
+                self.send_error(404)
 
-    def do_HEAD(self) -> None:
-        self._send(self._file(self.path), "application/octet-stream", body=False)
+    do_HEAD = do_GET
 
-    def _file(self, path: str) -> bytes:
-        owner, name, _, _, file = path.strip("/").split("/")
-        return self.repositories[f"{owner}/{name}"][file].encode()
+    def _listing(self, name: str) -> bytes:
+        files = [{"rfilename": f, "size": len(c)} for f, c in self.repositories[name].items()]
+        return json.dumps({"id": name, "sha": _COMMIT, "siblings": files}).encode()
 
-    def _send(self, content: bytes, kind: str, body: bool = True) -> None:
+    def _send(self, content: bytes, kind: str) -> None:
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("X-Repo-Commit", _COMMIT)
         self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
         self.end_headers()
-        if body:
+        if self.command == "GET":
             self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:

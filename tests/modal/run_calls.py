@@ -189,6 +189,9 @@ class RunCalls:
         self.commits.append(request.volume_id)
         return api.VolumeCommitResponse()
 
+    def VolumeReload(self, request: Any) -> Any:
+        return empty_pb2.Empty()
+
     def TaskResult(self, request: Any) -> Any:
         self.task_results.append(request.result)
         return empty_pb2.Empty()

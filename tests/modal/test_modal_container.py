@@ -114,7 +114,7 @@ def test_a_large_request(client: httpx.Client) -> None:
 
 def test_fifty_at_once(client: httpx.Client, plane: ControlPlane) -> None:
     """All are answered; a container never has more at once than was deployed."""
-    texts = [f"question number {n}: " + "and then? " * 60 for n in range(50)]
+    texts = [f"question number {n}: " + "and then? " * 25 for n in range(50)]
 
     def ask(text: str) -> np.ndarray:
         body = {"input_type": "text", "inputs": [text]}
