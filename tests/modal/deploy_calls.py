@@ -22,7 +22,7 @@ class DeployCalls:
     """
 
     def __init__(self, secrets: dict[str, dict[str, str]]) -> None:
-        self.secrets = secrets
+        self.secrets = dict(secrets)
         self.secret_values: dict[str, dict[str, str]] = {}
         self.functions: dict[str, api.Function] = {}
         self.others: dict[str, Any] = {}
@@ -30,6 +30,8 @@ class DeployCalls:
         self.class_ids: dict[str, str] = {}
         self.bound: dict[str, api.FunctionBindParamsRequest] = {}
         self.app: api.AppCreateRequest | None = None
+        self.rollbacks: list[int] = []
+        self.rollovers = 0
         self.published: api.AppPublishRequest | None = None
         self._numbers = itertools.count(1)
 
@@ -37,17 +39,32 @@ class DeployCalls:
         return f"{prefix}-{next(self._numbers)}"
 
     def function(self, name: str) -> api.Function:
-        """Return what was sent for the function called `name`."""
+        """Return what was sent, last, for the function called `name`."""
         return self.functions[self.function_id(name)]
 
     def function_id(self, name: str) -> str:
-        (found,) = (id_ for id_, f in self.functions.items() if f.function_name == name)
-        return found
+        return [id_ for id_, f in self.functions.items() if f.function_name == name][-1]
 
     # Apps
 
     def AppGetByDeploymentName(self, request: Any) -> Any:
-        return api.AppGetByDeploymentNameResponse()
+        if self.published is None:
+            return api.AppGetByDeploymentNameResponse()
+        lifecycle = api.AppLifecycle(app_state=api.APP_STATE_DEPLOYED)
+        return api.AppGetByDeploymentNameResponse(app_id="ap-1", lifecycle=lifecycle)
+
+    def AppGetLayout(self, request: Any) -> Any:
+        return api.AppGetLayoutResponse()  # every deployment makes its functions anew
+
+    def AppDeploymentHistory(self, request: Any) -> Any:
+        one = api.AppDeploymentHistory(app_id="ap-1", version=2, deployed_at=time.time())
+        return api.AppDeploymentHistoryResponse(app_deployment_histories=[one])
+
+    def AppRollover(self, request: Any) -> Any:
+        self.rollovers += 1
+
+    def AppRollback(self, request: Any) -> Any:
+        self.rollbacks.append(request.version)
 
     def AppCreate(self, request: Any) -> Any:
         self.app = request
@@ -72,6 +89,8 @@ class DeployCalls:
 
     def SecretGetOrCreate(self, request: Any) -> Any:
         name = request.deployment_name
+        if name and request.env_dict:
+            self.secrets[name] = dict(request.env_dict)
         if name and name not in self.secrets:
             raise GRPCError(Status.NOT_FOUND, f"Secret '{name}' not found")
         values = self.secrets[name] if name else dict(request.env_dict)

@@ -38,5 +38,7 @@ def environment(plane: Any, **variables: str) -> dict[str, str]:
         "MODAL_TOKEN_SECRET": "as-nobody",
         "MODAL_CONFIG_PATH": os.devnull,
         "COLUMNS": "200",
+        "NO_PROXY": "*",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         **variables,
     }

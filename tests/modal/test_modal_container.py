@@ -2,6 +2,7 @@
 
 import base64
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from control_plane import SECRETS, ControlPlane, serving
-from modal_cli import MODULE, modal
+from modal_cli import ROOT, environment
 from PIL import Image
 
 from conftest import png
@@ -21,14 +22,17 @@ from pagevec.wire.decode import decode_json, decode_npz
 
 KEY = SECRETS["colpali-service-api-key"]["SERVICE_API_KEY"]
 REQUEST_SECONDS = 30
+DOCS = (ROOT / "docs" / "modal.md").read_text(encoding="utf-8")
+ADDRESS = "https://<workspace>--embeddings.modal.run"
+BLOCKS = re.findall(r"<!-- run -->\n```bash\n(.*?)```", DOCS, re.S)
 
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator[ControlPlane]:
-    """The bundled model, deployed for a CPU."""
-    with serving(ControlPlane(tmp_path_factory.mktemp("containers"))) as started:
-        done = deploy(started, cache_dir, PAGEVEC_REQUEST_SECONDS=str(REQUEST_SECONDS))
-        assert done.returncode == 0, done.stdout + done.stderr
+    """An account without anything, and the first two commands of docs/modal.md in it."""
+    with serving(ControlPlane(tmp_path_factory.mktemp("containers"), secrets={})) as started:
+        for code in BLOCKS[:2]:
+            shell(code, started, cache_dir)
         yield started
 
 
@@ -39,13 +43,29 @@ def client(plane: ControlPlane) -> Iterator[httpx.Client]:
         yield one
 
 
-def deploy(plane: ControlPlane, cache_dir: Path, **variables: str) -> "object":
-    bundled = {
+def bundled(cache_dir: Path) -> dict[str, str]:
+    """Return what deploys the model in the package, for a machine without a GPU."""
+    return {
         "PAGEVEC_MODEL": "bundled",
         "PAGEVEC_DEVICE": "cpu",
         "PAGEVEC_CACHE_DIR": str(cache_dir),
+        "PAGEVEC_REQUEST_SECONDS": str(REQUEST_SECONDS),
     }
-    return modal(plane, "deploy", *MODULE, **(bundled | variables))
+
+
+def shell(code: str, plane: ControlPlane, cache_dir: Path) -> str:
+    """Run commands of the docs as a user does, against the stand-in; return what they print."""
+    variables = {"HUGGINGFACE_TOKEN": "hf", "SERVICE_API_KEY": KEY, "NEW_KEY": "new-key"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code.replace(ADDRESS, plane.gateway)],
+        env=environment(plane, **bundled(cache_dir), **variables),
+        cwd=plane.containers.folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def page(width: int = 300, height: int = 400) -> str:
@@ -154,6 +174,27 @@ def test_metrics_of_the_start_and_of_the_money(client: httpx.Client) -> None:
         assert metric(client, f'pagevec_start_seconds{{stage="{stage}"}}') > 0
     busy = metric(client, "pagevec_device_busy_seconds_total")
     assert 0 < busy < metric(client, "pagevec_up_seconds_total")
+
+
+@pytest.mark.parametrize("number", range(2, len(BLOCKS)))
+def test_the_docs_commands(number: int, plane: ControlPlane, cache_dir: Path) -> None:
+    """The commands of docs/modal.md that are marked to run do what it says, in their order."""
+    code = BLOCKS[number]
+    said = shell(code, plane, cache_dir)
+    assert "deprecat" not in said.lower()
+    if "curl" in code:
+        assert '"embeddings"' in said
+        assert "all passed" in said
+    if "NEW_KEY" in code:
+        assert plane.secrets["colpali-service-api-key"]["SERVICE_API_KEY"] == f"{KEY},new-key"
+        assert plane.rollovers == 1
+    if "rollback" in code:
+        assert plane.rollbacks == [-1]
+
+
+def test_the_docs_have_commands() -> None:
+    """The marks are where this test looks for them."""
+    assert len(BLOCKS) == 6
 
 
 def test_scaling_down_runs_the_exit_hook(client: httpx.Client, plane: ControlPlane) -> None:

@@ -114,6 +114,16 @@ def test_every_setting_has_help() -> None:
     assert all(allowed and help_ for _, _, allowed, help_ in settings_table(ModalSettings))
 
 
+def test_the_table_in_the_docs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/modal.md has the table that the code makes (`make docs`)."""
+    docs = Path(__file__).parents[2] / "docs"
+    monkeypatch.syspath_prepend(str(docs))
+    from update import with_settings  # type: ignore[import-not-found]
+
+    text = (docs / "modal.md").read_text(encoding="utf-8")
+    assert with_settings(text, ModalSettings) == text
+
+
 def test_every_gpu_has_a_price() -> None:
     """What can be rented is in the table of prices."""
     assert set(GPU_SECOND) == set(get_args(Gpu))
