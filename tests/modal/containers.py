@@ -4,7 +4,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,9 @@ class Containers:
     """Starts a process for each function that has inputs, as Modal starts a container.
 
     A process has no mounts: where a variable of its image is a mount's path, it gets a folder of
-    this machine instead (`mounts`, by the path in the container).
+    this machine instead (`mounts`, by the path in the container). A function that is made again,
+    by another `modal run`, finds the container of the one before it still there; that is only to
+    save the start.
 
     Attributes:
         mounts: folders; log: what all processes printed.
@@ -30,17 +31,20 @@ class Containers:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def ensure(self, function: str) -> None:
-        """Start a container for `function`, unless one was started."""
-        if function not in self._processes:
-            self._processes[function] = self._start(function)
+        """Start a container for `function`, unless one runs, of it or of one that is its like."""
+        image = self._environment(self._plane.functions[function])
+        name = self._plane.functions[function].function_name
+        for other, process in self._processes.items():
+            theirs = self._plane.functions[other]
+            if theirs.function_name == name and self._environment(theirs) == image:
+                self._plane.share_inputs(other, function)
+                assert process.poll() is None or self._plane.task_results, self.printed()
+                return
+        self._processes[function] = self._start(function)
 
     def wait(self, seconds: float = 60.0) -> list[int]:
         """Wait until all processes have ended; return their exit codes."""
         return [process.wait(seconds) for process in self._processes.values()]
-
-    def forget(self) -> None:
-        """Let the next input start a container anew."""
-        self._processes.clear()
 
     def kill(self) -> None:
         for process in self._processes.values():
@@ -49,14 +53,6 @@ class Containers:
 
     def printed(self) -> str:
         return self.log.read_text(encoding="utf-8")
-
-    def wait_for(self, text: str, seconds: float = 60.0) -> str:
-        """Wait until `text` was printed; return all that was."""
-        end = time.monotonic() + seconds
-        while text not in self.printed():
-            assert time.monotonic() < end, self.printed()
-            time.sleep(0.05)
-        return self.printed()
 
     def _start(self, function: str) -> "subprocess.Popen[bytes]":
         task = f"ta-{function}"
@@ -88,11 +84,8 @@ class Containers:
             for command in layer.dockerfile_commands:
                 if command.startswith("ENV "):
                     made |= dict(pair.split("=", 1) for pair in shlex.split(command)[1:])
-        mounts = [*function.volume_mounts, *function.cloud_bucket_mounts]
-        folders = {mount.mount_path: self.mounts.get(mount.mount_path) for mount in mounts}
         for name, value in made.items():
-            if folders.get(value):
-                made[name] = str(folders[value])
+            made[name] = str(self.mounts.get(value, value))
         for secret in function.secret_ids:
             made |= self._plane.secret_values[secret]
         return made

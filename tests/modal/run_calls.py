@@ -79,10 +79,17 @@ class RunCalls:
         self.containers.ensure(call.function)
         return id_
 
+    def share_inputs(self, one: str, other: str) -> None:
+        """Let whoever asks for the inputs of `one` get those of `other`, too."""
+        if one != other and self._inputs.get(other) is not self._queue(one):
+            waiting, self._inputs[other] = self._queue(other), self._queue(one)
+            while not waiting.empty():
+                self._queue(one).put_nowait(waiting.get_nowait())
+
     def stop_containers(self) -> None:
         """Tell containers that no more inputs come, as when Modal scales down."""
         end = api.FunctionGetInputsItem(kill_switch=True)
-        for queue in self._inputs.values():
+        for queue in {id(queue): queue for queue in self._inputs.values()}.values():
             self.loop.call_soon_threadsafe(queue.put_nowait, end)
 
     # From `modal run`

@@ -50,6 +50,7 @@ def bundled(cache_dir: Path) -> dict[str, str]:
         "PAGEVEC_DEVICE": "cpu",
         "PAGEVEC_CACHE_DIR": str(cache_dir),
         "PAGEVEC_REQUEST_SECONDS": str(REQUEST_SECONDS),
+        "PAGEVEC_MODAL_CPU": "1",
     }
 
 

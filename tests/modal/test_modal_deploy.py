@@ -234,13 +234,6 @@ def test_every_setting_arrives(plane: ControlPlane) -> None:
     assert "of-this-machine" not in str(plane.others.values()) + str(in_container)
 
 
-def test_a_snapshot_can_be_left_out(plane: ControlPlane) -> None:
-    """Without memory snapshots both hooks are still there, and Modal is asked for none."""
-    done = modal(plane, "deploy", *MODULE, PAGEVEC_MODAL_MEMORY_SNAPSHOT="false")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert not plane.function("Embeddings.*").checkpointing_enabled
-
-
 class TestFailures:
     def test_a_wrong_gpu(self, plane: ControlPlane) -> None:
         """A GPU that Modal does not have is a sentence, and nothing was sent."""
