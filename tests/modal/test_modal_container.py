@@ -88,12 +88,10 @@ def metric(client: httpx.Client, name: str) -> float:
 
 
 def test_the_first_request_starts_a_container(client: httpx.Client, plane: ControlPlane) -> None:
-    """From zero: nobody waits for more than the start, and the answer is there."""
-    started = time.perf_counter()
+    """From zero: the request waits for the start, ends before the gateway gives up, is answered."""
     answer = client.post("/embeddings", json={"input_type": "text", "inputs": ["hello"]})
     assert answer.status_code == 200, plane.containers.printed()
     assert len(answer.json()["embeddings"]) == 1
-    assert time.perf_counter() - started < 60
 
 
 def test_hooks_run_in_order(client: httpx.Client, plane: ControlPlane) -> None:
