@@ -20,7 +20,7 @@ def modal(
         cwd=folder or plane.containers.folder,  # no .env of this machine is read
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
 
 

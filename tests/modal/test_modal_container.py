@@ -64,7 +64,7 @@ def shell(code: str, plane: ControlPlane, cache_dir: Path) -> str:
         cwd=plane.containers.folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

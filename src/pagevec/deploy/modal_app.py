@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import modal
+
 from pagevec.deploy.environment import CORPUS, WEIGHTS, read_deployment
 from pagevec.deploy.modal_image import service_image
 
