@@ -100,6 +100,11 @@ def load(settings: Settings) -> LoadedModel:
     )
 
 
+def cuda_devices() -> int:
+    """Return how many CUDA devices this machine has."""
+    return torch.cuda.device_count()
+
+
 def _quiet() -> None:
     # Progress bars of a fraction of a second, and a warning for every page one pixel wide.
     from transformers.utils import logging as transformers_logging

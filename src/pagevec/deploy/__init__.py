@@ -1,0 +1,1 @@
+"""Where the service runs: deployments, each over the same application and embedder."""
