@@ -5,8 +5,9 @@ One process for the whole module; the last test stops it.
 
 import json
 import secrets
-import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import KEY, make_settings
+from conftest import KEY
 from load import loaded
 from pagevec.client import Client
 from processes import MIB, Process, environment, serving
@@ -26,6 +27,7 @@ from processes import MIB, Process, environment, serving
 TEXTS = ["which route carried the most passengers?", "fares in 2024"]
 ASK = {"input_type": "text", "inputs": TEXTS}
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
+SERVE = [sys.executable, "-m", "ray.serve.scripts"]
 # Seconds of work: what comes after it waits.
 LONG = {"input_type": "text", "inputs": ["many words " * 400]}
 
@@ -38,21 +40,33 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def process(
-    tmp_path_factory: pytest.TempPathFactory, cache_dir: Path, keys: Path
-) -> Iterator[Process]:
+def variables(cache_dir: Path, keys: Path) -> Iterator[dict[str, str]]:
     temporary = tempfile.mkdtemp(prefix="ray")  # a short name: Ray's sockets are in it
-    ray = {"RAY_TMPDIR": temporary, "RAY_AUTH_TOKEN": secrets.token_hex(16)}
-    variables = environment(cache_dir, **ray, SERVICE_API_KEY_FILE=str(keys))
-    del variables["SERVICE_API_KEY"]
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in ray.items():
-            patch.setenv(name, value)
-        folder = tmp_path_factory.mktemp("host")
-        options = ("--ray", "--replicas", "2", "--max-visual-tokens", "16")
-        with serving(folder, variables, *options, key=KEY) as started:
-            yield started
-    print("KEPT", temporary)
+    made = environment(
+        cache_dir,
+        RAY_TMPDIR=temporary,
+        RAY_AUTH_TOKEN=secrets.token_hex(16),
+        RAY_USAGE_STATS_ENABLED="0",
+        SERVICE_API_KEY_FILE=str(keys),
+        PAGEVEC_MAX_VISUAL_TOKENS="16",
+    )
+    del made["SERVICE_API_KEY"]
+    yield made
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def process(
+    tmp_path_factory: pytest.TempPathFactory, variables: dict[str, str]
+) -> Iterator[Process]:
+    folder = tmp_path_factory.mktemp("host")
+    with serving(folder, variables, "--ray", "--replicas", "2", key=KEY) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def update(variables: dict[str, str]) -> dict[str, str]:
+    return {**variables, "PAGEVEC_MAX_INPUTS": "17"}
 
 
 def replicas(process: Process) -> list[psutil.Process]:
@@ -180,24 +194,26 @@ def test_a_killed_replica_loses_nothing(process: Process) -> None:
     assert set(load.answers) == {"[128, 128]"}
 
 
-def test_a_rolling_update_drops_nothing(process: Process, cache_dir: Path) -> None:
-    """New settings under load: each replica is replaced by another, and all is answered.
+def test_a_rolling_update_drops_nothing(process: Process, update: dict[str, str]) -> None:
+    """`serve run` with other settings, under load: both replicas are replaced, all is answered.
 
     Four of our clients and four callers that try nothing twice.
     """
-    import ray
-    from ray import serve
-
-    from pagevec.deploy.ray_app import NAME, Options, application
-
     before = set(values(process, "pagevec_ready"))
     names = dict.fromkeys("abcd", KEY)
-    settings = make_settings(max_visual_tokens=16, max_inputs=17, cache_dir=cache_dir)
     callers = [*(embed(process) for _ in names), *(status(process, names, name) for name in names)]
-    with ray.init("auto", namespace="serve"), loaded(*callers) as load:
+    with loaded(*callers) as load:
         load.wait_for(20)
-        serve.run(application(settings, Options(max_replicas=2), keep_all=True), name=NAME)
+        done = subprocess.run(
+            [*SERVE, "run", "--address=auto", "--non-blocking", "--name=pagevec"]
+            + ["pagevec.deploy.ray_app:app", "min_replicas=2", "max_replicas=2"],
+            env=update,
+            capture_output=True,
+            text=True,
+            timeout=150,
+        )
         load.wait_for(20)
+    assert done.returncode == 0, done.stderr
     print(f"rolling update: {load.answers.total()} calls, {load.answers}")
     assert set(load.answers) == {"[128, 128]", 200}
     assert not before & set(values(process, "pagevec_ready"))

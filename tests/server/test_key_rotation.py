@@ -5,13 +5,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from processes import environment, serving
 
 from conftest import Service, make_settings, running
 from load import loaded
 from pagevec.engine.local import LocalEmbedder
 from pagevec.errors import ConfigurationError
 from pagevec.settings import Settings
+from processes import environment, serving
 
 ASK = {"input_type": "text", "inputs": ["which route carried the most passengers?"]}
 
