@@ -5,6 +5,7 @@ One process for the whole module; the last test stops it.
 
 import json
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ TEXTS = ["which route carried the most passengers?", "fares in 2024"]
 ASK = {"input_type": "text", "inputs": TEXTS}
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
 SERVE = [sys.executable, "-m", "ray.serve.scripts"]
+RUN = [*SERVE, "run", "--address=auto", "--non-blocking", "--name=pagevec"]
 # Seconds of work: what comes after it waits.
 LONG = {"input_type": "text", "inputs": ["many words " * 400]}
 
@@ -205,8 +207,7 @@ def test_a_rolling_update_drops_nothing(process: Process, update: dict[str, str]
     with loaded(*callers) as load:
         load.wait_for(20)
         done = subprocess.run(
-            [*SERVE, "run", "--address=auto", "--non-blocking", "--name=pagevec"]
-            + ["pagevec.deploy.ray_app:app", "min_replicas=2", "max_replicas=2"],
+            [*RUN, "pagevec.deploy.ray_app:app", "min_replicas=2", "max_replicas=2"],
             env=update,
             capture_output=True,
             text=True,
