@@ -7,8 +7,6 @@ import json
 import secrets
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import KEY
+from documents import commands, run
 from load import loaded
 from pagevec.client import Client
 from processes import MIB, Process, environment, serving
@@ -28,8 +27,6 @@ from processes import MIB, Process, environment, serving
 TEXTS = ["which route carried the most passengers?", "fares in 2024"]
 ASK = {"input_type": "text", "inputs": TEXTS}
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
-SERVE = [sys.executable, "-m", "ray.serve.scripts"]
-RUN = [*SERVE, "run", "--address=auto", "--non-blocking", "--name=pagevec"]
 # Seconds of work: what comes after it waits.
 LONG = {"input_type": "text", "inputs": ["many words " * 400]}
 
@@ -64,11 +61,6 @@ def process(
     folder = tmp_path_factory.mktemp("host")
     with serving(folder, variables, "--ray", "--replicas", "2", key=KEY) as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def update(variables: dict[str, str]) -> dict[str, str]:
-    return {**variables, "PAGEVEC_MAX_INPUTS": "17"}
 
 
 def replicas(process: Process) -> list[psutil.Process]:
@@ -196,8 +188,10 @@ def test_a_killed_replica_loses_nothing(process: Process) -> None:
     assert set(load.answers) == {"[128, 128]"}
 
 
-def test_a_rolling_update_drops_nothing(process: Process, update: dict[str, str]) -> None:
-    """`serve run` with other settings, under load: both replicas are replaced, all is answered.
+def test_a_rolling_update_drops_nothing(
+    process: Process, variables: dict[str, str], tmp_path: Path
+) -> None:
+    """The command of docs/ray.md under load: both replicas are replaced, all is answered.
 
     Four of our clients and four callers that try nothing twice.
     """
@@ -206,15 +200,8 @@ def test_a_rolling_update_drops_nothing(process: Process, update: dict[str, str]
     callers = [*(embed(process) for _ in names), *(status(process, names, name) for name in names)]
     with loaded(*callers) as load:
         load.wait_for(20)
-        done = subprocess.run(
-            [*RUN, "pagevec.deploy.ray_app:app", "min_replicas=2", "max_replicas=2"],
-            env=update,
-            capture_output=True,
-            text=True,
-            timeout=150,
-        )
+        run(commands("ray.md", "rolling update")[0], tmp_path, **variables)
         load.wait_for(20)
-    assert done.returncode == 0, done.stderr
     print(f"rolling update: {load.answers.total()} calls, {load.answers}")
     assert set(load.answers) == {"[128, 128]", 200}
     assert not before & set(values(process, "pagevec_ready"))

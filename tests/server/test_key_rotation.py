@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from conftest import Service, make_settings, running
+from documents import commands, run
 from load import loaded
 from pagevec.engine.local import LocalEmbedder
 from pagevec.errors import ConfigurationError
@@ -40,28 +41,33 @@ def status(service: Service, key: str) -> int:
 
 
 def test_rotation_under_load(tmp_path: Path, cache_dir: Path) -> None:
-    """From `old` to `old,new` to `new`: callers who change between see only 200; then old is out.
+    """The commands of docs/hosting.md: callers who change between see only 200; then old is out.
 
     A real process that runs throughout; no call is tried again.
     """
-    file = tmp_path / "keys"
-    write(file, "old")
+    [make] = commands("hosting.md", "run")
+    both, without_old = commands("hosting.md", "rotate")
+    run(make, tmp_path)
+    file = tmp_path / "secrets" / "keys" / "service_api_key"
+    old = file.read_text().strip()
     variables = environment(cache_dir, SERVICE_API_KEY_FILE=str(file))
     del variables["SERVICE_API_KEY"]
-    keys = dict.fromkeys("abcd", "old")
+    keys = dict.fromkeys("abcd", old)
     with (
-        serving(tmp_path, variables, "--max-visual-tokens", "16", key="old") as process,
+        serving(tmp_path, variables, "--max-visual-tokens", "16", key=old) as process,
         loaded(*(caller(process.url, keys, name) for name in keys)) as load,
     ):
         load.wait_for(50)
-        write(file, "old,new")
+        run(both, tmp_path)
+        new = (tmp_path / "secrets" / "new_key").read_text().strip()
         for name in keys:
             load.wait_for(20)
-            keys[name] = "new"
+            keys[name] = new
         load.wait_for(20)
-        write(file, "new\n")
+        run(without_old, tmp_path)
         load.wait_for(50)
-        assert status(process, "old") == 401
+        assert status(process, old) == 401
+    print(f"rotation: {load.answers}")
     assert set(load.answers) == {200}
     assert load.answers[200] >= 200
     log = process.log.read_text()
