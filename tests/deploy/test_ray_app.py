@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from ray.serve import Application, Deployment
 
 from conftest import make_settings
-from pagevec.deploy.ray_app import Options, application
+from pagevec.deploy.ray_app import Options, application, replicas_here
 from pagevec.deploy.ray_metrics import merged
 from pagevec.errors import ConfigurationError
 
@@ -37,16 +37,18 @@ def test_one_replica_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = deployment(application(make_settings(), Options(max_replicas=6, gpus=0.5)))
     assert shared._deployment_config.autoscaling_config.max_replicas == 6
     assert shared.ray_actor_options["num_gpus"] == 0.5
-    kept = deployment(application(make_settings(), Options(), keep_all=True))
-    assert kept._deployment_config.autoscaling_config.min_replicas == 3
+    assert replicas_here(make_settings()) == 3
+    assert replicas_here(make_settings(device="cpu")) == 1
 
 
 def test_what_is_refused() -> None:
-    """No key, fewer replicas than must be, an argument that does not exist."""
+    """No key, fewer replicas than must be, one GPU for all, an argument that does not exist."""
     with pytest.raises(ConfigurationError, match="SERVICE_API_KEY"):
         application(make_settings(service_api_key=None), Options())
     with pytest.raises(ConfigurationError, match="min_replicas is 3, max_replicas 2"):
         application(make_settings(), Options(min_replicas=3, max_replicas=2))
+    with pytest.raises(ConfigurationError, match="PAGEVEC_DEVICE is 'cuda:1'"):
+        application(make_settings(device="cuda:1"), Options())
     with pytest.raises(ValidationError, match="replicas"):
         Options.model_validate({"replicas": 2})
 

@@ -52,38 +52,66 @@ def app(options: Options) -> serve.Application:
     return application(Settings.from_environment(), options)
 
 
-def application(
-    settings: Settings, options: Options, *, keep_all: bool = False
-) -> serve.Application:
-    """Return the service as an application of Ray Serve; `keep_all` replicas whoever asks.
+def application(settings: Settings, options: Options) -> serve.Application:
+    """Return the service as an application of Ray Serve.
 
     Raises:
-        ConfigurationError: there is no key, or fewer replicas may be than must be.
+        ConfigurationError: there is no key, fewer replicas may be than must be, or all of them
+            would take the same GPU.
     """
-    if not settings.keys:
-        raise ConfigurationError("SERVICE_API_KEY is not set: set a key (several with commas)")
-    devices = cuda_devices() if settings.device in ("auto", "cuda") else 0
-    gpus = min(devices, 1) if options.gpus is None else options.gpus
-    most = options.max_replicas or max(devices, options.min_replicas, 1)
-    least = most if keep_all else options.min_replicas
-    if least > most:
-        raise ConfigurationError(f"min_replicas is {least}, max_replicas {most}")
-    cpus = options.cpus or (1 if gpus else max(1, (os.cpu_count() or 1) // most))
+    _refuse_what_cannot_be(settings)
     as_deployment = serve.deployment(
         name=NAME,
-        ray_actor_options={"num_gpus": gpus, "num_cpus": cpus},
+        ray_actor_options=_resources(settings, options),
+        autoscaling_config=_autoscaling(settings, options),
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
-        autoscaling_config={
-            "min_replicas": least,
-            # One at the start, whatever may stay: weights that do not load fail the deployment.
-            "initial_replicas": max(least, 1),
-            "max_replicas": most,
-            "target_ongoing_requests": options.ongoing_requests,
-            "upscale_delay_s": 10,
-            "downscale_delay_s": options.idle_seconds,
-        },
         graceful_shutdown_timeout_s=settings.shutdown_seconds,
         graceful_shutdown_wait_loop_s=0.5,
         logging_config={"enable_access_log": False},  # a request has its line already
     )
     return as_deployment(Replica).bind(settings)
+
+
+def replicas_here(settings: Settings) -> int:
+    """Return how many replicas suit this machine: one for each GPU, at least one."""
+    return max(1, _gpus_here(settings))
+
+
+def _refuse_what_cannot_be(settings: Settings) -> None:
+    if not settings.keys:
+        raise ConfigurationError(
+            "there is no key: set SERVICE_API_KEY (several with commas) or SERVICE_API_KEY_FILE"
+        )
+    if settings.device.startswith("cuda:"):
+        raise ConfigurationError(
+            f"PAGEVEC_DEVICE is {settings.device!r}: Ray gives each replica a GPU; take cuda"
+        )
+
+
+def _resources(settings: Settings, options: Options) -> dict[str, float]:
+    gpus = min(1, _gpus_here(settings)) if options.gpus is None else options.gpus
+    share = max(1, (os.cpu_count() or 1) // _most(settings, options))
+    return {"num_gpus": gpus, "num_cpus": options.cpus or (1 if gpus else share)}
+
+
+def _autoscaling(settings: Settings, options: Options) -> dict[str, float]:
+    least, most = options.min_replicas, _most(settings, options)
+    if least > most:
+        raise ConfigurationError(f"min_replicas is {least}, max_replicas {most}")
+    return {
+        "min_replicas": least,
+        # One at the start, whatever may stay: weights that do not load fail the deployment.
+        "initial_replicas": max(least, 1),
+        "max_replicas": most,
+        "target_ongoing_requests": options.ongoing_requests,
+        "upscale_delay_s": 10,
+        "downscale_delay_s": options.idle_seconds,
+    }
+
+
+def _most(settings: Settings, options: Options) -> int:
+    return options.max_replicas or max(replicas_here(settings), options.min_replicas)
+
+
+def _gpus_here(settings: Settings) -> int:
+    return cuda_devices() if settings.device in ("auto", "cuda") else 0

@@ -12,8 +12,9 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 
-from pagevec.deploy.ray_app import NAME, Options, application
+from pagevec.deploy.ray_app import NAME, Options, application, replicas_here
 from pagevec.engine.base import ModelInfo
+from pagevec.errors import CheckpointError
 from pagevec.server.run import address_of, listen
 from pagevec.settings import Settings
 
@@ -34,6 +35,7 @@ def run_on_ray(
 
     Raises:
         ConfigurationError: the address is taken or not of this machine.
+        CheckpointError: no replica could load the model.
     """
     settings, address = _with_free_port(settings)
     ray.init(include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES)
@@ -55,8 +57,12 @@ def _start(settings: Settings, replicas: int | None) -> DeploymentHandle[Any]:
         proxy_location="HeadOnly",
         http_options=HTTPOptions(host=settings.host, port=settings.port, keep_alive_timeout_s=75),
     )
-    options = Options(max_replicas=replicas)
-    return serve.run(application(settings, options, keep_all=True), name=NAME)
+    count = replicas or replicas_here(settings)
+    options = Options(min_replicas=count, max_replicas=count)
+    try:
+        return serve.run(application(settings, options), name=NAME)
+    except RuntimeError as error:  # Serve gives up after some tries
+        raise CheckpointError("no replica could start; the log above says why") from error
 
 
 def _drain(handle: DeploymentHandle[Any], seconds: float) -> None:
