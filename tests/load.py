@@ -40,7 +40,7 @@ class Load:
 
 
 @contextmanager
-def loaded(*callers: Callable[[], object], pause: float = 0.2) -> Iterator[Load]:
+def loaded(*callers: Callable[[], object], pause: float = 0.4) -> Iterator[Load]:
     """Ask with all `callers` at once, each in a thread, until the end of the block.
 
     The pause leaves a machine of two cores the time to start a process meanwhile.
