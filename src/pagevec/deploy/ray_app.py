@@ -28,7 +28,7 @@ class Options(BaseModel):
         min_replicas: stay when nobody asks; none is the cheapest, and the first caller waits.
         max_replicas: default: one for each GPU of the machine where `app` is called, at least one.
         gpus: of each replica; default: 1 where that machine has one. Below 1, replicas share.
-        cpus: of each replica; torch uses as many threads. Default: 1 beside a GPU, else its share.
+        cpus: of each replica, as Ray counts them; default: 1 beside a GPU, else its share.
         ongoing_requests: for each replica; more of them start another one.
         idle_seconds: after which a replica that is not needed goes.
     """
