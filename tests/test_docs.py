@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"<!-- run -->\n```(bash|python)\n(.*?)```", re.S)
 BLOCKS = [
     pytest.param(language, code, id=f"{document.name}-{number}")
-    for document in (ROOT / "README.md", ROOT / "docs" / "http-api.md", ROOT / "docs" / "client.md")
+    for document in [
+        ROOT / "README.md",
+        *(ROOT / "docs" / name for name in ("http-api.md", "client.md", "ray.md", "hosting.md")),
+    ]
     for number, (language, code) in enumerate(BLOCK.findall(document.read_text(encoding="utf-8")))
 ]
 

@@ -142,10 +142,23 @@ class Settings(EnvironmentSettings):
     service_api_key: SecretStr | None = _named(
         "bearer keys, separated by commas (several: for rotation)", "SERVICE_API_KEY"
     )
+    service_api_key_file: Path | None = _named(
+        "file of bearer keys, in place of SERVICE_API_KEY: one a line or with commas; "
+        "read again when it changes",
+        "SERVICE_API_KEY_FILE",
+    )
     huggingface_token: SecretStr | None = _named(
         "token for private checkpoints", "HUGGINGFACE_TOKEN", "HF_TOKEN"
     )
     hf_home: Path | None = _named("where downloaded checkpoints are kept", "HF_HOME")
+
+    @classmethod
+    def from_environment(cls, env_file: Path | None = Path(".env"), **overrides: Any) -> Self:
+        """See `EnvironmentSettings.from_environment`; keys are in a variable or in a file."""
+        settings = super().from_environment(env_file, **overrides)
+        if settings.service_api_key is not None and settings.service_api_key_file is not None:
+            raise ConfigurationError("set SERVICE_API_KEY or SERVICE_API_KEY_FILE, not both")
+        return settings
 
     @field_validator("rate_limit")
     @classmethod
@@ -159,22 +172,47 @@ class Settings(EnvironmentSettings):
     @field_validator("service_api_key")
     @classmethod
     def _keys_are_sendable(cls, value: SecretStr | None) -> SecretStr | None:
-        keys = [] if value is None else split_keys(value)
-        if value is not None and not keys:
-            raise ValueError("holds no key")
-        if any(not key.isascii() or not key.isprintable() or " " in key for key in keys):
-            raise ValueError("a key has characters that an HTTP header cannot carry")
+        if value is not None:
+            split_keys(value.get_secret_value())
         return value
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The bearer keys; empty when none is set."""
-        return () if self.service_api_key is None else tuple(split_keys(self.service_api_key))
+        """The bearer keys as they are now; empty when none is set.
+
+        Raises:
+            ConfigurationError: the file of keys cannot be read, or holds none that can be sent.
+        """
+        if self.service_api_key_file is not None:
+            return _keys_in(self.service_api_key_file)
+        secret = self.service_api_key
+        return () if secret is None else split_keys(secret.get_secret_value())
 
 
-def split_keys(secret: SecretStr) -> list[str]:
-    """Split a comma-separated secret into its keys."""
-    return [key.strip() for key in secret.get_secret_value().split(",") if key.strip()]
+def split_keys(text: str) -> tuple[str, ...]:
+    """Split a text at its commas and line ends into keys.
+
+    Raises:
+        ValueError: there is none, or one that no header can carry.
+    """
+    keys = tuple(key.strip() for key in text.replace("\n", ",").split(",") if key.strip())
+    if not keys:
+        raise ValueError("holds no key")
+    if any(not key.isascii() or not key.isprintable() or " " in key for key in keys):
+        raise ValueError("a key has characters that an HTTP header cannot carry")
+    return keys
+
+
+def _keys_in(file: Path) -> tuple[str, ...]:
+    try:
+        return split_keys(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        reason = "is not text"  # the error itself would show what is in it
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    except ValueError as error:
+        reason = str(error)
+    raise ConfigurationError(f"SERVICE_API_KEY_FILE is {str(file)!r}: {reason}")
 
 
 def variable_names(name: str, of: type[EnvironmentSettings] = Settings) -> tuple[str, ...]:

@@ -20,21 +20,50 @@ from pagevec.server.run import address_of, listen, run, server_for, with_key
 from pagevec.settings import Settings, settings_table, variable_names
 
 _NOT_ON_A_COMMAND_LINE = {"service_api_key", "huggingface_token", "hf_home"}
+# Read when Ray is imported: it reports to nobody, and hides no line of the log that repeats.
+_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 
 
-def _serve(demo: tuple[Path, ...], **options: Any) -> None:
+def _serve(demo: tuple[Path, ...], ray: bool, replicas: int | None, **options: Any) -> None:
     """Serve a model over HTTP.
 
     Every option is an environment variable too (also in .env); an option wins over it.
     """
     settings, key_is_new = with_key(Settings.from_environment(**options))
     configure_logs(settings)
+    if replicas and not ray:
+        raise click.UsageError("--replicas needs --ray")
+    if ray:
+        _serve_on_ray(settings, replicas, key_is_new, list(demo))
+    else:
+        _serve_here(settings, key_is_new, list(demo))
+
+
+def _serve_on_ray(
+    settings: Settings, replicas: int | None, key_is_new: bool, demo: list[Path]
+) -> None:
+    for name, value in _RAY.items():
+        os.environ.setdefault(name, value)
+    try:
+        from pagevec.deploy.ray_host import run_on_ray
+    except ImportError as error:
+        raise click.ClickException(f"{error}; try `pip install 'pagevec[serve,ray]'`") from None
+    key = settings.keys[0]
+
+    def greet(info: ModelInfo, address: str) -> None:
+        table = table_of(address, key, demo) if demo else ""
+        click.echo(_greeting(info, address, key if key_is_new else None, table))
+
+    run_on_ray(settings, replicas, greet)
+
+
+def _serve_here(settings: Settings, key_is_new: bool, demo: list[Path]) -> None:
     listener = listen(settings)
     embedder = LocalEmbedder.of(settings, lambda: load(settings))
     server = server_for(create_app(settings, embedder), settings)
     greeter = threading.Thread(
         target=_greet,
-        args=(embedder, server, address_of(listener), settings.keys[0], key_is_new, list(demo)),
+        args=(embedder, server, address_of(listener), settings.keys[0], key_is_new, demo),
         daemon=True,
     )
     greeter.start()
@@ -109,6 +138,12 @@ command = click.Command(
             multiple=True,
             type=click.Path(exists=True, path_type=Path),
             help="Document or folder to embed through the service when it is ready.",
+        ),
+        click.Option(["--ray"], is_flag=True, help="Replicas on this machine, by Ray Serve."),
+        click.Option(
+            ["--replicas"],
+            type=click.IntRange(1),
+            help="With --ray, how many; default: one for each GPU.",
         ),
     ],
 )

@@ -1,1 +1,1 @@
-"""Deployments: the same application and the same engine, on other people's machines or your own."""
+"""Where the service runs: deployments, each over the same application and embedder."""

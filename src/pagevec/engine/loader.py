@@ -149,6 +149,11 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def cuda_devices() -> int:
+    """Return how many CUDA devices this machine has."""
+    return torch.cuda.device_count()
+
+
 def _quiet() -> None:
     # Progress bars of a fraction of a second, and a warning for every page one pixel wide.
     from transformers.utils import logging as transformers_logging

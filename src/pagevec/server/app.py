@@ -27,6 +27,7 @@ def create_app(settings: Settings, embedder: Embedder) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # clients do not follow redirects: a 404 tells them more
     )
+    app.state.metrics = metrics
     app.add_middleware(Observe, metrics=metrics)
     app.add_middleware(DrainUnreadBody)
     app.add_exception_handler(PagevecError, answer_pagevec_error)

@@ -31,7 +31,7 @@ class Routes:
         self._settings = settings
         self._embedder = embedder
         self._metrics = metrics
-        self._keys = Keys(settings.keys)
+        self._keys = Keys(settings)
         self._rates = RateLimits(settings.rate_limit, settings.rate_limit_storage)
         self._calls = CallReader.of(settings)
 

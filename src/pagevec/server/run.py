@@ -28,7 +28,7 @@ def with_key(settings: Settings) -> tuple[Settings, bool]:
     if not is_loopback(settings.host):
         raise ConfigurationError(
             f"SERVICE_API_KEY is not set, and {settings.host} is not loopback: "
-            "set a key (several with commas), or PAGEVEC_HOST=127.0.0.1"
+            "set a key (several with commas; or SERVICE_API_KEY_FILE), or PAGEVEC_HOST=127.0.0.1"
         )
     made = SecretStr(secrets.token_urlsafe(24))
     return settings.model_copy(update={"service_api_key": made}), True

@@ -68,7 +68,9 @@ def run_to_the_end(
 
 
 @contextmanager
-def serving(folder: Path, variables: dict[str, str], *options: str) -> Iterator[Process]:
+def serving(
+    folder: Path, variables: dict[str, str], *options: str, key: str | None = None
+) -> Iterator[Process]:
     """Serve on a free port until the end of the block; ready when it is entered."""
     output, log = folder / "output", folder / "log"
     with output.open("wb") as out, log.open("wb") as err:
@@ -77,7 +79,7 @@ def serving(folder: Path, variables: dict[str, str], *options: str) -> Iterator[
         )
     try:
         url = _address(popen, output, log)
-        key = variables["SERVICE_API_KEY"].partition(",")[0]
+        key = key or variables["SERVICE_API_KEY"].partition(",")[0]
         yield Process(url=url, key=key, popen=popen, output=output, log=log)
     finally:
         if popen.poll() is None:

@@ -1,0 +1,73 @@
+# syntax=docker/dockerfile:1
+# Three images, pinned by constraints.txt:
+#   docker build --target cpu  -t pagevec:cpu .
+#   docker build --target cuda -t pagevec:cuda .
+#   docker build --target ray  -t pagevec:ray .      (CUDA, for deploy/ray/rayservice.yaml)
+
+FROM python:3.11-slim-bookworm AS base
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PATH=/opt/pagevec/bin:$PATH
+RUN python -m venv /opt/pagevec
+WORKDIR /build
+# Dependencies first, with an empty package: a change of the code does not install them again.
+COPY pyproject.toml constraints.txt README.md ./
+RUN mkdir -p src/pagevec && echo '__version__ = "0"' > src/pagevec/__init__.py
+
+# PyTorch's own index has the builds without CUDA; elsewhere its wheels bring CUDA along.
+FROM base AS cpu-packages
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint constraints.txt --index-url https://download.pytorch.org/whl/cpu \
+        torch torchvision && \
+    pip install --constraint constraints.txt '.[serve,pdf,postgres,redis]'
+COPY src src
+RUN --mount=type=cache,target=/root/.cache/pip pip install --no-deps --force-reinstall .
+
+FROM base AS cuda-packages
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint constraints.txt '.[serve,pdf,postgres,redis]'
+COPY src src
+RUN --mount=type=cache,target=/root/.cache/pip pip install --no-deps --force-reinstall .
+
+FROM cuda-packages AS ray-packages
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint constraints.txt 'pagevec[ray]'
+
+# What all three share: a user who owns nothing but /data, where weights and caches are.
+FROM python:3.11-slim-bookworm AS runtime
+RUN useradd --uid 10001 --create-home --home-dir /data pagevec
+ENV PYTHONUNBUFFERED=1 \
+    PATH=/opt/pagevec/bin:$PATH \
+    PAGEVEC_HOST=0.0.0.0 \
+    PAGEVEC_LOG_FORMAT=json \
+    PAGEVEC_CACHE_DIR=/data/pagevec \
+    HF_HOME=/data/huggingface
+WORKDIR /data
+USER 10001
+EXPOSE 8765
+# Ready, not only alive; the first start may load gigabytes.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=15m --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ.get('PAGEVEC_PORT', 8765)}/ready\", timeout=4)"]
+CMD ["pagevec", "serve"]
+
+FROM runtime AS cpu
+COPY --from=cpu-packages /opt/pagevec /opt/pagevec
+
+FROM runtime AS ray
+ENV RAY_USAGE_STATS_ENABLED=0
+USER 0
+# KubeRay's probes call wget.
+RUN apt-get update && apt-get install --yes --no-install-recommends wget=1.21.* && \
+    rm -rf /var/lib/apt/lists/*
+USER 10001
+# KubeRay starts the pods and watches them: `ray start`, its own probes.
+HEALTHCHECK NONE
+COPY --from=ray-packages /opt/pagevec /opt/pagevec
+
+FROM runtime AS cuda
+COPY --from=cuda-packages /opt/pagevec /opt/pagevec
+# For NVIDIA's container toolkit.
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True

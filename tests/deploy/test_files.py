@@ -1,0 +1,157 @@
+"""Deployment files, held to the schemas and linters of what reads them."""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import promql_parser
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from conftest import Service, png
+from pagevec.client import Client
+from pagevec.settings import Settings, variable_names
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+BIN = Path(sys.executable).parent
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def refuse_unknown_settings(names: list[str]) -> None:
+    """Raise where a file sets a variable that pagevec does not read."""
+    known = {variable for name in Settings.model_fields for variable in variable_names(name)}
+    ours = {name for name in names if name.startswith(("PAGEVEC_", "SERVICE_", "HUGGINGFACE"))}
+    assert ours
+    assert ours <= known
+
+
+def test_dockerfile() -> None:
+    """Hadolint finds nothing, not even at level info."""
+    done = subprocess.run([BIN / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_images() -> None:
+    """Each image has its target, runs as a user without rights, and only one has no health check.
+
+    Copied into the build is what the build needs, and nothing that .dockerignore leaves out.
+    """
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    targets = [line.split(" AS ")[1] for line in lines if line.startswith("FROM")]
+    assert {"cpu", "cuda", "ray"} <= set(targets)
+    users = [line.split()[1] for line in lines if line.startswith("USER")]
+    assert users[-1] == "10001"
+    checks = [line for line in lines if line.startswith("HEALTHCHECK")]
+    assert [line.split()[1] for line in checks][1:] == ["NONE"]
+    sent = [
+        f"!{name}"
+        for line in lines
+        if line.startswith("COPY ") and "--from" not in line
+        for name in line.split()[1:-1]
+    ]
+    assert set(sent) <= set((ROOT / ".dockerignore").read_text().split())
+
+
+@pytest.mark.parametrize("file", ["compose.yaml", "deploy/compose.gpu.yaml"])
+def test_compose(file: str) -> None:
+    """Compose files are what the Compose specification's own schema says."""
+    vendored = resources.files("check_jsonschema").joinpath("builtin_schemas/vendor")
+    schema = json.loads(vendored.joinpath("compose-spec.json").read_text(encoding="utf-8"))
+    jsonschema.validate(load(ROOT / file), schema, format_checker=jsonschema.FormatChecker())
+    services = load(ROOT / file)["services"]
+    assert all(":" in service.get("image", ":") for service in services.values())
+
+
+def test_compose_settings_and_mounts() -> None:
+    """Its variables are pagevec's, its mounts exist or are named volumes, its ports are loopback's.
+
+    The service has longer to stop than it may take.
+    """
+    compose = load(ROOT / "compose.yaml")
+    service = compose["services"]["pagevec"]
+    refuse_unknown_settings(list(service["environment"]))
+    stop = int(service["stop_grace_period"].removesuffix("s"))
+    assert stop > int(service["environment"]["PAGEVEC_SHUTDOWN_SECONDS"])
+    for one in compose["services"].values():
+        assert all(port.startswith("127.0.0.1:") for port in one.get("ports", []))
+        for mount in one.get("volumes", []):
+            source = mount.split(":")[0]
+            made_by_operator = source.startswith("./secrets/")
+            assert made_by_operator or source in compose["volumes"] or (ROOT / source).exists()
+
+
+def test_systemd_unit(tmp_path: Path) -> None:
+    """`systemd-analyze verify` has no word to say; the unit may stop longer than the service."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("needs Debian's package systemd")
+    text = (DEPLOY / "systemd" / "pagevec.service").read_text()
+    refuse_unknown_settings(
+        [
+            word.split("=")[0]
+            for line in text.splitlines()
+            if line.startswith("Environment=")
+            for word in line[12:].split()
+        ]
+    )
+    stop = next(line for line in text.splitlines() if line.startswith("TimeoutStopSec="))
+    assert int(stop.partition("=")[2]) > Settings.model_fields["shutdown_seconds"].default
+    unit = tmp_path / "pagevec.service"
+    unit.write_text(text.replace("/opt/pagevec/bin/pagevec", str(BIN / "pagevec")))
+    done = subprocess.run(
+        [program, "verify", "--man=no", "--recursive-errors=no", unit],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def exposition(service: Service) -> dict[str, set[str]]:
+    """The names of all samples in /metrics of a service that has worked, with their labels."""
+    with Client(service.url, service.key) as client:
+        client.embed_texts(["fares"])
+        client.embed_images([png(200, 280)])
+    with service.client() as http:
+        page = http.get("/metrics").text
+    names: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            names.setdefault(sample.name, set()).update(sample.labels)
+    return names
+
+
+def nodes(query: str) -> list[promql_parser.Expr]:
+    """Parse `query`; return its parts."""
+    found: list[promql_parser.Expr] = []
+    promql_parser.walk(promql_parser.parse(query.replace("$__rate_interval", "1m")), found.append)
+    return found
+
+
+def test_dashboard(exposition: dict[str, set[str]]) -> None:
+    """Every query is PromQL over metrics and labels that /metrics really has."""
+    dashboard = json.loads((DEPLOY / "monitoring/grafana/dashboards/pagevec.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(queries) >= 10
+    for query in queries:
+        used = [one for one in nodes(query) if isinstance(one, promql_parser.VectorSelector)]
+        assert used, query
+        labels = set.union(*(exposition[selector.name] for selector in used))
+        for selector in used:
+            assert {matcher.name for matcher in selector.matchers.matchers} <= labels, query
+        for one in nodes(query):
+            if isinstance(one, promql_parser.AggregateExpr) and one.modifier is not None:
+                assert set(one.modifier.labels) <= labels, query
+    sources = load(DEPLOY / "monitoring/grafana/provisioning/datasources/prometheus.yaml")
+    uid = sources["datasources"][0]["uid"]
+    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {uid}

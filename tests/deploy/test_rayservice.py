@@ -1,0 +1,130 @@
+"""The manifest for KubeRay. Nothing here ships its CRD, so three schemas stand for it:
+
+pods and volumes are judged by Kubernetes' own, `serveConfigV2` by Ray's own, its arguments by ours;
+of KubeRay's fields around them the names and kinds below, read from its API reference (1.5).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import ray
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from pagevec.deploy.ray_app import Options
+from pagevec.settings import Settings, variable_names
+
+MANIFEST = Path(__file__).parents[2] / "deploy" / "ray" / "rayservice.yaml"
+KUBERNETES = "1.37"
+
+
+def closed(required: list[str], **properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+COUNT = {"type": "integer", "minimum": 0}
+POD = {"type": "object", "required": ["spec"]}  # judged by Kubernetes' schema
+START = {"type": "object", "additionalProperties": {"type": "string"}}
+GROUP = {"rayStartParams": START, "template": POD}
+RAY_SERVICE = closed(
+    ["apiVersion", "kind", "metadata", "spec"],
+    apiVersion={"const": "ray.io/v1"},
+    kind={"const": "RayService"},
+    metadata=closed(["name"], name={"type": "string"}),
+    spec=closed(
+        ["serveConfigV2", "rayClusterConfig"],
+        serveConfigV2={"type": "string"},
+        rayClusterConfig=closed(
+            ["headGroupSpec"],
+            rayVersion={"type": "string"},
+            authOptions=closed(["mode"], mode={"enum": ["disabled", "token"]}),
+            enableInTreeAutoscaling={"type": "boolean"},
+            autoscalerOptions=closed([], idleTimeoutSeconds=COUNT),
+            headGroupSpec=closed(["rayStartParams", "template"], **GROUP),
+            workerGroupSpecs={
+                "type": "array",
+                "items": closed(
+                    ["groupName", "minReplicas", "maxReplicas", "rayStartParams", "template"],
+                    groupName={"type": "string"},
+                    replicas=COUNT,
+                    minReplicas=COUNT,
+                    maxReplicas=COUNT,
+                    **GROUP,
+                ),
+            },
+        ),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def documents() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(MANIFEST.read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def cluster(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    config: dict[str, Any] = documents[1]["spec"]["rayClusterConfig"]
+    return config
+
+
+@pytest.fixture(scope="module")
+def pods(cluster: dict[str, Any]) -> list[dict[str, Any]]:
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [group["template"] for group in groups]
+
+
+def test_structure(documents: list[dict[str, Any]]) -> None:
+    """KubeRay's own fields exist and have the right kinds; the claim is Kubernetes' own."""
+    claim, service = documents
+    kubernetes_validate.validate(claim, KUBERNETES, strict=True)
+    jsonschema.validate(service, RAY_SERVICE)
+
+
+def test_pods(pods: list[dict[str, Any]]) -> None:
+    """Pod templates pass Kubernetes' own schema, strictly, as they would in a Deployment."""
+    for pod in pods:
+        labelled = {"metadata": {"labels": {"app": "pagevec"}}, **pod}
+        deployment = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "pagevec"},
+            "spec": {"selector": {"matchLabels": {"app": "pagevec"}}, "template": labelled},
+        }
+        kubernetes_validate.validate(deployment, KUBERNETES, strict=True)
+
+
+def test_serve_config(documents: list[dict[str, Any]], cluster: dict[str, Any]) -> None:
+    """serveConfigV2 is what Ray takes, its arguments what `app` takes; the versions are one."""
+    config = ServeDeploySchema.model_validate(yaml.safe_load(documents[1]["spec"]["serveConfigV2"]))
+    (application,) = config.applications
+    options = Options.model_validate(application.args)
+    assert application.import_path == "pagevec.deploy.ray_app:app"
+    assert options.max_replicas == cluster["workerGroupSpecs"][0]["maxReplicas"]
+    assert cluster["rayVersion"] == ray.__version__
+
+
+def test_pods_agree(pods: list[dict[str, Any]]) -> None:
+    """All pods have the same image and settings, pagevec's; a stopping one has time to drain.
+
+    The keys are a folder: what is mounted by subPath is never renewed.
+    """
+    containers = [container for pod in pods for container in pod["spec"]["containers"]]
+    for name in ("image", "env", "volumeMounts"):
+        assert containers[0][name] == containers[1][name]
+    known = {variable for name in Settings.model_fields for variable in variable_names(name)}
+    given = {variable["name"]: variable.get("value") for variable in containers[0]["env"]}
+    assert set(given) <= known
+    (keys,) = (mount for mount in containers[0]["volumeMounts"] if mount["name"] == "keys")
+    assert str(given["SERVICE_API_KEY_FILE"]).startswith(keys["mountPath"])
+    assert "subPath" not in keys
+    seconds = Settings.model_fields["shutdown_seconds"].default
+    assert all(pod["spec"]["terminationGracePeriodSeconds"] > seconds for pod in pods)
