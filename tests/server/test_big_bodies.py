@@ -17,10 +17,10 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from processes import MIB, environment, serving
 
 from conftest import KEY, Service, make_settings, running
 from pagevec.engine.local import LocalEmbedder
+from processes import MIB, environment, serving
 
 LIMIT = MIB
 SIZE = 50 * MIB

@@ -22,10 +22,10 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
-from processes import Process, environment, serving
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from conftest import KEY
+from processes import Process, environment, serving
 
 BODIES = 10_000
 DOCUMENTED = {200, 400, 401, 404, 405, 413, 429, 503}

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from processes import Process, environment, run_to_the_end, serving
 
 from conftest import png
+from processes import Process, environment, run_to_the_end, serving
 
 # Seconds of work: what comes after it waits.
 LONG_TEXT = "many words " * 800

@@ -16,7 +16,7 @@ from pagevec.engine.base import ModelInfo
 from pagevec.engine.checkpoint import Checkpoint
 from pagevec.engine.packed.inputs import PackedPreprocessor
 from pagevec.engine.patches import use_patch_products
-from pagevec.engine.preprocess import Preprocessor
+from pagevec.engine.preprocess import CORES, Preprocessor
 from pagevec.engine.registry import Family
 from pagevec.engine.torchvision_fix import import_torchvision
 from pagevec.errors import ConfigurationError
@@ -105,7 +105,7 @@ def read(settings: Settings, device: torch.device | None = None) -> LoadedModel:
         packs=family.packs,
         attention_knee=4 * text.hidden_size + 3 * text.intermediate_size,
         default_batch_tokens=_BATCH_TOKENS_ON_CPU if cpu else _BATCH_TOKENS_ON_ACCELERATOR,
-        default_threads=min(_PASSES_ON_CPU, os.cpu_count() or 1) if cpu and family.packs else 1,
+        default_threads=min(_PASSES_ON_CPU, CORES) if cpu and family.packs else 1,
         seconds={"read": time.perf_counter() - started},
     )
 

@@ -20,6 +20,8 @@ from pagevec.errors import InvalidText, TextTooLong
 from pagevec.grid import PageResizing
 from pagevec.images import EncodedImage, pad_to_ratio
 
+CORES = torch.get_num_threads()
+"""Cores of this process: fewer than the machine has where OMP_NUM_THREADS says so (Ray sets it)."""
 _BEHIND = 5  # nice value: a third of the share of a thread at 0, where cores are scarce
 
 
@@ -188,7 +190,7 @@ def collate(
 
 def share_cores(threads: int) -> None:
     """Let torch use in this thread its share of the cores, one of `threads` equal ones."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // threads))
+    torch.set_num_threads(max(1, CORES // threads))
 
 
 def one_thread_each() -> None:
