@@ -9,14 +9,13 @@ from pathlib import Path
 import click
 import httpx
 
-from pagevec.bench import inputs, postgres, search
+from pagevec.bench import cold, engine, inputs, peers, postgres, search
 from pagevec.bench.answers import AnswersDiffer
 from pagevec.bench.crowd import Crowd
 from pagevec.bench.http import compare
 from pagevec.bench.machine import machine
+from pagevec.bench.models import bundled
 from pagevec.bench.servers import ServerFailed, pagevec
-from pagevec.engine import bundled
-from pagevec.settings import Settings
 
 _COUNT = click.IntRange(min=1)
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -46,7 +45,7 @@ def http(pages: int, texts: int, rounds: int, model: Path | None, file: Path | N
     here, on loopback, take turns, and must give equal answers.
     """
     try:
-        report = compare((model or _bundled()).resolve(), pages, texts, rounds)
+        report = compare((model or bundled()).resolve(), pages, texts, rounds)
     except (AnswersDiffer, ServerFailed, httpx.HTTPError) as error:
         raise click.ClickException(str(error)) from error
     if file is not None:
@@ -60,7 +59,7 @@ def http(pages: int, texts: int, rounds: int, model: Path | None, file: Path | N
 @click.option("--json", "file", type=_FILE, help="Write all figures.")
 def crowd(callers: int, rounds: int, file: Path | None) -> None:
     """Let many callers ask at once, half of them queries, half of them pages, two at a time."""
-    with pagevec(_bundled()) as server:
+    with pagevec(bundled()) as server:
         crowd_of = Crowd(server.url, server.key, inputs.make_pages(6), inputs.make_texts(16))
         figures = asyncio.run(crowd_of.run(callers, rounds, pages_each=2))
     if file is not None:
@@ -69,12 +68,8 @@ def crowd(callers: int, rounds: int, file: Path | None) -> None:
     click.echo(figures.markdown(callers))
 
 
-main.add_command(search.command)
-main.add_command(postgres.command)
-
-
-def _bundled() -> Path:
-    return bundled.bundled_checkpoint(Settings.from_environment().cache_dir)
+for measured in (engine, peers, cold, search, postgres):
+    main.add_command(measured.command)
 
 
 if __name__ == "__main__":

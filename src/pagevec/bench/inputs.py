@@ -45,9 +45,10 @@ _WORDS = [
 ]
 
 
-def make_pages(count: int) -> list[bytes]:
-    """Return `count` different PNG files: A4 at 150 dpi, a headline, paragraphs, a bar chart."""
-    return [_png(_draw_page(np.random.default_rng(seed))) for seed in range(count)]
+def make_pages(count: int, size: tuple[int, int] = _A4_AT_150_DPI) -> list[bytes]:
+    """Return `count` different PNG files: a headline, paragraphs, a bar chart, cut to `size`."""
+    pages = (_draw_page(np.random.default_rng(seed)) for seed in range(count))
+    return [_png(page.crop((0, 0, *size))) for page in pages]
 
 
 def make_texts(count: int) -> list[str]:

@@ -42,13 +42,13 @@ class Server:
         )
 
 
-def pagevec(model: Path) -> AbstractContextManager[Server]:
-    """Run `pagevec serve` with its default settings, on the CPU."""
+def pagevec(model: Path, device: str = "cpu") -> AbstractContextManager[Server]:
+    """Run `pagevec serve` with its default settings on `device`."""
     server, port = _free_address()
     inherited = {name: value for name, value in os.environ.items() if name[:8] != "PAGEVEC_"}
     settings = {
         "PAGEVEC_MODEL": str(model),
-        "PAGEVEC_DEVICE": "cpu",
+        "PAGEVEC_DEVICE": device,
         "PAGEVEC_PORT": str(port),
         "SERVICE_API_KEY": server.key,
     }
