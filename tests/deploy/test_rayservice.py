@@ -1,7 +1,7 @@
 """The manifest for KubeRay. Nothing here ships its CRD, so three schemas stand for it:
 
 pods and volumes are judged by Kubernetes' own, `serveConfigV2` by Ray's own, its arguments by ours;
-of KubeRay's fields around them the names and kinds below, read from its API reference (1.5).
+of KubeRay's fields around them a list of names and kinds, written by hand: it is no CRD.
 """
 
 from pathlib import Path

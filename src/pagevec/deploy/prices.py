@@ -1,4 +1,8 @@
-"""What Modal's machines cost: one dated table."""
+"""What Modal's machines cost: one dated table.
+
+Reports of others confirm T4, L4, L40S, A100-80GB, H100, B200, cores and memory; the other rows are
+to be compared with Modal's own page before money depends on them.
+"""
 
 from collections.abc import Mapping
 from typing import Literal
