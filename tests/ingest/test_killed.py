@@ -2,6 +2,7 @@
 
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +14,35 @@ from pagevec.ingest.worker import name_of
 from pagevec.stores.base import DocumentStore
 from pagevec.stores.open import open_store
 from pagevec.types import PageKey
+from postgres_server import new_database
 
 PAGES, KILLS = 200, 20
 
 
-def test_killed_at_random_moments(service: Service, store_name: str, tmp_path: Path) -> None:
-    """Killed 20 times while ingesting 200 pages, then finished: each page once, in its place."""
+def test_killed_at_random_moments(service: Service, postgres: str, tmp_path: Path) -> None:
+    """Killed 20 times while ingesting 200 pages, then finished: in each store each page once."""
     folder = tmp_path / "in"
     folder.mkdir()
     document = small_pdf(folder / "long.pdf", PAGES)
-    store = open_store(store_name)
+    undisturbed = str(tmp_path / "undisturbed")
+    assert start(service, undisturbed, document).wait(120) == 0
+    expected = all_vectors(undisturbed, document)
+    names = [str(tmp_path / "store"), new_database(postgres)]
+    # Both at once: most of the time goes into starting processes.
+    with ThreadPoolExecutor(len(names)) as pool:
+        for name in pool.map(lambda name: kill_and_finish(service, name, document), names):
+            assert rows_in(name) == PAGES
+            for there, right in zip(all_vectors(name, document), expected, strict=True):
+                np.testing.assert_allclose(there, right, atol=1e-3)
+
+
+def kill_and_finish(service: Service, name: str, document: Path) -> str:
+    """Ingest `document` with workers that are killed at random places of the way, but the last."""
+    store = open_store(name)
     chance = random.Random(4)  # noqa: S311 - repeatable, not secret
-    # Somewhere in the way of the document; moments that have passed already are the worker's start.
+    # Places that are passed already stand for moments in the worker's start.
     for pages in sorted(chance.randrange(PAGES * 3 // 4) for _ in range(KILLS)):
-        worker = start(service, store_name, document)
+        worker = start(service, name, document)
         if store.count() >= pages:
             time.sleep(chance.random())
         wait_for(store, pages)
@@ -35,16 +51,10 @@ def test_killed_at_random_moments(service: Service, store_name: str, tmp_path: P
         worker.kill()
         worker.wait()
         assert store.count() < PAGES
-    assert start(service, store_name, document).wait(120) == 0
+    assert start(service, name, document).wait(120) == 0
     assert store.has(name_of(document)) == set(range(1, PAGES + 1))
-    assert rows_in(store, store_name) == PAGES
-    undisturbed = open_store(str(tmp_path / "undisturbed"))
-    assert start(service, str(tmp_path / "undisturbed"), document).wait(120) == 0
-    found, expected = (all_vectors(one, document) for one in (store, undisturbed))
-    for there, right in zip(found, expected, strict=True):
-        np.testing.assert_allclose(there, right, atol=1e-3)
     store.close()
-    undisturbed.close()
+    return name
 
 
 def wait_for(store: DocumentStore, pages: int) -> None:
@@ -54,16 +64,22 @@ def wait_for(store: DocumentStore, pages: int) -> None:
         time.sleep(0.005)
 
 
-def rows_in(store: DocumentStore, name: str) -> int:
+def rows_in(name: str) -> int:
     """Count the rows themselves: PostgreSQL's table would allow a page twice."""
     if not name.startswith("postgresql://"):
-        return store.count()
+        store = open_store(name)
+        count = store.count()
+        store.close()
+        return count
     with psycopg.connect(name) as connection:
         row = connection.execute("SELECT count(*) FROM multi_vector_embeddings").fetchone()
     assert row is not None
     return int(row[0])
 
 
-def all_vectors(store: DocumentStore, document: Path) -> list[np.ndarray]:
+def all_vectors(name: str, document: Path) -> list[np.ndarray]:
+    store = open_store(name)
     keys = [PageKey(name_of(document), number) for number in range(1, PAGES + 1)]
-    return [page.vectors for page in store.fetch(keys)]
+    vectors = [page.vectors for page in store.fetch(keys)]
+    store.close()
+    return vectors
