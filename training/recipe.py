@@ -1,0 +1,50 @@
+"""The stages of the training: which crops, how many, at which rate, until which step."""
+
+from dataclasses import dataclass, field
+
+from training.losses import Weights
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps up to `until`; the rate goes in a line from `rate` to `last_rate`.
+
+    Attributes:
+        width, height: of a crop, in pixels.
+        crops: in a step, in each process.
+        smallest, largest: sizes of print, in pixels.
+        queries: for each crop.
+    """
+
+    until: int
+    width: int = 336
+    height: int = 84
+    crops: int = 20
+    smallest: float = 15
+    largest: float = 36
+    queries: int = 1
+    rate: float = 2e-3
+    last_rate: float = 2e-3
+    weights: Weights = field(default_factory=Weights)
+
+
+STAGES = (
+    Stage(until=60, smallest=18, largest=28, rate=1e-4, last_rate=2.5e-3),
+    Stage(until=600, smallest=18, largest=28, rate=2.5e-3, last_rate=2.5e-3),
+    Stage(until=20_000, rate=2.5e-3, last_rate=2.5e-3),
+)
+
+
+def stage_at(step: int) -> tuple[Stage, float]:
+    """Return the stage of a step, and its rate.
+
+    Raises:
+        StopIteration: all stages are done.
+    """
+    start = 0
+    for stage in STAGES:
+        if step < stage.until:
+            gone = (step - start) / (stage.until - start)
+            return stage, stage.rate + (stage.last_rate - stage.rate) * gone
+        start = stage.until
+    raise StopIteration
