@@ -6,12 +6,13 @@ Geometry: a patch has 14 x 14 pixels, a cell (one visual token) 2 x 2 patches.
 import io
 import random
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from training.fonts import font, random_font
-from training.words import folded, printed_word
+from pagevec.bench.retrieval.fonts import random_font
+from pagevec.bench.retrieval.words import folded, printed_word
 
 PATCH, CELL = 14, 28
 POINTS = 4  # on a patch's middle line, where the letter is asked for
@@ -139,6 +140,12 @@ class _Drawing:
 
 _AROUND = (("", "."), ("", ","), ("", ","), ("(", ")"), ("", ":"), ("", ";"), ('"', '"'), ("«", "»"), ("", "?"), ("", "!"), ("- ", ""), ("• ", ""), ("$", ""), ("", " €"))  # fmt: skip
 _advances: dict = {}
+
+
+@cache
+def font(path: str, size: int) -> ImageFont.FreeTypeFont:
+    """Return the font at a size in pixels."""
+    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def _advance(face, letter: str) -> float:

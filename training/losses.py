@@ -1,7 +1,7 @@
 """What the model is trained for: letters, spelling, a word's own cells, a query's own crop."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch.nn import functional
@@ -22,8 +22,10 @@ class Weights:
     crops: float = 0.3
 
 
-def losses(reader: Reader, batch: Batch) -> dict[str, torch.Tensor]:
-    """Return the four losses, and two accuracies (`word_hit`, `crop_hit`)."""
+def losses(reader: Reader, batch: Batch, weights: Weights) -> dict[str, torch.Tensor]:
+    """Return the losses, and accuracies: letters read, words and crops found."""
+    if not weights.words:
+        return _letters(reader.letter_logits(batch.pixels), batch)
     vectors, logits = reader.pages(batch.pixels)
     tokens, mask, ends = reader.texts(batch.queries)
     cells = vectors[:, : batch.main.numel() // len(vectors)].reshape(-1, vectors.shape[-1])
@@ -33,7 +35,7 @@ def losses(reader: Reader, batch: Batch) -> dict[str, torch.Tensor]:
     words, word_hit = _words(at_end, asked, cells, batch)
     crops, crop_hit = _crops(tokens, mask, vectors, batch.query_crop)
     return {
-        "letters": functional.cross_entropy(logits.flatten(0, -2), batch.points.flatten()),
+        **_letters(logits, batch),
         "spelling": _spelling(reader, cells, at_end, asked, batch),
         "words": words,
         "crops": crops,
@@ -42,9 +44,15 @@ def losses(reader: Reader, batch: Batch) -> dict[str, torch.Tensor]:
     }
 
 
+def _letters(logits: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+    loss = functional.cross_entropy(logits.flatten(0, -2), batch.points.flatten())
+    right = (logits.argmax(-1) == batch.points)[batch.points > 0].float().mean()
+    return {"letters": loss, "letter_hit": right}
+
+
 def total(parts: dict[str, torch.Tensor], weights: Weights) -> torch.Tensor:
     """Return the weighted sum."""
-    return sum(getattr(weights, name) * parts[name] for name in Weights.__dataclass_fields__)
+    return sum(weight * parts[name] for name, weight in asdict(weights).items() if name in parts)
 
 
 def _spelling(reader, cells, at_end, asked, batch) -> torch.Tensor:

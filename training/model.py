@@ -9,6 +9,7 @@ from torch.nn import functional
 from pagevec.engine.torchvision_fix import import_torchvision
 from training.architecture import make_config, make_tokenizer
 from training.crops import LETTERS, PATCH, POINTS
+from training.initial import look_at_neighbours
 
 # The image processor's: (value - mean) / deviation for each channel.
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
@@ -52,6 +53,7 @@ class Reader(nn.Module):
         self.model = ColQwen2_5(config)
         hidden = config.vision_config.hidden_size
         self.model.visual.patch_embed = GreyPatches(hidden)
+        look_at_neighbours(self.model)
         self.model.visual.config._attn_implementation = "flash_equal_windows"
         self.letters = nn.Linear(hidden, POINTS * len(LETTERS))
         self.spelling = nn.Linear(128, (SPELLED_FIRST + SPELLED_LAST) * len(LETTERS))
@@ -67,20 +69,19 @@ class Reader(nn.Module):
         The tokens are the cells, row by row, then the prompt's; the logits (pages, rows, columns,
         points, letters) come from the vision tower's last layer.
         """
-        count, height, width = pixels.shape
-        rows, columns = height // PATCH, width // PATCH
-        grid = torch.tensor([[1, rows, columns]] * count)
-        seen = self.model.visual(_patches(pixels), grid_thw=grid)
-        cells = seen.pooler_output.view(count, rows * columns // 4, -1)
-        logits = self.letters(self.model.visual.merger.ln_q(self._in_order(seen.last_hidden_state, grid)))
-        logits = logits.view(count, rows // 2, columns // 2, 2, 2, POINTS, -1).transpose(2, 3)
-        logits = logits.reshape(count, rows, columns, POINTS, -1)
+        seen, logits = self._read(pixels)
+        count, rows, columns = logits.shape[:3]
+        cells = seen.view(count, rows * columns // 4, -1)
         embed = self.model.get_input_embeddings()
         before, after = (embed(t).expand(count, -1, -1) for t in (self.before, self.after))
         places = _places(len(self.before), rows // 2, columns // 2, len(self.after))
         vectors = self._language(torch.cat([before, cells, after], 1), places.expand(-1, count, -1))
         cells_and_after = vectors[:, len(self.before) :]
         return torch.cat([cells_and_after, vectors[:, : len(self.before)]], 1), logits
+
+    def letter_logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the letter logits alone, without the language model."""
+        return self._read(pixels)[1]
 
     def texts(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
         """Embed queries -> vectors (texts, tokens, 128), mask, where each text's words end.
@@ -100,6 +101,16 @@ class Reader(nn.Module):
         places = torch.arange(longest).expand(3, len(texts), -1)
         return self._language(self.model.get_input_embeddings()(tokens), places), mask, ends
 
+    def _read(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        count, height, width = pixels.shape
+        rows, columns = height // PATCH, width // PATCH
+        grid = torch.tensor([[1, rows, columns]] * count)
+        seen = self.model.visual(as_patches(pixels), grid_thw=grid)
+        patches = self.model.visual.merger.ln_q(self._in_order(seen.last_hidden_state, grid))
+        logits = self.letters(patches).view(count, rows // 2, columns // 2, 2, 2, POINTS, -1)
+        logits = logits.transpose(2, 3).reshape(count, rows, columns, POINTS, -1)
+        return seen.pooler_output, logits
+
     def _language(self, embedded: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         out = self.model.language_model(inputs_embeds=embedded, position_ids=places, use_cache=False)
         return functional.normalize(self.model.custom_text_proj(out.last_hidden_state), dim=-1)
@@ -113,7 +124,7 @@ class Reader(nn.Module):
         return patches.view(-1, 4, patches.shape[-1])[torch.argsort(index)]
 
 
-def _patches(pixels: torch.Tensor) -> torch.Tensor:
+def as_patches(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 (n, height, width) -> normalised (patches, 196), the four patches of a cell together."""
     count, height, width = pixels.shape
     grey = (pixels.float() / 255 - _GREY_MEAN) / _GREY_DEVIATION

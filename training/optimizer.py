@@ -26,11 +26,14 @@ class Muon:
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         updates = []
         for number, (matrix, parts) in enumerate(self._matrices):
+            if matrix.grad is None:  # of a part that this stage does not train
+                continue
             self.momentum[number].lerp_(matrix.grad, 1 - _MOMENTUM)
             mine = number % world == rank
             updates.append(self._update(number, parts) if mine else torch.zeros_like(matrix))
         together(updates)
-        for (matrix, parts), update in zip(self._matrices, updates, strict=True):
+        trained = [pair for pair in self._matrices if pair[0].grad is not None]
+        for (matrix, parts), update in zip(trained, updates, strict=True):
             height, width = matrix.shape[0] // parts, matrix.shape[1]
             matrix.mul_(1 - rate * _DECAY)
             matrix.add_(update, alpha=-rate * 0.2 * max(height, width) ** 0.5)

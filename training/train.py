@@ -17,8 +17,9 @@ import torch.multiprocessing as processes
 from torch import nn
 
 from training.crops import draw_crop
+from training.initial import see_in_waves
 from training.losses import losses, total
-from training.model import Reader
+from training.model import Reader, as_patches
 from training.optimizer import Muon, together
 from training.recipe import Stage, stage_at
 from training.targets import Batch, make_batch
@@ -29,8 +30,8 @@ _MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": "8000000000",
     "MALLOC_TOP_PAD_": "200000000",
 }
-_CHECKPOINT_EVERY = 100  # steps
-_LOG_EVERY = 10
+_CHECKPOINT_EVERY = 200  # steps
+_LOG_EVERY = 20
 _ADAM_RATE = 0.5  # of Muon's
 
 
@@ -81,7 +82,7 @@ class Trainer:
         # A stream of random numbers for each step and process: going on repeats no crop.
         rng = random.Random(f"{self._step} {self._rank}")
         batch = _draw(rng, stage)
-        parts = losses(self._reader, batch)
+        parts = losses(self._reader, batch, stage.weights)
         total(parts, stage.weights).backward()
         self._update(rate)
         self._step += 1
@@ -126,9 +127,15 @@ class Trainer:
         torch.save(state, draft)
         draft.replace(self._directory / "checkpoint.pt")
 
+    def _start(self) -> None:
+        stage, _ = stage_at(0)
+        patches = as_patches(_draw(random.Random(0), stage).pixels)
+        see_in_waves(self._reader.model.visual.patch_embed.proj.weight, patches)
+
     def _resume(self) -> None:
         path = self._directory / "checkpoint.pt"
         if not path.exists():
+            self._start()
             return
         state = torch.load(path, weights_only=True)
         self._step = state["step"]

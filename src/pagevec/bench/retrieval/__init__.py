@@ -1,0 +1,1 @@
+"""Does a model find the page that a query's words stand on? Pages held out, and real ones."""
