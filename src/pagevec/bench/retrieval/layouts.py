@@ -68,7 +68,9 @@ class Sheet:
 
 def _end(sheet: Sheet) -> float:
     # Pages of real documents are seldom full: from a third of the page's height to all of it.
-    return _MARGIN + (HEIGHT - 2 * _MARGIN) * sheet.rng.choice((0.0, 0.0, sheet.rng.uniform(0, 0.6)))
+    return _MARGIN + (HEIGHT - 2 * _MARGIN) * sheet.rng.choice(
+        (0.0, 0.0, sheet.rng.uniform(0, 0.6))
+    )
 
 
 def one_column(sheet: Sheet) -> None:

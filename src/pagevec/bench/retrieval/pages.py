@@ -37,8 +37,7 @@ class HeldOutPage:
 def write_pages(file: Path, count: int, fonts: Sequence[str] | None = None) -> list[HeldOutPage]:
     """Write a PDF of `count` A4 pages, the same ones each time; every size comes up equally often.
 
-    Args:
-        fonts: paths of TrueType fonts; default: the families held out.
+    `fonts` are paths of TrueType fonts; default: the families held out.
 
     Raises:
         FontsMissing, WordListMissing: Debian packages are not installed.

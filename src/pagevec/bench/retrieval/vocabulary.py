@@ -12,7 +12,7 @@ _COMMON = {
     "spanish": "de la que el en y a los del se las por un para con no una su al lo como más",
     "italian": "di e il la che in a per un del è con non una su le si da come dei nel alla più",
 }
-_SHARES = (("common", 0.3), ("known", 0.38), ("unseen", 0.2), ("number", 0.08), ("name", 0.04))
+_SHARES = {"common": 0.3, "known": 0.38, "unseen": 0.2, "number": 0.08, "name": 0.04}
 
 
 class Vocabulary:
@@ -35,8 +35,7 @@ class Vocabulary:
 
     def word(self) -> tuple[str, str]:
         """Return a word as it is printed, and its kind; `keep` what was really printed."""
-        kinds, weights = zip(*_SHARES, strict=True)
-        [kind] = self._rng.choices(kinds, weights)
+        [kind] = self._rng.choices(tuple(_SHARES), tuple(_SHARES.values()))
         text = self._draw[kind]()
         return (words.in_some_case(self._rng, text) if kind in ("known", "unseen") else text), kind
 

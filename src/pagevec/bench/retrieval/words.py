@@ -93,9 +93,7 @@ def number(rng: random.Random) -> str:
 def part_number(rng: random.Random) -> str:
     """Return letters and digits in one to three groups."""
     alphabets: Sequence[str] = (string.digits, string.digits, string.ascii_uppercase)
-    groups = [
-        _letters(rng, 1, 5, alphabet=rng.choice(alphabets)) for _ in range(rng.randint(1, 3))
-    ]
+    groups = [_letters(rng, 1, 5, alphabet=rng.choice(alphabets)) for _ in range(rng.randint(1, 3))]
     return rng.choice("-/.-_").join(groups)
 
 
