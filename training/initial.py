@@ -36,14 +36,14 @@ def look_at_neighbours(model: nn.Module) -> None:
     frequencies = visual.rotary_pos_emb.inv_freq
     axes = [0] * len(frequencies) + [1] * len(frequencies)
     for block, offsets in zip(visual.blocks, _VISION, strict=True):
-        for matrix in (p for p in block.parameters() if p.ndim == 2):
-            nn.init.normal_(matrix, std=0.7 * matrix.shape[1] ** -0.5)
+        _fill(block)
         query, key, _ = block.attn.qkv.bias.view(3, len(offsets), -1).unbind(0)
         for head, offset in enumerate(offsets):
             _aim(query[head], key[head], offset, axes, frequencies.repeat(2))
     rotary = model.language_model.rotary_emb
     axes = [n % 3 - 1 for n, size in enumerate(rotary.mrope_section) for _ in range(size)]
     for layer, offsets in zip(model.language_model.layers, _LANGUAGE, strict=True):
+        _fill(layer)
         attention = layer.self_attn
         queries = attention.q_proj.bias.view(len(offsets), -1)
         keys = attention.k_proj.bias.view(-1, queries.shape[1])
@@ -66,6 +66,11 @@ def see_in_waves(weight: torch.Tensor, pixels: torch.Tensor) -> None:
     directions = torch.from_numpy(both).float()
     strength = (pixels @ directions.T).std(0)
     weight.copy_(directions / (strength + 0.02 * strength.max())[:, None])
+
+
+def _fill(layer: nn.Module) -> None:
+    for matrix in (parameter for parameter in layer.parameters() if parameter.ndim == 2):
+        nn.init.normal_(matrix, std=0.7 * matrix.shape[1] ** -0.5)
 
 
 def _aim(fixed, turned, offset: Offset, axes, frequencies, sign: int = 1) -> None:

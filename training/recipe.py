@@ -32,8 +32,9 @@ _LETTERS = Weights(spelling=0, words=0, crops=0)
 
 STAGES = (
     Stage(until=60, crops=8, smallest=20, largest=26, rate=1e-4, last_rate=3e-3, weights=_LETTERS),
-    Stage(until=1500, crops=8, smallest=18, largest=28, rate=3e-3, last_rate=3e-3, weights=_LETTERS),
-    Stage(until=20_000, crops=10, rate=2.5e-3, last_rate=2.5e-3),
+    Stage(until=600, crops=8, smallest=18, largest=28, rate=3e-3, last_rate=3e-3, weights=_LETTERS),
+    Stage(until=640, crops=10, queries=2, rate=5e-4, last_rate=2e-3),
+    Stage(until=20_000, crops=10, queries=2, rate=2e-3, last_rate=2e-3),
 )
 
 
