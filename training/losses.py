@@ -1,6 +1,7 @@
 """What the model is trained for: letters, spelling, a word's own cells, a query's own crop."""
 
 import math
+from collections import deque
 from dataclasses import asdict, dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional
 from training.model import SPELLED_FIRST, SPELLED_LAST, Reader
 from training.targets import Batch, spelled
 
+_STEPS = 8  # that words are remembered for
 _SHARPNESS = 20.0  # of the softmax over cosines
 
 
@@ -22,7 +24,45 @@ class Weights:
     crops: float = 0.3
 
 
-def losses(reader: Reader, batch: Batch, weights: Weights) -> dict[str, torch.Tensor]:
+class Memory:
+    """Words of the last steps, as they were printed and as they were asked for.
+
+    More words to be told apart from, at the price of a product: no gradient goes there.
+    """
+
+    def __init__(self) -> None:
+        self._printed: deque[tuple[list[str], torch.Tensor, torch.Tensor]] = deque(maxlen=_STEPS)
+        self._asked: deque[tuple[list[str], torch.Tensor]] = deque(maxlen=2 * _STEPS)
+        self._crops: deque[torch.Tensor] = deque(maxlen=_STEPS)
+
+    def keep(self, batch: Batch, cells: torch.Tensor, asked: list[str], at_end: torch.Tensor) -> None:
+        """Add a step's words, and forget the oldest ones."""
+        near = cells.detach()[batch.cells.clamp(min=0)]
+        self._printed.append((batch.words, near, batch.cells >= 0))
+        self._asked.append((asked, at_end.detach()))
+
+    def with_crops(self, vectors: torch.Tensor) -> list[torch.Tensor]:
+        """Return these crops' vectors and those of the last steps, of all sizes."""
+        everything = [vectors, *self._crops]
+        self._crops.append(vectors.detach())
+        return everything
+
+    def printed(self, at_end: torch.Tensor) -> tuple[list[str], torch.Tensor]:
+        """Return the printed words, and how well each asked one fits them (asked, words)."""
+        words = [word for known, _, _ in self._printed for word in known]
+        fits = [_best(at_end @ near.flatten(0, 1).T, mask) for _, near, mask in self._printed]
+        return words, torch.cat([at_end.new_empty(len(at_end), 0), *fits], 1)
+
+    def asked(self, near: torch.Tensor, inside: torch.Tensor) -> tuple[list[str], torch.Tensor]:
+        """Return the asked words, and how well each printed one fits them (words, asked)."""
+        words = [word for known, _ in self._asked for word in known]
+        fits = [_best(vectors @ near.flatten(0, 1).T, inside).T for _, vectors in self._asked]
+        return words, torch.cat([near.new_empty(len(near), 0), *fits], 1)
+
+
+def losses(
+    reader: Reader, batch: Batch, weights: Weights, memory: Memory
+) -> dict[str, torch.Tensor]:
     """Return the losses, and accuracies: letters read, words and crops found."""
     if not weights.words:
         return _letters(reader.letter_logits(batch.pixels), batch)
@@ -32,8 +72,8 @@ def losses(reader: Reader, batch: Batch, weights: Weights) -> dict[str, torch.Te
     row = torch.tensor([r for r, places in enumerate(ends) for _ in places])
     at_end = tokens[row, torch.tensor([place for places in ends for place in places])]
     asked = [word for query in batch.queries for word in query.split(" ")]
-    words, word_hit = _words(at_end, asked, cells, batch)
-    crops, crop_hit = _crops(tokens, mask, vectors, batch.query_crop)
+    words, word_hit = _words(at_end, asked, cells, batch, memory)
+    crops, crop_hit = _crops(tokens, mask, vectors, batch.query_crop, memory)
     return {
         **_letters(logits, batch),
         "spelling": _spelling(reader, cells, at_end, asked, batch),
@@ -68,28 +108,45 @@ def _spells(reader: Reader, vectors: torch.Tensor, targets: torch.Tensor) -> tor
     return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def _words(at_end, asked, cells, batch) -> tuple[torch.Tensor, torch.Tensor]:
+def _words(at_end, asked, cells, batch, memory) -> tuple[torch.Tensor, torch.Tensor]:
     """A word's vector against every word on the crops, by its best cell; both directions."""
-    inside = batch.cells >= 0
-    near = (at_end @ cells.T)[:, batch.cells.clamp(min=0)]
-    score = near.masked_fill(~inside, -2).amax(-1) * _SHARPNESS  # (asked, words)
-    number = {word: n for n, word in enumerate(dict.fromkeys(asked + batch.words))}
-    same = torch.tensor([number[w] for w in asked])[:, None] == torch.tensor(
-        [number[w] for w in batch.words]
-    )
-    asked_for = same.any(0)
-    loss = _softmax_loss(score, same) + _softmax_loss(score.T[asked_for], same.T[asked_for])
-    hit = same.gather(1, score.argmax(1, keepdim=True)).float().mean()
-    return loss / 2, hit
+    near, inside = cells[batch.cells.clamp(min=0)], batch.cells >= 0
+    here = _best(at_end @ near.flatten(0, 1).T, inside)  # (asked, words)
+    old_printed, to_old_printed = memory.printed(at_end)
+    old_asked, to_old_asked = memory.asked(near, inside)
+    forth = _same(asked, batch.words + old_printed)
+    back = _same(batch.words, asked + old_asked)
+    loss = _softmax_loss(torch.cat([here, to_old_printed], 1) * _SHARPNESS, forth)
+    known = back.any(1)
+    loss = loss + _softmax_loss(torch.cat([here.T, to_old_asked], 1)[known] * _SHARPNESS, back[known])
+    memory.keep(batch, cells, asked, at_end)
+    right = _same(asked, batch.words).gather(1, here.argmax(1, keepdim=True))
+    return loss / 2, right.float().mean()
 
 
-def _crops(tokens, mask, vectors, own) -> tuple[torch.Tensor, torch.Tensor]:
+def _best(products: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """(asked, words * cells) -> (asked, words): of each word's cells the best."""
+    return products.view(len(products), *inside.shape).masked_fill(~inside, -2).amax(-1)
+
+
+def _same(rows: list[str], columns: list[str]) -> torch.Tensor:
+    number = {word: n for n, word in enumerate(dict.fromkeys(rows + columns))}
+    left, right = (torch.tensor([number[word] for word in words]) for words in (rows, columns))
+    return left[:, None] == right
+
+
+def _crops(tokens, mask, vectors, own, memory) -> tuple[torch.Tensor, torch.Tensor]:
     """Late interaction: a query against every crop, its own against the others."""
-    count, longest, size = tokens.shape
-    near = tokens.reshape(-1, size) @ vectors.reshape(-1, size).T
-    best = near.view(count, longest, len(vectors), -1).amax(-1)
-    score = (best * mask[..., None]).sum(1) * _SHARPNESS / 10
-    return functional.cross_entropy(score, own), (score.argmax(1) == own).float().mean()
+    score = torch.cat([_maxsim(tokens, mask, crops) for crops in memory.with_crops(vectors)], 1)
+    loss = functional.cross_entropy(score * _SHARPNESS / 10, own)
+    return loss, (score.argmax(1) == own).float().mean()
+
+
+def _maxsim(tokens: torch.Tensor, mask: torch.Tensor, crops: torch.Tensor) -> torch.Tensor:
+    """Queries (n, tokens, dim) and crops (m, cells, dim) -> (n, m)."""
+    near = tokens.flatten(0, 1) @ crops.flatten(0, 1).T
+    best = near.view(*tokens.shape[:2], *crops.shape[:2]).amax(-1)
+    return (best * mask[..., None]).sum(1)
 
 
 def _softmax_loss(score: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from torch import nn
 
 from training.crops import draw_crop
 from training.initial import see_in_waves
-from training.losses import losses, total
+from training.losses import Memory, losses, total
 from training.model import Reader, as_patches
 from training.optimizer import Muon, together
 from training.recipe import Stage, stage_at
@@ -67,6 +67,7 @@ class Trainer:
         matrices, others = _split(self._reader)
         self._muon = Muon(matrices)
         self._adam = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01)
+        self._memory = Memory()
         self._step = 0
         self._seen: dict[str, float] = {}
         self._since = time.process_time()
@@ -82,7 +83,7 @@ class Trainer:
         # A stream of random numbers for each step and process: going on repeats no crop.
         rng = random.Random(f"{self._step} {self._rank}")
         batch = _draw(rng, stage)
-        parts = losses(self._reader, batch, stage.weights)
+        parts = losses(self._reader, batch, stage.weights, self._memory)
         total(parts, stage.weights).backward()
         self._update(rate)
         self._step += 1
