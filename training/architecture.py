@@ -22,7 +22,15 @@ _PROMPT_TOKENS = ("user\n", "Describe the image.")
 
 def make_tokenizer() -> Any:
     """One token for each byte of UTF-8, read without case and accents; white space is one space."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import (
+        AddedToken,
+        Regex,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+    )
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -75,7 +75,12 @@ def draw_crop(
     return Crop(_coloured(rng, canvas), drawing.points, drawing.words)
 
 
-_FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.LANCZOS)
+_FILTERS = (
+    Image.Resampling.BICUBIC,
+    Image.Resampling.BICUBIC,
+    Image.Resampling.BOX,
+    Image.Resampling.LANCZOS,
+)
 
 
 class _Drawing:
@@ -92,7 +97,11 @@ class _Drawing:
         size = face.size / self._scale
         space = face.getlength(" ") / self._scale * rng.uniform(0.9, 1.5)
         ink = 255 if rng.random() < 0.7 else rng.randint(120, 255)
-        x = rng.uniform(-1.5, 1.5) * size if rng.random() < 0.6 else rng.uniform(0, self._width * 0.6)
+        x = (
+            rng.uniform(-1.5, 1.5) * size
+            if rng.random() < 0.6
+            else rng.uniform(0, self._width * 0.6)
+        )
         while x < self._width:
             text = word(rng)
             before, after = rng.choice(_AROUND) if rng.random() < 0.15 else ("", "")
@@ -107,7 +116,9 @@ class _Drawing:
     def _word(self, face, text, x, baseline, size, ink, is_word) -> float:
         if not text:
             return x
-        self._draw.text((x * self._scale, baseline * self._scale), text, font=face, fill=ink, anchor="ls")
+        self._draw.text(
+            (x * self._scale, baseline * self._scale), text, font=face, fill=ink, anchor="ls"
+        )
         edges = x + np.cumsum([0.0] + [_advance(face, letter) for letter in text]) / self._scale
         if is_word:
             self._mark(text, edges, baseline - _ABOVE * size, baseline + _BELOW * size)
@@ -121,7 +132,9 @@ class _Drawing:
             inside = (at >= 0) & (at < len(text))
             flat = self.points[rows[0] : rows[-1] + 1].reshape(len(rows), -1)
             flat[:, inside] = classes[at[inside]]
-        whole = edges[0] >= 0 and edges[-1] <= self._width and top >= -2 and bottom <= self._height + 2
+        whole = (
+            edges[0] >= 0 and edges[-1] <= self._width and top >= -2 and bottom <= self._height + 2
+        )
         if whole:
             self.words.append(Word(folded(text), (edges[0], top, edges[-1], bottom)))
 

@@ -24,11 +24,11 @@ def main() -> None:
     state = torch.load(arguments.run / "checkpoint.pt", weights_only=True)
     reader.load_state_dict(state["reader"])
     write_checkpoint(reader, arguments.directory)
-    print(f"step {state['step']} -> {arguments.directory}")  # noqa: T201
+    print(f"step {state['step']} -> {arguments.directory}")
 
 
 def write_checkpoint(reader: Reader, directory: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write the model, its tokenizer and its processor to `directory`; the reader stays as it is."""
+    """Write the model, its tokenizer and its processor to `directory`."""
     from colpali_engine.models import ColQwen2_5
 
     model = ColQwen2_5(make_config(reader.tokenizer))
@@ -39,8 +39,6 @@ def write_checkpoint(reader: Reader, directory: Path, dtype: torch.dtype = torch
     model.load_state_dict(trained)
     model.to(dtype).save_pretrained(directory)
     make_processor(reader.tokenizer).save_pretrained(directory)
-
-
 
 
 if __name__ == "__main__":

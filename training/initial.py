@@ -49,7 +49,14 @@ def look_at_neighbours(model: nn.Module) -> None:
         keys = attention.k_proj.bias.view(-1, queries.shape[1])
         for head, offset in enumerate(offsets):
             # Heads share keys: the distance has to be in the query.
-            _aim(keys[head * len(keys) // len(offsets)], queries[head], offset, axes, rotary.inv_freq, -1)
+            _aim(
+                keys[head * len(keys) // len(offsets)],
+                queries[head],
+                offset,
+                axes,
+                rotary.inv_freq,
+                -1,
+            )
 
 
 @torch.no_grad()

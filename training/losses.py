@@ -35,7 +35,9 @@ class Memory:
         self._asked: deque[tuple[list[str], torch.Tensor]] = deque(maxlen=2 * _STEPS)
         self._crops: deque[torch.Tensor] = deque(maxlen=_STEPS)
 
-    def keep(self, batch: Batch, cells: torch.Tensor, asked: list[str], at_end: torch.Tensor) -> None:
+    def keep(
+        self, batch: Batch, cells: torch.Tensor, asked: list[str], at_end: torch.Tensor
+    ) -> None:
         """Add a step's words, and forget the oldest ones."""
         near = cells.detach()[batch.cells.clamp(min=0)]
         self._printed.append((batch.words, near, batch.cells >= 0))
@@ -118,7 +120,9 @@ def _words(at_end, asked, cells, batch, memory) -> tuple[torch.Tensor, torch.Ten
     back = _same(batch.words, asked + old_asked)
     loss = _softmax_loss(torch.cat([here, to_old_printed], 1) * _SHARPNESS, forth)
     known = back.any(1)
-    loss = loss + _softmax_loss(torch.cat([here.T, to_old_asked], 1)[known] * _SHARPNESS, back[known])
+    loss = loss + _softmax_loss(
+        torch.cat([here.T, to_old_asked], 1)[known] * _SHARPNESS, back[known]
+    )
     memory.keep(batch, cells, asked, at_end)
     right = _same(asked, batch.words).gather(1, here.argmax(1, keepdim=True))
     return loss / 2, right.float().mean()

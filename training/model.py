@@ -112,20 +112,26 @@ class Reader(nn.Module):
         return seen.pooler_output, logits
 
     def _language(self, embedded: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        out = self.model.language_model(inputs_embeds=embedded, position_ids=places, use_cache=False)
+        out = self.model.language_model(
+            inputs_embeds=embedded, position_ids=places, use_cache=False
+        )
         return functional.normalize(self.model.custom_text_proj(out.last_hidden_state), dim=-1)
 
     def _in_order(self, patches: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         from transformers.vision_utils import get_vision_window_index
 
         index, _ = get_vision_window_index(
-            grid, spatial_merge_size=2, window_size=self.model.visual.window_size, patch_size=PATCH, kwargs={}
+            grid,
+            spatial_merge_size=2,
+            window_size=self.model.visual.window_size,
+            patch_size=PATCH,
+            kwargs={},
         )
         return patches.view(-1, 4, patches.shape[-1])[torch.argsort(index)]
 
 
 def as_patches(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 (n, height, width) -> normalised (patches, 196), the four patches of a cell together."""
+    """uint8 (n, height, width) -> normalised (patches, 196), a cell's four together."""
     count, height, width = pixels.shape
     grey = (pixels.float() / 255 - _GREY_MEAN) / _GREY_DEVIATION
     cut = grey.view(count, height // 28, 2, PATCH, width // 28, 2, PATCH)
@@ -149,9 +155,13 @@ def _windows_at_once(
     lengths = (cu_seq_lens_q[1:] - cu_seq_lens_q[:-1]).tolist()
     if len(set(lengths)) == 1:
         count, heads = len(lengths), query.shape[1]
-        split = [x[0].view(heads, count, lengths[0], -1).transpose(0, 1) for x in (query, key, value)]
+        split = [
+            x[0].view(heads, count, lengths[0], -1).transpose(0, 1) for x in (query, key, value)
+        ]
         out = functional.scaled_dot_product_attention(*split, scale=scaling)
         return out.transpose(1, 2).reshape(1, count * lengths[0], heads, -1), None
     parts = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
-    outs = [functional.scaled_dot_product_attention(*p, scale=scaling).transpose(1, 2) for p in parts]
+    outs = [
+        functional.scaled_dot_product_attention(*p, scale=scaling).transpose(1, 2) for p in parts
+    ]
     return torch.cat(outs, dim=1), None

@@ -35,7 +35,17 @@ STAGES = (
     Stage(until=600, crops=8, smallest=18, largest=28, rate=3e-3, last_rate=3e-3, weights=_LETTERS),
     Stage(until=640, crops=10, queries=2, rate=5e-4, last_rate=2e-3),
     Stage(until=1400, crops=10, queries=2, rate=2e-3, last_rate=2e-3),
-    Stage(until=20_000, height=168, crops=5, smallest=19, largest=44, queries=4, rate=2e-3, last_rate=2e-3, weights=Weights(words=0.5)),
+    Stage(
+        until=20_000,
+        height=168,
+        crops=5,
+        smallest=19,
+        largest=44,
+        queries=4,
+        rate=2e-3,
+        last_rate=2e-3,
+        weights=Weights(words=0.5),
+    ),
 )
 
 

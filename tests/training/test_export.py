@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from training.architecture import CELL
+from training.export import write_checkpoint
+from training.model import AUGMENTATION, Reader
 
 from conftest import make_settings
 from pagevec.engine.loader import LoadedModel, load
 from pagevec.engine.runner import Runner
 from pagevec.images import read_image
-from training.architecture import CELL
-from training.export import write_checkpoint
-from training.model import AUGMENTATION, Reader
 
 TOLERANCE = 1e-4
 TEXTS = ["Fähre", "two  words AB-12/3", "naïve ÉTÉ straße 4,711.50"]
