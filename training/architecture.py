@@ -16,7 +16,7 @@ _CONTROL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# What colpali-engine writes around a page: whole tokens, so that the page's prompt reads as no word.
+# What colpali-engine writes around a page: a token each, so that the prompt reads as no word.
 _PROMPT_TOKENS = ("user\n", "Describe the image.")
 
 

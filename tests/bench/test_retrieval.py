@@ -35,7 +35,7 @@ def some_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = tmp_path / "dict"
     folder.mkdir()
     for number, file in enumerate(words.LISTS.values()):
-        rng = random.Random(number)
+        rng = random.Random(number)  # noqa: S311 - nothing secret
         (folder / file).write_text("\n".join(words.name(rng).lower() for _ in range(4000)))
     monkeypatch.setattr(words, "_DIRECTORY", folder)
     words.dictionary.cache_clear()
@@ -124,13 +124,13 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Without fonts, word lists or documents, the error says which Debian packages have them."""
     monkeypatch.setenv("PATH", str(tmp_path))
     fonts.font_files.cache_clear()
-    with pytest.raises(fonts.FontsMissing, match="apt-get install .*fonts-lato"):
+    with pytest.raises(fonts.FontsMissing, match=r"apt-get install .*fonts-lato"):
         fonts.font_files(held_out=True)
     monkeypatch.setattr(words, "_DIRECTORY", tmp_path / "nothing")
     words.dictionary.cache_clear()
-    with pytest.raises(words.WordListMissing, match="apt-get install .*wngerman"):
+    with pytest.raises(words.WordListMissing, match=r"apt-get install .*wngerman"):
         words.dictionary("german", held_out=False)
-    with pytest.raises(DocumentsMissing, match="apt-get install .*octave-doc"):
+    with pytest.raises(DocumentsMissing, match=r"apt-get install .*octave-doc"):
         real_pages(10, tmp_path, tmp_path / "nothing")
 
 
