@@ -33,7 +33,7 @@ class Memory:
     def __init__(self) -> None:
         self._printed: deque[tuple[list[str], torch.Tensor, torch.Tensor]] = deque(maxlen=_STEPS)
         self._asked: deque[tuple[list[str], torch.Tensor]] = deque(maxlen=2 * _STEPS)
-        self._crops: deque[torch.Tensor] = deque(maxlen=_STEPS)
+        self._crops: deque[torch.Tensor] = deque(maxlen=3 * _STEPS)
 
     def keep(
         self, batch: Batch, cells: torch.Tensor, asked: list[str], at_end: torch.Tensor

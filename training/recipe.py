@@ -29,24 +29,24 @@ class Stage:
 
 
 _LETTERS = Weights(spelling=0, words=0, crops=0)
+_WORDS = Weights(words=0.5)
+_CROPS = Weights(words=0.5, crops=0.6)
 
 STAGES = (
     Stage(until=60, crops=8, smallest=20, largest=26, rate=1e-4, last_rate=3e-3, weights=_LETTERS),
     Stage(until=600, crops=8, smallest=18, largest=28, rate=3e-3, last_rate=3e-3, weights=_LETTERS),
-    Stage(until=640, crops=10, queries=2, rate=5e-4, last_rate=2e-3),
-    Stage(until=1400, crops=10, queries=2, rate=2e-3, last_rate=2e-3),
+    Stage(until=640, crops=10, queries=2, rate=5e-4),
+    Stage(until=1400, crops=10, queries=2),
+    Stage(until=1800, height=168, crops=5, smallest=19, largest=44, queries=4, weights=_WORDS),
     Stage(
-        until=20_000,
-        height=168,
-        crops=5,
-        smallest=19,
-        largest=44,
-        queries=4,
-        rate=2e-3,
-        last_rate=2e-3,
-        weights=Weights(words=0.5),
+        until=2400, width=896, height=336, crops=1, smallest=18, largest=44, queries=16,
+        last_rate=5e-4, weights=_CROPS,
     ),
-)
+    Stage(
+        until=2480, width=896, height=1288, crops=1, smallest=16, largest=44, queries=24,
+        rate=5e-4, last_rate=5e-5, weights=_CROPS,
+    ),
+)  # fmt: skip
 
 
 def stage_at(step: int) -> tuple[Stage, float]:
