@@ -39,12 +39,12 @@ STAGES = (
     Stage(until=1400, crops=10, queries=2),
     Stage(until=1800, height=168, crops=5, smallest=19, largest=44, queries=4, weights=_WORDS),
     Stage(
-        until=2350, width=896, height=336, crops=1, smallest=18, largest=44, queries=16,
-        last_rate=5e-4, weights=_CROPS,
+        until=2220, width=896, height=336, crops=1, smallest=18, largest=44, queries=16,
+        last_rate=4e-4, weights=_CROPS,
     ),
     Stage(
-        until=2440, width=896, height=1288, crops=1, smallest=16, largest=44, queries=24,
-        rate=5e-4, last_rate=5e-5, weights=_CROPS,
+        until=2300, width=896, height=1288, crops=1, smallest=16, largest=44, queries=16,
+        rate=4e-4, last_rate=5e-5, weights=_CROPS,
     ),
 )  # fmt: skip
 
