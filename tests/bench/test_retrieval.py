@@ -136,7 +136,7 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_smallest_run(cache_dir: Path) -> None:
     """A model is measured in every form; BM25 finds almost all pages, so the queries are fair."""
-    report = measure(bundled_checkpoint(cache_dir), pages=10, real=0)
+    report = measure(bundled_checkpoint(), pages=10, real=0)
     forms = report.tables[0].cells
     assert list(forms) == [
         "float32", "float16", "int8", "binary", "pooled 2x", "pooled 3x",

@@ -32,7 +32,7 @@ TEXTS = [
 def original(embedder: LocalEmbedder, cache_dir: Path) -> tuple[Any, Any]:
     from colpali_engine.models import ColQwen2_5, ColQwen2_5_Processor
 
-    directory = bundled_checkpoint(cache_dir)
+    directory = bundled_checkpoint()
     model = ColQwen2_5.from_pretrained(directory, dtype=torch.float32).eval()
     return model, ColQwen2_5_Processor.from_pretrained(directory)
 

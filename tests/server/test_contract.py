@@ -750,10 +750,10 @@ def test_server_timing_on_every_answer(client: httpx.Client) -> None:
 
 
 def test_info(client: httpx.Client) -> None:
-    """/info says what answers, that the bundled weights are untrained, and the limits."""
+    """/info says what answers, what the bundled weights are good for, and the limits."""
     content = client.get("/info").json()
     assert content["dim"] == 128
-    assert "untrained" in content["notice"]
+    assert "does not understand" in content["notice"]
     assert content["limits"]["max_inputs"] == 256
     assert content["limits"]["max_body_bytes"] == 256 * 1024 * 1024
     assert KEY not in json.dumps(content)

@@ -44,7 +44,7 @@ class Checkpoint:
         if name == "auto":
             name = DEFAULT_CHECKPOINT if device.type == "cuda" else bundled.NAME
         if name == bundled.NAME:
-            source = str(bundled.bundled_checkpoint(settings.cache_dir))
+            source = str(bundled.bundled_checkpoint())
             return cls(name, source, bundled.REVISION, None, True, notice=bundled.NOTICE)
         token = settings.huggingface_token
         found = cls(

@@ -11,7 +11,6 @@ from pagevec.bench.retrieval.run import measure
 from pagevec.bench.retrieval.words import WordListMissing
 from pagevec.bench.servers import ServerFailed
 from pagevec.engine import bundled
-from pagevec.settings import Settings
 
 _FAULTS = (FontsMissing, WordListMissing, DocumentsMissing, ServerFailed)
 
@@ -35,7 +34,7 @@ def command(pages: int, real: int, model: Path | None, file: Path | None) -> Non
     On pages with fonts, words and layouts that `training/` never prints, and on PDFs of Debian
     packages; beside it BM25 over their text layers.
     """
-    model = model or bundled.bundled_checkpoint(Settings.from_environment().cache_dir).resolve()
+    model = model or bundled.bundled_checkpoint()
     try:
         report = measure(model, pages, real)
     except _FAULTS as error:
