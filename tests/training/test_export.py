@@ -12,7 +12,7 @@ from training.model import AUGMENTATION, Reader
 
 from conftest import make_settings
 from pagevec.engine.loader import LoadedModel, load
-from pagevec.engine.runner import Runner
+from pagevec.engine.runner import runner_of
 from pagevec.images import read_image
 
 TOLERANCE = 1e-4
@@ -41,7 +41,7 @@ def test_pages(cells: tuple[int, int], reader: Reader, served: LoadedModel) -> N
     file = BytesIO()
     Image.fromarray(pixels).convert("RGB").save(file, "PNG")
 
-    [ours] = Runner(served).forward([served.preprocessor.page(read_image(file.getvalue()))])
+    [ours] = runner_of(served).forward([served.preprocessor.page(read_image(file.getvalue()))])
     with torch.inference_mode():
         trained = reader.pages(torch.from_numpy(pixels)[None])[0][0].numpy()
     start = len(reader.before)
@@ -51,7 +51,7 @@ def test_pages(cells: tuple[int, int], reader: Reader, served: LoadedModel) -> N
 
 def test_texts(reader: Reader, served: LoadedModel) -> None:
     """Queries as colpali-engine prepares them, augmentation tokens included, agree as well."""
-    ours = Runner(served).forward(served.preprocessor.texts(TEXTS))
+    ours = runner_of(served).forward(served.preprocessor.texts(TEXTS))
     with torch.inference_mode():
         tokens, mask, ends = reader.texts(TEXTS)
     for one, row, kept, places in zip(ours, tokens, mask, ends, strict=True):

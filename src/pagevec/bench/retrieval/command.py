@@ -40,6 +40,8 @@ def command(pages: int, real: int, model: Path | None, file: Path | None) -> Non
     except _FAULTS as error:
         raise click.ClickException(str(error)) from error
     except ModuleNotFoundError as error:
+        if error.name not in ("bm25s", "reportlab"):
+            raise
         raise click.ClickException(f"{error}: pip install 'pagevec[bench,pdf]'") from error
     if file is not None:
         file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")

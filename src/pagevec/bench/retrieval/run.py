@@ -18,6 +18,7 @@ from pagevec.bench.retrieval.yardstick import bm25_scores
 from pagevec.bench.servers import Server, pagevec
 from pagevec.client import Client
 from pagevec.engine.pooling import pool
+from pagevec.engine.torchvision_fix import import_torchvision
 from pagevec.ingest.page import SourcePage
 from pagevec.ingest.pdf import pdf_pages
 from pagevec.search.retriever import Retriever
@@ -37,6 +38,7 @@ def measure(model: Path, pages: int, real: int) -> Report:
         FontsMissing, WordListMissing, DocumentsMissing: Debian packages are not installed.
         ServerFailed: the service did not start.
     """
+    import_torchvision()  # before colpali-engine, whose pooler runs in this process
     with tempfile.TemporaryDirectory() as folder, pagevec(model) as server:
         with Client(server.url, server.key, in_flight=2, max_inputs=4) as client:
             tables = _held_out(client, Path(folder), pages)
