@@ -23,7 +23,7 @@ from pagevec.types import Page, PageKey
 PAGES, LINES = 50, 7
 WIDTH, HEIGHT, SIZE = 320, 200, 12  # points; at 150 dpi the print is as large as 16 points on A4
 FONTS = ("Vera", "VeraBd", "VeraIt")
-BAR = 0.80
+BAR = 0.90
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def pdf(words: list[list[str]], tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_pages_are_found(
     words: list[list[str]], pdf: Path, service: Service, tmp_path: Path
 ) -> None:
-    """Two words of a page bring it up first, for four pages of five at least."""
+    """Two words of a page bring it up first, for nine pages of ten at least."""
     store = EmbeddedStore(tmp_path / "store")
     with Client(service.url, service.key) as client:
         with pdf_pages(pdf) as document:
