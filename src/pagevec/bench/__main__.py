@@ -15,6 +15,7 @@ from pagevec.bench.crowd import Crowd
 from pagevec.bench.http import compare
 from pagevec.bench.machine import machine
 from pagevec.bench.models import bundled
+from pagevec.bench.retrieval import command as retrieval
 from pagevec.bench.servers import ServerFailed, pagevec
 
 _COUNT = click.IntRange(min=1)
@@ -68,7 +69,7 @@ def crowd(callers: int, rounds: int, file: Path | None) -> None:
     click.echo(figures.markdown(callers))
 
 
-for measured in (engine, peers, cold, search, postgres):
+for measured in (engine, peers, cold, search, postgres, retrieval):
     main.add_command(measured.command)
 
 

@@ -8,7 +8,6 @@ import click
 
 from pagevec.bench.full_size import full_size_checkpoint
 from pagevec.engine.bundled import bundled_checkpoint
-from pagevec.settings import Settings
 
 _FOLDER = click.Path(file_okay=False, resolve_path=True, path_type=Path)
 
@@ -37,4 +36,4 @@ def chosen_model(model: Path | None, full_size: Path | None) -> Path:
 
 def bundled() -> Path:
     """Return the folder of the bundled model."""
-    return bundled_checkpoint(Settings.from_environment().cache_dir).resolve()
+    return bundled_checkpoint()

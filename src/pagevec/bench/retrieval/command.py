@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
+from pagevec.bench.models import bundled
 from pagevec.bench.retrieval.fonts import FontsMissing
 from pagevec.bench.retrieval.real import DocumentsMissing
 from pagevec.bench.retrieval.run import measure
 from pagevec.bench.retrieval.words import WordListMissing
 from pagevec.bench.servers import ServerFailed
-from pagevec.engine import bundled
 
 _FAULTS = (FontsMissing, WordListMissing, DocumentsMissing, ServerFailed)
 
@@ -34,7 +34,7 @@ def command(pages: int, real: int, model: Path | None, file: Path | None) -> Non
     On pages with fonts, words and layouts that `training/` never prints, and on PDFs of Debian
     packages; beside it BM25 over their text layers.
     """
-    model = model or bundled.bundled_checkpoint()
+    model = model or bundled()
     try:
         report = measure(model, pages, real)
     except _FAULTS as error:
