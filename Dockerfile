@@ -41,7 +41,6 @@ ENV PYTHONUNBUFFERED=1 \
     PATH=/opt/pagevec/bin:$PATH \
     PAGEVEC_HOST=0.0.0.0 \
     PAGEVEC_LOG_FORMAT=json \
-    PAGEVEC_CACHE_DIR=/data/pagevec \
     HF_HOME=/data/huggingface
 WORKDIR /data
 USER 10001

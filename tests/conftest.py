@@ -100,13 +100,8 @@ def png(width: int, height: int, seed: int = 0) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def embedder(cache_dir: Path) -> Iterator[LocalEmbedder]:
-    settings = make_settings(cache_dir=cache_dir)
+def embedder() -> Iterator[LocalEmbedder]:
+    settings = make_settings()
     engine = LocalEmbedder.of(settings, lambda: load(settings))
     engine.wait_until_ready()
     yield engine

@@ -41,14 +41,14 @@ class Process(Service):
         return self.popen.wait(60)
 
 
-def environment(cache_dir: Path, **variables: str) -> dict[str, str]:
+def environment(**variables: str) -> dict[str, str]:
     """Return this process's environment, its settings of pagevec replaced by those of a test."""
     inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("PAGEVEC_") and name != "SERVICE_API_KEY"
     }
-    made = {"PAGEVEC_MODEL": "bundled", "PAGEVEC_CACHE_DIR": str(cache_dir), "PAGEVEC_PORT": "0"}
+    made = {"PAGEVEC_MODEL": "bundled", "PAGEVEC_PORT": "0"}
     return {**inherited, **made, "SERVICE_API_KEY": KEY, **variables}
 
 

@@ -28,15 +28,11 @@ def test_serve_help_shows_the_settings() -> None:
         assert word in printed
 
 
-def test_embed_in_process_and_over_http_agree(
-    service: Service, cache_dir: Path, tmp_path: Path
-) -> None:
+def test_embed_in_process_and_over_http_agree(service: Service, tmp_path: Path) -> None:
     """The same files give the same vectors in this process and through a service, by name."""
     files = [EXAMPLES / "receipt.png", EXAMPLES / "notes.txt"]
     here, there = tmp_path / "here.npz", tmp_path / "there.npz"
-    done = pagevec(
-        "embed", *files, "--out", here, "--model", "bundled", PAGEVEC_CACHE_DIR=str(cache_dir)
-    )
+    done = pagevec("embed", *files, "--out", here, "--model", "bundled")
     assert done.returncode == 0, done.stderr
     done = pagevec("embed", *files, "--out", there, "--url", service.url, SERVICE_API_KEY=KEY)
     assert done.returncode == 0, done.stderr

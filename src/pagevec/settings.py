@@ -86,7 +86,6 @@ class Settings(EnvironmentSettings):
         None, "visual tokens of one page; default: as the checkpoint says", ge=4, le=16384
     )
     offline: bool = bounded(False, "never ask the hub; use local files only")
-    cache_dir: Path = bounded(Path("~/.cache/pagevec"), "where the bundled model is unpacked")
 
     # The engine
     batch_tokens: int | None = bounded(

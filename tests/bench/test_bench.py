@@ -1,7 +1,6 @@
 """The comparison with the plain loop, in its smallest size; times are not judged here."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,13 +18,12 @@ PROBES = [
 ]
 
 
-def test_smallest_run(cache_dir: Path, tmp_path: Path) -> None:
+def test_smallest_run(tmp_path: Path) -> None:
     """Both services run, answer the same, and every row has its figures, as text and as JSON."""
     file = tmp_path / "figures.json"
     options = ["--pages", "2", "--texts", "8", "--rounds", "1", "--json", str(file)]
     done = subprocess.run(
         [sys.executable, "-m", "pagevec.bench", "http", *options],
-        env={**os.environ, "PAGEVEC_CACHE_DIR": str(cache_dir)},
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -12,8 +12,8 @@ from pagevec.engine.bundled import bundled_checkpoint
 
 
 @pytest.fixture(scope="module")
-def checkpoint(cache_dir: Path) -> Path:
-    return bundled_checkpoint(cache_dir)
+def checkpoint() -> Path:
+    return bundled_checkpoint()
 
 
 def test_peers(checkpoint: Path) -> None:

@@ -37,9 +37,9 @@ def client(service: Service) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module")
-def coarse(cache_dir: Path) -> Iterator[Client]:
+def coarse() -> Iterator[Client]:
     """A client of a service that cuts pages into 128 cells, which is quick."""
-    settings = make_settings(cache_dir=cache_dir, max_visual_tokens=128)
+    settings = make_settings(max_visual_tokens=128)
     embedder = LocalEmbedder.of(settings, lambda: load(settings))
     embedder.wait_until_ready()
     with running(embedder, settings) as started, Client(started.url, started.key) as made:

@@ -39,10 +39,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def variables(cache_dir: Path, keys: Path) -> Iterator[dict[str, str]]:
+def variables(keys: Path) -> Iterator[dict[str, str]]:
     temporary = tempfile.mkdtemp(prefix="ray")  # a short name: Ray's sockets are in it
     made = environment(
-        cache_dir,
         RAY_TMPDIR=temporary,
         RAY_AUTH_TOKEN=secrets.token_hex(16),
         RAY_USAGE_STATS_ENABLED="0",

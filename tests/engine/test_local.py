@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,12 +33,11 @@ QUERIES = ["short", "", "a query of middling length, for padding", "long " * 40,
 
 @contextmanager
 def engine(
-    cache_dir: Path,
     prepare: Callable[[LoadedModel], None] = lambda model: None,
     **options: Any,
 ) -> Iterator[LocalEmbedder]:
     """Yield a ready engine over the bundled model, after `prepare` has had it in hand."""
-    settings = make_settings(cache_dir=cache_dir)
+    settings = make_settings()
 
     def load_and_prepare() -> LoadedModel:
         model = load(settings)
@@ -73,18 +71,18 @@ class TestBatches:
         assert max(together.batch_sizes) > 1
         assert_same(together, [embedder.embed([query]).result() for query in QUERIES])
 
-    def test_pages_batch_equals_single(self, cache_dir: Path) -> None:
+    def test_pages_batch_equals_single(self) -> None:
         """A page's vectors do not depend on which pages, of other sizes, share its batch."""
         inputs = pages((600, 800), (1, 1), (256, 1), (800, 600), (300, 40))
-        with engine(cache_dir, batch_tokens=5000, model_threads=1) as embedder:
+        with engine(batch_tokens=5000, model_threads=1) as embedder:
             together = embedder.embed(inputs).result()
             assert max(together.batch_sizes) > 1
             assert_same(together, [embedder.embed([page]).result() for page in inputs])
 
-    def test_callers_share_batches(self, cache_dir: Path) -> None:
+    def test_callers_share_batches(self) -> None:
         """Requests that wait at the same time go through the model together."""
         gate = threading.Event()
-        with engine(cache_dir, lambda model: hold_pages(model, gate), model_threads=1) as embedder:
+        with engine(lambda model: hold_pages(model, gate), model_threads=1) as embedder:
             page = embedder.embed(pages((300, 300)))
             texts = [embedder.embed([f"caller {n}"]) for n in range(8)]
             while embedder.health().queued_tokens == 0:
@@ -125,12 +123,10 @@ class TestFailures:
         assert error.value.index == 1
         assert len(neighbour.result().vectors) == 2
 
-    def test_a_cancelled_request_leaves_the_queue(self, cache_dir: Path) -> None:
+    def test_a_cancelled_request_leaves_the_queue(self) -> None:
         """Work of a caller who left is not done."""
         gate, passes = threading.Event(), []
-        with engine(
-            cache_dir, lambda model: hold_pages(model, gate, passes), model_threads=1
-        ) as embedder:
+        with engine(lambda model: hold_pages(model, gate, passes), model_threads=1) as embedder:
             first = embedder.embed(pages((300, 300)))
             while embedder.health().queued_inputs == 0 or not passes:
                 time.sleep(0.01)
@@ -145,14 +141,14 @@ class TestFailures:
                 second.result()
             assert embedder.health().queued_inputs == 0
 
-    def test_a_fault_of_the_model_hits_the_guilty_input_only(self, cache_dir: Path) -> None:
+    def test_a_fault_of_the_model_hits_the_guilty_input_only(self) -> None:
         """When a pass raises, the batch is halved until the one input at fault is found."""
 
         def fails_on_repetition(ids: torch.Tensor) -> None:
             if ids.unique_consecutive(return_counts=True)[1].max() > 150:
                 raise RuntimeError("a kernel failed")
 
-        with engine(cache_dir, lambda model: check_texts(model, fails_on_repetition)) as embedder:
+        with engine(lambda model: check_texts(model, fails_on_repetition)) as embedder:
             guilty = embedder.embed(["y" * 200])
             neighbours = [embedder.embed([query]) for query in ("one", "two", "three")]
             with pytest.raises(InternalError) as error:
@@ -161,13 +157,13 @@ class TestFailures:
             assert "kernel" not in error.value.message
             assert all(len(one.result().vectors) == 1 for one in neighbours)
 
-    def test_a_text_beyond_the_context_is_refused(self, cache_dir: Path) -> None:
+    def test_a_text_beyond_the_context_is_refused(self) -> None:
         """A text with more tokens than the model takes is an error with its index, never cut."""
 
         def shorten(model: LoadedModel) -> None:
             model.preprocessor._max_tokens = 100
 
-        with engine(cache_dir, shorten) as embedder, pytest.raises(TextTooLong) as error:
+        with engine(shorten) as embedder, pytest.raises(TextTooLong) as error:
             embedder.embed(["fine", "z" * 101]).result()
         assert error.value.index == 1
 
@@ -188,24 +184,24 @@ class TestAdmission:
         """No inputs, no vectors, no wait."""
         assert embedder.embed([]).result().vectors == []
 
-    def test_more_than_the_time_budget_allows(self, cache_dir: Path) -> None:
+    def test_more_than_the_time_budget_allows(self) -> None:
         """A request that cannot be done in time is refused at once; a smaller one is served."""
-        with engine(cache_dir, request_seconds=1.5) as embedder:
+        with engine(request_seconds=1.5) as embedder:
             many = pages(*[(1240, 1754)] * 40)
             with pytest.raises(TooMuchWork):
                 embedder.embed(many).result()
             assert len(embedder.embed(pages((300, 300))).result().vectors) == 1
 
-    def test_more_inputs_than_may_ever_wait(self, cache_dir: Path) -> None:
+    def test_more_inputs_than_may_ever_wait(self) -> None:
         """A request larger than the queue is told to send fewer, not to try again for ever."""
-        with engine(cache_dir, max_queued_inputs=4) as embedder:
+        with engine(max_queued_inputs=4) as embedder:
             with pytest.raises(TooManyInputs):
                 embedder.embed(["one"] * 5).result()
             assert len(embedder.embed(["one"] * 4).result().vectors) == 4
 
-    def test_closing_finishes_what_was_taken(self, cache_dir: Path) -> None:
+    def test_closing_finishes_what_was_taken(self) -> None:
         """close() waits for all requests that were taken, and takes no new ones."""
-        with engine(cache_dir) as embedder:
+        with engine() as embedder:
             taken = [embedder.embed(pages((400, 400), (300, 500))) for _ in range(3)]
             embedder.close()
             assert all(len(one.result(0).vectors) == 2 for one in taken)
@@ -217,7 +213,7 @@ class TestOutOfMemory:
     """A real model whose forward pass really raises when a batch is too large."""
 
     @pytest.mark.parametrize("kind", ["cuda", "cpu"])
-    def test_batches_are_halved_until_they_fit(self, cache_dir: Path, kind: str) -> None:
+    def test_batches_are_halved_until_they_fit(self, kind: str) -> None:
         """No input is skipped, the order stays, and the size that worked is remembered."""
         largest_that_fits = 300
         attempts: list[int] = []
@@ -227,17 +223,17 @@ class TestOutOfMemory:
             if len(ids) > largest_that_fits:
                 raise_out_of_memory(kind)
 
-        with engine(cache_dir, lambda model: check_texts(model, runs_out)) as embedder:
+        with engine(lambda model: check_texts(model, runs_out)) as embedder:
             assert embedder.health().batch_tokens <= largest_that_fits
             attempts.clear()
             texts = [f"text number {n:02}" for n in range(40)]
             together = embedder.embed(texts).result()
             assert max(attempts) <= largest_that_fits, "the size that worked is remembered"
-        with engine(cache_dir) as plenty:
+        with engine() as plenty:
             assert_same(together, [plenty.embed([text]).result() for text in texts])
 
     @pytest.mark.parametrize("kind", ["cuda", "cpu"])
-    def test_memory_that_shrinks_while_serving(self, cache_dir: Path, kind: str) -> None:
+    def test_memory_that_shrinks_while_serving(self, kind: str) -> None:
         """Running out later on (another process took memory) halves the batch, loses nothing."""
         limit = [10**9]
 
@@ -245,21 +241,21 @@ class TestOutOfMemory:
             if len(ids) > limit[0]:
                 raise_out_of_memory(kind)
 
-        with engine(cache_dir, lambda model: check_texts(model, runs_out)) as embedder:
+        with engine(lambda model: check_texts(model, runs_out)) as embedder:
             before = embedder.health().batch_tokens
             limit[0] = 200
             result = embedder.embed([f"text number {n:02}" for n in range(40)]).result()
             assert len(result.vectors) == 40
             assert embedder.health().batch_tokens <= limit[0] < before
 
-    def test_one_input_that_does_not_fit(self, cache_dir: Path) -> None:
+    def test_one_input_that_does_not_fit(self) -> None:
         """It is an error for its request only, with its index; others are served."""
 
         def runs_out(ids: torch.Tensor) -> None:
             if len(ids) > 2000:
                 raise_out_of_memory("cuda")
 
-        with engine(cache_dir, lambda model: check_texts(model, runs_out)) as embedder:
+        with engine(lambda model: check_texts(model, runs_out)) as embedder:
             large = embedder.embed(["small", "w" * 2500])
             other = embedder.embed(["small too"])
             with pytest.raises(OutOfMemory) as error:

@@ -1,7 +1,6 @@
 """The same vectors as colpali-engine's own processor and model."""
 
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def original(embedder: LocalEmbedder, cache_dir: Path) -> tuple[Any, Any]:
+def original(embedder: LocalEmbedder) -> tuple[Any, Any]:
     from colpali_engine.models import ColQwen2_5, ColQwen2_5_Processor
 
     directory = bundled_checkpoint()

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -29,11 +28,11 @@ BLOCKS = re.findall(r"<!-- run -->\n```bash\n(.*?)```", DOCS, re.S)
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator[ControlPlane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """An account without anything, and the first steps of docs/modal.md in it."""
     with serving(ControlPlane(tmp_path_factory.mktemp("containers"), secrets={})) as started:
         for code in BLOCKS[:STEPS]:
-            shell(code, started, cache_dir)
+            shell(code, started)
         yield started
 
 
@@ -44,23 +43,22 @@ def client(plane: ControlPlane) -> Iterator[httpx.Client]:
         yield one
 
 
-def bundled(cache_dir: Path) -> dict[str, str]:
+def bundled() -> dict[str, str]:
     """Return what deploys the model in the package, for a machine without a GPU."""
     return {
         "PAGEVEC_MODEL": "bundled",
         "PAGEVEC_DEVICE": "cpu",
-        "PAGEVEC_CACHE_DIR": str(cache_dir),
         "PAGEVEC_REQUEST_SECONDS": str(REQUEST_SECONDS),
         "PAGEVEC_MODAL_CPU": "1",
     }
 
 
-def shell(code: str, plane: ControlPlane, cache_dir: Path) -> str:
+def shell(code: str, plane: ControlPlane) -> str:
     """Run commands of the docs as a user does, against the stand-in; return what they print."""
     variables = {"HUGGINGFACE_TOKEN": "hf", "SERVICE_API_KEY": KEY, "NEW_KEY": "new-key"}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", code.replace(ADDRESS, plane.gateway)],
-        env=environment(plane, **bundled(cache_dir), **variables),
+        env=environment(plane, **bundled(), **variables),
         cwd=plane.containers.folder,
         capture_output=True,
         text=True,
@@ -177,10 +175,10 @@ def test_metrics_of_the_start_and_of_the_money(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("number", range(STEPS, len(BLOCKS)))
-def test_the_docs_commands(number: int, plane: ControlPlane, cache_dir: Path) -> None:
+def test_the_docs_commands(number: int, plane: ControlPlane) -> None:
     """The commands of docs/modal.md that are marked to run do what it says, in their order."""
     code = BLOCKS[number]
-    said = shell(code, plane, cache_dir)
+    said = shell(code, plane)
     assert "deprecat" not in said.lower()
     if "curl" in code:
         assert '"embeddings"' in said

@@ -44,12 +44,11 @@ def plane(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Co
 
 
 @pytest.fixture
-def bundled(cache_dir: Path) -> dict[str, str]:
+def bundled() -> dict[str, str]:
     """The bundled model on a CPU, and no snapshot: both hooks run one after the other."""
     return {
         "PAGEVEC_MODEL": "bundled",
         "PAGEVEC_DEVICE": "cpu",
-        "PAGEVEC_CACHE_DIR": str(cache_dir),
         "PAGEVEC_MODAL_MEMORY_SNAPSHOT": "false",
         "PAGEVEC_MODAL_CPU": "1",
     }

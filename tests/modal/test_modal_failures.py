@@ -46,12 +46,11 @@ def device() -> str:
 
 
 @pytest.fixture
-def prepared(monkeypatch: pytest.MonkeyPatch, cache_dir: Path, device: str) -> Container:
+def prepared(monkeypatch: pytest.MonkeyPatch, device: str) -> Container:
     """A container as it is in a snapshot, made on a machine without CUDA."""
     for name, value in {
         "PAGEVEC_MODEL": "bundled",
         "PAGEVEC_DEVICE": device,
-        "PAGEVEC_CACHE_DIR": str(cache_dir),
         "PAGEVEC_LOG_LEVEL": "warning",
         "SERVICE_API_KEY": "when-it-was-taken",
     }.items():

@@ -228,13 +228,13 @@ def noise_page(seed: int) -> bytes:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's account of memory")
-def test_the_largest_batch_of_pages(tmp_path: Path, cache_dir: Path) -> None:
+def test_the_largest_batch_of_pages(tmp_path: Path) -> None:
     """16 pages of noise, 139 MB of base64, are served within 3 GiB above the idle service."""
     pages = b'", "'.join(noise_page(seed) for seed in range(16))
     body = b'{"input_type": "image", "inputs": ["' + pages + b'"]}'
     assert len(body) > 139e6
     with (
-        serving(tmp_path, environment(cache_dir)) as process,
+        serving(tmp_path, environment()) as process,
         process.client() as client,
     ):
         idle = process.memory()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -63,9 +62,9 @@ def client(service: Service) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def model(cache_dir: Path) -> LoadedModel:
+def model() -> LoadedModel:
     """The bundled model with small pages, for engines of this module's own."""
-    return load(make_settings(cache_dir=cache_dir, max_visual_tokens=16))
+    return load(make_settings(max_visual_tokens=16))
 
 
 def image(width: int = 32, height: int = 32, seed: int = 0) -> str:

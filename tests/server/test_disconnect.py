@@ -3,7 +3,6 @@
 import socket
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from conftest import KEY, Service, make_settings, running
@@ -27,10 +26,10 @@ def ask_and_leave(service: Service) -> None:
         time.sleep(0.3)
 
 
-def test_their_work_is_not_done(cache_dir: Path) -> None:
+def test_their_work_is_not_done() -> None:
     """Requests whose caller hung up leave the queue; only one of five is ever computed."""
     gate, passes = threading.Event(), []
-    settings = make_settings(cache_dir=cache_dir, model_threads=1)
+    settings = make_settings(model_threads=1)
 
     def load_with_gate() -> LoadedModel:
         model = load(settings)

@@ -40,7 +40,7 @@ def status(service: Service, key: str) -> int:
     return httpx.post(f"{service.url}/embeddings", json=ASK, headers=headers).status_code
 
 
-def test_rotation_under_load(tmp_path: Path, cache_dir: Path) -> None:
+def test_rotation_under_load(tmp_path: Path) -> None:
     """The commands of docs/hosting.md: callers who change between see only 200; then old is out.
 
     A real process that runs throughout; no call is tried again.
@@ -50,7 +50,7 @@ def test_rotation_under_load(tmp_path: Path, cache_dir: Path) -> None:
     run(make, tmp_path)
     file = tmp_path / "secrets" / "keys" / "service_api_key"
     old = file.read_text().strip()
-    variables = environment(cache_dir, SERVICE_API_KEY_FILE=str(file))
+    variables = environment(SERVICE_API_KEY_FILE=str(file))
     del variables["SERVICE_API_KEY"]
     keys = dict.fromkeys("abcd", old)
     with (

@@ -41,10 +41,10 @@ def count(answer: httpx.Response) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopping_answers_what_is_in_flight(tmp_path: Path, cache_dir: Path, number: int) -> None:
+def test_stopping_answers_what_is_in_flight(tmp_path: Path, number: int) -> None:
     """After a signal all requests in flight get their 200, new ones no connection; exit code 0."""
     with (
-        serving(tmp_path, environment(cache_dir), "--max-visual-tokens", "16") as process,
+        serving(tmp_path, environment(), "--max-visual-tokens", "16") as process,
         ThreadPoolExecutor(8) as threads,
         process.client(limits=httpx.Limits(max_connections=8)) as client,
     ):
@@ -77,7 +77,7 @@ def test_stopping_answers_what_is_in_flight(tmp_path: Path, cache_dir: Path, num
     assert log.count("status=200") >= 8
 
 
-def test_neither_key_nor_inputs_in_the_log(tmp_path: Path, cache_dir: Path) -> None:
+def test_neither_key_nor_inputs_in_the_log(tmp_path: Path) -> None:
     """Even at level debug, what callers send stays out of the output: keys, texts, images, bodies.
 
     The requests are served, refused and faulty ones, of all kinds.
@@ -85,9 +85,7 @@ def test_neither_key_nor_inputs_in_the_log(tmp_path: Path, cache_dir: Path) -> N
     key, wrong = "the-key-of-this-test", "another-key-of-this-test"
     text, field = "zebra-crossing-at-midnight", "walrus-field"
     image = base64.b64encode(png(64, 64, seed=11)).decode()
-    variables = environment(
-        cache_dir, SERVICE_API_KEY=f"{key},second-{key}", PAGEVEC_LOG_LEVEL="debug"
-    )
+    variables = environment(SERVICE_API_KEY=f"{key},second-{key}", PAGEVEC_LOG_LEVEL="debug")
     bodies = [
         json.dumps(body).encode()
         for body in (
@@ -151,10 +149,10 @@ def test_neither_key_nor_inputs_in_the_log(tmp_path: Path, cache_dir: Path) -> N
     ids=["no key", "wrong values", "unknown name"],
 )
 def test_settings_that_stop_the_start(
-    tmp_path: Path, cache_dir: Path, variables: dict[str, str], said: list[str]
+    tmp_path: Path, variables: dict[str, str], said: list[str]
 ) -> None:
     """A wrong setting ends the start with code 2 and one sentence: name, value, what is allowed."""
-    ended = run_to_the_end(tmp_path, environment(cache_dir, **variables))
+    ended = run_to_the_end(tmp_path, environment(**variables))
     assert ended.returncode == 2, ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.stderr.startswith("pagevec: ")
@@ -162,19 +160,19 @@ def test_settings_that_stop_the_start(
         assert words in ended.stderr
 
 
-def test_a_bad_key_is_not_shown(tmp_path: Path, cache_dir: Path) -> None:
+def test_a_bad_key_is_not_shown(tmp_path: Path) -> None:
     """A key that no header can carry stops the start; the sentence does not give it away."""
-    ended = run_to_the_end(tmp_path, environment(cache_dir, SERVICE_API_KEY="my secret"))
+    ended = run_to_the_end(tmp_path, environment(SERVICE_API_KEY="my secret"))
     assert ended.returncode == 2
     assert "SERVICE_API_KEY" in ended.stderr
     assert "secret" not in ended.stderr
 
 
-def test_taken_port(tmp_path: Path, cache_dir: Path) -> None:
+def test_taken_port(tmp_path: Path) -> None:
     """A port that is in use ends the start with code 2 and a sentence that names it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = run_to_the_end(tmp_path, environment(cache_dir), "--port", str(port))
+        ended = run_to_the_end(tmp_path, environment(), "--port", str(port))
     assert ended.returncode == 2, ended.stderr
     assert f"127.0.0.1:{port}" in ended.stderr
     assert "PAGEVEC_PORT" in ended.stderr
