@@ -15,8 +15,9 @@ from pagevec.bench.retrieval.queries import Query, make_queries
 from pagevec.bench.retrieval.real import real_pages
 from pagevec.bench.retrieval.report import Report, Table, quality_by
 from pagevec.bench.retrieval.yardstick import bm25_scores
-from pagevec.bench.servers import Server, pagevec
+from pagevec.bench.servers import pagevec
 from pagevec.client import Client
+from pagevec.engine.bundled import REVISION, bundled_checkpoint
 from pagevec.engine.pooling import pool
 from pagevec.engine.torchvision_fix import import_torchvision
 from pagevec.ingest.page import SourcePage
@@ -44,7 +45,7 @@ def measure(model: Path, pages: int, real: int) -> Report:
             tables = _held_out(client, Path(folder), pages)
             if real:
                 tables.append(_real(client, Path(folder), real))
-        return Report({**machine(), "model": _name(server), "pages": pages}, tables)
+        return Report({**machine(), "model": _name(model), "pages": pages}, tables)
 
 
 def _held_out(client: Client, folder: Path, count: int) -> list[Table]:
@@ -142,7 +143,5 @@ def _natural(text: str) -> tuple[int, str]:
     return int(digits or 0), text
 
 
-def _name(server: Server) -> str:
-    with server.client() as http:
-        info = http.get("/info").json()
-    return f"{info['model']} {info['revision'] or ''}".strip()
+def _name(model: Path) -> str:
+    return f"bundled {REVISION}" if model == bundled_checkpoint() else model.name
