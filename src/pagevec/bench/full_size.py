@@ -2,7 +2,7 @@
 
 Speed does not depend on what the weights are. The numbers are those of the public configuration of
 Qwen/Qwen2.5-VL-3B-Instruct, on which tsystems/colqwen2.5-3b-multilingual-v1.0 is built; tokenizer
-and processor are the bundled model's, so that a page has 768 visual tokens at most in both.
+and processor are the bundled model's, with the 768 visual tokens of that checkpoint.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from pagevec.engine.torchvision_fix import import_torchvision
 
 _HIDDEN = 2048
+_VISUAL_TOKENS = 768
 _SEED = 3
 
 
@@ -27,7 +28,7 @@ def _make(directory: Path, bundled: Path) -> None:
     import_torchvision()
     from colpali_engine.models import ColQwen2_5, ColQwen2_5_Processor
 
-    processor = ColQwen2_5_Processor.from_pretrained(bundled)
+    processor = ColQwen2_5_Processor.from_pretrained(bundled, max_num_visual_tokens=_VISUAL_TOKENS)
     torch.manual_seed(_SEED)
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)

@@ -22,7 +22,7 @@ class ModelInfo:
         device, dtype: where and how the weights are held.
         parameters: their number.
         resizing: how it resizes pages, in families whose visual tokens are cells of one grid.
-        notice: what a user must know, such as that the weights are untrained.
+        notice: what a user must know, such as what the model is not made for.
     """
 
     model: str
