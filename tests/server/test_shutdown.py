@@ -43,8 +43,9 @@ def count(answer: httpx.Response) -> int:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopping_answers_what_is_in_flight(tmp_path: Path, number: int) -> None:
     """After a signal all requests in flight get their 200, new ones no connection; exit code 0."""
+    one_pass_at_a_time = environment(PAGEVEC_MODEL_THREADS="1")
     with (
-        serving(tmp_path, environment(), "--max-visual-tokens", "16") as process,
+        serving(tmp_path, one_pass_at_a_time, "--max-visual-tokens", "16") as process,
         ThreadPoolExecutor(8) as threads,
         process.client(limits=httpx.Limits(max_connections=8)) as client,
     ):
