@@ -5,6 +5,7 @@ Geometry: a patch has 14 x 14 pixels, a cell (one visual token) 2 x 2 patches.
 
 import io
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pagevec.bench.retrieval.fonts import random_font
-from pagevec.bench.retrieval.words import folded, printed_word
+from pagevec.bench.retrieval.words import folded
 
 PATCH, CELL = 14, 28
 POINTS = 4  # on a patch's middle line, where the letter is asked for
@@ -20,6 +21,10 @@ POINTS = 4  # on a patch's middle line, where the letter is asked for
 LETTERS = " abcdefghijklmnopqrstuvwxyz0123456789.,-/%_ß"
 _CLASS = {letter: number for number, letter in enumerate(LETTERS)}
 _ABOVE, _BELOW = 0.74, 0.18  # of the font's size: the line of text around its baseline
+_STEEPEST = 0.012  # lines of a page that lay askew on the scanner, 0.7 degrees
+
+
+Draw = Callable[[random.Random], str]  # of the next word to print
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,13 @@ class Crop:
 
 
 def draw_crop(
-    rng: random.Random, width: int, height: int, smallest: float, largest: float, word=printed_word
+    rng: random.Random, word: Draw, width: int, height: int, smallest: float, largest: float
 ) -> Crop:
     """Draw lines of text, each in a size (pixels) between the two, log-uniform."""
+    slope = rng.uniform(-_STEEPEST, _STEEPEST) if rng.random() < 0.1 else 0.0
     scale = rng.choice((1.0, 1.0, 1.25, 1.5, 2.0))
     canvas = Image.new("L", (round(width * scale), round(height * scale)), 0)
-    drawing = _Drawing(ImageDraw.Draw(canvas), scale, width, height)
+    drawing = _Drawing(ImageDraw.Draw(canvas), scale, slope, width, height)
     size = smallest * (largest / smallest) ** rng.random()
     path = random_font(rng)
     pitch = rng.uniform(1.05, 1.6)
@@ -70,6 +76,10 @@ def draw_crop(
         baseline += size * pitch * (1 if rng.random() < 0.93 else rng.uniform(1.2, 2.2))
     if rng.random() < 0.12:
         drawing.rules(rng)
+    if slope:
+        canvas = canvas.transform(
+            canvas.size, Image.Transform.AFFINE, (1, 0, 0, -slope, 1, 0), Image.Resampling.BICUBIC
+        )
     if scale != 1:
         canvas = canvas.resize((width, height), rng.choice(_FILTERS))
     return Crop(_coloured(rng, canvas), drawing.points, drawing.words)
@@ -84,8 +94,11 @@ _FILTERS = (
 
 
 class _Drawing:
-    def __init__(self, draw: ImageDraw.ImageDraw, scale: float, width: int, height: int) -> None:
-        self._draw, self._scale, self._width, self._height = draw, scale, width, height
+    def __init__(
+        self, draw: ImageDraw.ImageDraw, scale: float, slope: float, width: int, height: int
+    ) -> None:
+        self._draw, self._scale, self._slope = draw, scale, slope
+        self._width, self._height = width, height
         rows, columns = height // PATCH, width // PATCH
         self.points = np.zeros((rows, columns, POINTS), dtype=np.int8)
         self.words: list[Word] = []
@@ -121,7 +134,8 @@ class _Drawing:
         )
         edges = x + np.cumsum([0.0] + [_advance(face, letter) for letter in text]) / self._scale
         if is_word:
-            self._mark(text, edges, baseline - _ABOVE * size, baseline + _BELOW * size)
+            middle = baseline + self._slope * (edges[0] + edges[-1]) / 2
+            self._mark(text, edges, middle - _ABOVE * size, middle + _BELOW * size)
         return float(edges[-1])
 
     def _mark(self, text, edges, top, bottom) -> None:

@@ -46,6 +46,12 @@ STAGES = (
         until=2300, width=896, height=1288, crops=1, smallest=16, largest=44, queries=16,
         rate=4e-4, last_rate=5e-5, weights=_CROPS,
     ),
+    # Small print: 10 points of an A4 page are 15 pixels.
+    Stage(
+        until=2360, height=168, crops=5, smallest=16, largest=36, queries=4,
+        rate=2e-4, last_rate=2e-3, weights=_WORDS,
+    ),
+    Stage(until=6000, height=168, crops=5, smallest=13, largest=32, queries=4, weights=_WORDS),
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from training.model import Reader, as_patches
 from training.optimizer import Muon, together
 from training.recipe import Stage, stage_at
 from training.targets import Batch, make_batch
+from training.vocabulary import Vocabulary
 
 # Without them glibc gives every tensor back to the kernel: a step takes four times as long.
 _MALLOC = {
@@ -147,8 +148,9 @@ class Trainer:
 
 
 def _draw(rng: random.Random, stage: Stage) -> Batch:
+    word = Vocabulary()
     crops = [
-        draw_crop(rng, stage.width, stage.height, stage.smallest, stage.largest)
+        draw_crop(rng, word, stage.width, stage.height, stage.smallest, stage.largest)
         for _ in range(stage.crops)
     ]
     return make_batch(rng, crops, stage.queries)

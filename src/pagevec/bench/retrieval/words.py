@@ -59,12 +59,12 @@ def dictionary(language: str, held_out: bool) -> tuple[str, ...]:
 def printed_word(rng: random.Random) -> str:
     """Return a word (none held out), a number, a part number or a name, as print has it."""
     kind = rng.random()
-    if kind < 0.74:
+    if kind < 0.66:
         language = rng.choice(tuple(LISTS))
         return in_some_case(rng, rng.choice(dictionary(language, held_out=False)))
-    if kind < 0.86:
+    if kind < 0.8:
         return number(rng)
-    if kind < 0.92:
+    if kind < 0.9:
         return part_number(rng)
     return in_some_case(rng, name(rng) if rng.random() < 0.6 else _letters(rng, 2, 10))
 
