@@ -53,6 +53,18 @@ class Segments:
         """Neighbours of equal length, which are one batch."""
         return tuple(self._runs())
 
+    def pieces(self, most: int) -> Iterator[tuple[slice, "Segments"]]:
+        """Cut the pack into pieces of whole sequences, of `most` tokens or a single longer one."""
+        piece: list[int] = []
+        start = 0
+        for length in self.lengths:
+            if piece and sum(piece) + length > most:
+                end = start + sum(piece)
+                yield slice(start, end), Segments(tuple(piece), self.device)
+                piece, start = [], end
+            piece.append(length)
+        yield slice(start, start + sum(piece)), Segments(tuple(piece), self.device)
+
     def _runs(self) -> Iterator[Run]:
         start = 0
         for length, equal in groupby(self.lengths):

@@ -1,6 +1,7 @@
 """The vision tower over packed patches: pixels of pages in, one vector for each cell out."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from pagevec.engine.packed.layers import Product, Turns, joined, mlp_of, norm_of
 
 _CENTRE = 128  # of a byte; pixels less this are exact in bfloat16, and small
 _WHITE = 255
+# On a CPU windows go through the layers a few at a time: what a layer makes stays in the caches.
+_PATCHES_ON_CPU = 2048
 
 
 class PatchEmbedding:
@@ -44,12 +47,12 @@ class _Block:
         self._heads = block.attn.num_heads
         self._mlp = mlp_of(block.mlp)
 
-    def __call__(self, hidden: torch.Tensor, turns: Turns, segments: Segments) -> torch.Tensor:
+    def __call__(self, hidden: torch.Tensor, turns: Turns, segments: Segments) -> None:
+        """Overwrite (patches, hidden) with the layer's output."""
         qkv = self._qkv(self._norm(hidden)).view(len(hidden), 3, self._heads, -1)
         query, key = rotate(qkv[:, :2], turns).unbind(1)
         hidden += self._out(attend(query, key, qkv[:, 2], segments))
         hidden += self._mlp(self._second_norm(hidden))
-        return hidden
 
 
 class VisionTower:
@@ -60,10 +63,11 @@ class VisionTower:
         self._embed = PatchEmbedding(
             visual.patch_embed.proj.weight, images.image_mean, images.image_std
         )
-        self._blocks = [_Block(block) for block in visual.blocks]
+        blocks = [_Block(block) for block in visual.blocks]
         self._norm = norm_of(visual.merger.ln_q)
         self._merger = visual.merger
-        self._full = getattr(visual, "fullatt_block_indexes", range(len(self._blocks)))
+        full = getattr(visual, "fullatt_block_indexes", range(len(blocks)))
+        self._stages = _stages(blocks, full)
         self._patch, self._merge = visual.patch_embed.patch_size, visual.spatial_merge_size
 
     def __call__(self, pages: Sequence[torch.Tensor], tables: Sequence[PageTables]) -> torch.Tensor:
@@ -73,8 +77,8 @@ class VisionTower:
         turns = joined([one.vision_turns for one in tables])
         windows = Segments.joined(one.windows for one in tables)
         whole = Segments.joined(one.page for one in tables)
-        for number, block in enumerate(self._blocks):
-            hidden = block(hidden, turns, whole if number in self._full else windows)
+        for is_full, blocks in self._stages:
+            _run(blocks, hidden, turns, whole if is_full else windows)
         merged = self._merger.mlp(self._norm(hidden).view(-1, self._merger.hidden_size))
         return _row_by_row(merged, tables)
 
@@ -85,6 +89,21 @@ class VisionTower:
         cells = page.reshape(3, rows, self._merge, self._patch, columns, self._merge, self._patch)
         patches = cells.permute(1, 4, 2, 5, 0, 3, 6).flatten(4).flatten(0, 3)
         return patches[tables.patches]
+
+
+def _stages(blocks: Sequence[_Block], full: Container[int]) -> list[tuple[bool, list[_Block]]]:
+    """Put neighbours together that attend alike: to the whole page, or to their window."""
+    alike = groupby(enumerate(blocks), key=lambda numbered: numbered[0] in full)
+    return [(is_full, [block for _, block in run]) for is_full, run in alike]
+
+
+def _run(blocks: Sequence[_Block], hidden: torch.Tensor, turns: Turns, segments: Segments) -> None:
+    """Overwrite (patches, hidden) with the output of several layers."""
+    most = _PATCHES_ON_CPU if hidden.device.type == "cpu" else len(hidden)
+    cos, sin = turns
+    for part, sequences in segments.pieces(most):
+        for block in blocks:
+            block(hidden[part], (cos[part], sin[part]), sequences)
 
 
 def _row_by_row(merged: torch.Tensor, tables: Sequence[PageTables]) -> torch.Tensor:
