@@ -1,6 +1,5 @@
 """What depends on a page's grid alone, and on the length of a text: computed once, and kept."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -54,10 +53,13 @@ class TextTables:
 class Tables:
     """The tables of a model; those of the latest shapes and lengths are kept on its device."""
 
-    def __init__(self, model: Any, device: torch.device, ids_of: "IdsOf") -> None:
+    def __init__(self, model: Any, device: torch.device, prompt: torch.Tensor) -> None:
+        """Take the tokens of any page as `prompt`: its cells stand between two parts of text."""
         self._model = model
         self._device = device
-        self._ids_of = ids_of
+        self._image_token = model.config.image_token_id
+        cells = (prompt == self._image_token).nonzero().flatten().tolist()
+        self._before, self._after = prompt[: cells[0]], prompt[cells[-1] + 1 :]
         self.of_page = lru_cache(_KEPT)(self._page)
         self.of_text = lru_cache(_KEPT)(self._text)
 
@@ -69,9 +71,9 @@ class Tables:
         unit = torch.arange(merge**2)
         patches = (order[:, None] * merge**2 + unit).flatten()
         positions = get_vision_position_ids(grid, merge)[patches]
-        ids = self._ids_of(shape[0] * shape[1] // merge**2)
-        is_visual = ids == self._model.config.image_token_id
-        rope, _ = self._model.get_rope_index(ids[None], is_visual[None].int(), image_grid_thw=grid)
+        first, cells = len(self._before), len(order)
+        image = torch.full((cells,), self._image_token)
+        ids = torch.cat([self._before, image, self._after])
         return PageTables(
             patches=patches.to(self._device),
             windows=Segments(lengths, self._device),
@@ -79,10 +81,23 @@ class Tables:
             vision_turns=turns_of(vision.rotary_pos_emb, positions.to(self._device)),
             cells=order.argsort().to(self._device),
             ids=ids.to(self._device),
-            visual=is_visual.nonzero().flatten().to(self._device),
-            turns=self._text_turns(rope),
+            visual=torch.arange(first, first + cells).to(self._device),
+            turns=self._text_turns(self._positions(shape[0] // merge, shape[1] // merge)),
             sequence=Segments((len(ids),), self._device),
         )
+
+    def _positions(self, rows: int, columns: int) -> torch.Tensor:
+        """Return where a page's tokens are in time, down and across: int64 (3, 1, tokens).
+
+        Text moves on in all three; cells stand on their grid at one time, and the text behind them
+        begins beyond the longer side (M-RoPE, Wang et al. 2024, "Qwen2-VL").
+        """
+        first = len(self._before)
+        beyond = first + max(rows, columns)
+        grid = torch.cartesian_prod(*(torch.arange(side) for side in (1, rows, columns)))
+        before = torch.arange(first).expand(3, -1)
+        after = torch.arange(beyond, beyond + len(self._after)).expand(3, -1)
+        return torch.cat([before, first + grid.T, after], dim=1)[:, None]
 
     def _text(self, length: int) -> TextTables:
         positions = torch.arange(length).expand(3, 1, -1)
@@ -90,10 +105,6 @@ class Tables:
 
     def _text_turns(self, positions: torch.Tensor) -> Turns:
         return turns_of(self._model.language_model.rotary_emb, positions.to(self._device))
-
-
-IdsOf = Callable[[int], torch.Tensor]
-"""Gives the tokens of a page with so many cells."""
 
 
 def _windows(vision: Any, grid: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:

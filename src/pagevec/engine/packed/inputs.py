@@ -33,11 +33,10 @@ class PackedPreprocessor(Preprocessor):
         """The image processor."""
         return self._for_pages.image_processor
 
-    def page_ids(self, cells: int) -> torch.Tensor:
-        """Return the tokens of a page with so many cells: int64 (tokens,)."""
-        ids, is_visual = self.tiny.sequence["input_ids"], self.tiny.sequence["mm_token_type_ids"]
-        first, *_, last = is_visual.nonzero().flatten().tolist()
-        return torch.cat([ids[:first], ids[first].expand(cells), ids[last + 1 :]])
+    @property
+    def prompt(self) -> torch.Tensor:
+        """The tokens of a small page, int64 (tokens,)."""
+        return self.tiny.sequence["input_ids"]
 
     def _prepare_page(self, image: Image.Image) -> PackedPage:
         images = self.images

@@ -27,7 +27,7 @@ class PackedRunner:
         self._language = LanguageModel(model.language_model)
         self._embedding = model.get_input_embeddings()
         self._projection = model.custom_text_proj
-        self._tables = Tables(model, device, preprocessor.page_ids)
+        self._tables = Tables(model, device, preprocessor.prompt)
         self._device = device
 
     @torch.inference_mode()
