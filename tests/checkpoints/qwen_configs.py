@@ -167,7 +167,7 @@ def qwen3_config(vocabulary: Vocabulary) -> Json:
         },
         "tie_word_embeddings": True,
         "transformers_version": "4.57.1",
-        "vision_config": _qwen3_vision("qwen3_vl") | {"deepstack_visual_indexes": [0]},
+        "vision_config": _qwen3_vision("qwen3_vl") | {"deepstack_visual_indexes": [0, 1]},
     }
 
 

@@ -75,7 +75,7 @@ FAMILIES = (
         "colidefics3", "ColIdefics3", "ColIdefics3Processor", ("idefics3",), projection="linear"
     ),
     Family("colmodernvbert", "ColModernVBert", "ColModernVBertProcessor", ("modernvbert",)),
-    _qwen("colqwen3", "ColQwen3", "ColQwen3Processor", "qwen3_vl"),
+    _qwen("colqwen3", "ColQwen3", "ColQwen3Processor", "qwen3_vl", packs=True),
     _qwen("colqwen3_5", "ColQwen3_5", "ColQwen3_5Processor", "qwen3_5"),
     Family("colgemma3", "ColGemma3", "ColGemmaProcessor3", ("gemma3",)),
 )

@@ -5,10 +5,14 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
+from transformers.vision_utils import (
+    get_vision_interpolation_indices_and_weights,
+    get_vision_position_ids,
+    get_vision_window_index,
+)
 
 from pagevec.engine.packed.attention import Segments
-from pagevec.engine.packed.layers import Turns, turns_of
+from pagevec.engine.packed.layers import Pair, Turns, turns_of
 
 # Grids that are kept: a page's tables take 1 to 2 MB in a model of 3 billion parameters.
 _KEPT = 64
@@ -26,6 +30,8 @@ class PageTables:
             of equal size beside each other; int64 (patches,).
         windows, page: which patches attend to each other, in most layers and in the others.
         vision_turns: rotary angles of the patches in that order.
+        places: where they lie on the tower's grid of learned positions: the four around each, and
+            the weight of each of these; (patches, 4) both. None where it has learned none.
         cells: where in that order each cell of the grid is, row by row; int64 (cells,).
         ids: the sequence's tokens, int64 (tokens,); visual: which of them are cells, (cells,).
         turns: rotary angles of the sequence's tokens; sequence: its length.
@@ -35,6 +41,7 @@ class PageTables:
     windows: Segments
     page: Segments
     vision_turns: Turns
+    places: Pair | None
     cells: torch.Tensor
     ids: torch.Tensor
     visual: torch.Tensor
@@ -79,6 +86,7 @@ class Tables:
             windows=Segments(lengths, self._device),
             page=Segments((len(patches),), self._device),
             vision_turns=turns_of(vision.rotary_pos_emb, positions.to(self._device)),
+            places=_places(vision, grid, patches, self._device),
             cells=order.argsort().to(self._device),
             ids=ids.to(self._device),
             visual=torch.arange(first, first + cells).to(self._device),
@@ -105,6 +113,21 @@ class Tables:
 
     def _text_turns(self, positions: torch.Tensor) -> Turns:
         return turns_of(self._model.language_model.rotary_emb, positions.to(self._device))
+
+
+def _places(
+    vision: Any, grid: torch.Tensor, patches: torch.Tensor, device: torch.device
+) -> Pair | None:
+    if not hasattr(vision, "pos_embed"):
+        return None
+    around, weights = get_vision_interpolation_indices_and_weights(
+        grid,
+        num_grid_per_side=vision.num_grid_per_side,
+        mode=vision.interpolation_mode,
+        align_corners=vision.interpolation_align_corners,
+        spatial_merge_size=vision.spatial_merge_size,
+    )
+    return around[patches].to(device), weights[patches].to(device)
 
 
 def _windows(vision: Any, grid: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:

@@ -46,12 +46,12 @@ class GatedMLP:
         return self._down(silu(gate, inplace=True).mul_(up))
 
 
-def mlp_of(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+def mlp_of(module: Any) -> Activation:
     """Return what does the work of an MLP of transformers: gated ones in two products."""
     return GatedMLP(module) if hasattr(module, "gate_proj") else module
 
 
-def norm_of(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+def norm_of(module: Any) -> Activation:
     """Return what does the work of a norm: RMS norms by torch's own function."""
     if isinstance(module, nn.LayerNorm):
         return module
@@ -69,10 +69,29 @@ class RMSNorm:
         """Normalise the rows of (tokens, hidden)."""
         if inputs.device.type != "cpu":
             return rms_norm(inputs, self._weight.shape, self._weight, self._eps)
-        # On a CPU torch's own is made of six passes over the rows; these are three.
-        length = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = torch.rsqrt(length.square_().div_(inputs.shape[-1]).add_(self._eps))
-        return torch.mul(inputs, scale.to(inputs.dtype)).mul_(self._weight)
+        return _of_unit_rms(inputs, self._eps).mul_(self._weight)
+
+
+class HeadNorm:
+    """The RMS norms of queries and keys, whose heads stand side by side, as one."""
+
+    def __init__(self, query: Any, key: Any, queries: int, keys: int) -> None:
+        """Take both norms of transformers, and how many heads each of them is for."""
+        self._weight = torch.cat([query.weight.expand(queries, -1), key.weight.expand(keys, -1)])
+        self._eps = query.variance_epsilon
+
+    def __call__(self, heads: torch.Tensor) -> torch.Tensor:
+        """Normalise each head of (tokens, heads, dim)."""
+        if heads.device.type != "cpu":
+            return rms_norm(heads, heads.shape[-1:], eps=self._eps).mul_(self._weight)
+        return _of_unit_rms(heads, self._eps).mul_(self._weight)
+
+
+def head_norm_of(attention: Any, queries: int, keys: int) -> Activation:
+    """Return what normalises the heads of queries and keys: nothing where they have no norm."""
+    if not hasattr(attention, "q_norm"):
+        return nn.Identity()
+    return HeadNorm(attention.q_norm, attention.k_norm, queries, keys)
 
 
 def rotate(pairs: torch.Tensor, turns: "Turns") -> torch.Tensor:
@@ -91,7 +110,10 @@ def rotate(pairs: torch.Tensor, turns: "Turns") -> torch.Tensor:
     return turned
 
 
-Turns = tuple[torch.Tensor, torch.Tensor]
+Pair = tuple[torch.Tensor, torch.Tensor]
+"""Two tensors with a row for each token of a pack."""
+
+Turns = Pair
 """Cosine and sine of each token's angles: float32 (tokens, dim / 2) each."""
 
 
@@ -103,11 +125,18 @@ def turns_of(rotary: Any, positions: torch.Tensor) -> Turns:
     return cos.contiguous(), sin.contiguous()
 
 
-def joined(turns: Sequence[Turns]) -> Turns:
-    """Return the angles of several packs, one behind another."""
-    if len(turns) == 1:
-        return turns[0]
-    return torch.cat([cos for cos, _ in turns]), torch.cat([sin for _, sin in turns])
+def joined(pairs: Sequence[Pair]) -> Pair:
+    """Return the pairs of several packs, one behind another."""
+    if len(pairs) == 1:
+        return pairs[0]
+    return torch.cat([one for one, _ in pairs]), torch.cat([other for _, other in pairs])
+
+
+def _of_unit_rms(inputs: torch.Tensor, eps: float) -> torch.Tensor:
+    # On a CPU torch's own is made of six passes over the rows; with the weight these are three.
+    length = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True, dtype=torch.float32)
+    scale = torch.rsqrt(length.square_().div_(inputs.shape[-1]).add_(eps))
+    return torch.mul(inputs, scale.to(inputs.dtype))
 
 
 def _shared(parts: Sequence[torch.Tensor]) -> torch.Tensor:

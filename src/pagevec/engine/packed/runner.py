@@ -1,6 +1,7 @@
 """One forward pass over a pack: prepared inputs in, ragged multi-vectors out."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from pagevec.engine.loader import LoadedModel
 from pagevec.engine.packed.attention import Segments
 from pagevec.engine.packed.grids import Tables
 from pagevec.engine.packed.inputs import PackedPage, PackedPreprocessor
-from pagevec.engine.packed.language import LanguageModel
+from pagevec.engine.packed.language import Added, LanguageModel
 from pagevec.engine.packed.layers import joined
 from pagevec.engine.packed.vision import VisionTower
 from pagevec.engine.preprocess import ModelInput, Prepared
@@ -18,7 +19,7 @@ from pagevec.types import MultiVector
 
 
 class PackedRunner:
-    """Runs ColQwen2 and ColQwen2.5 without padding, on weights that colpali-engine loaded."""
+    """Runs ColQwen2, 2.5 and 3 without padding, on weights that colpali-engine loaded."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         model, preprocessor, device = loaded.model, loaded.preprocessor, loaded.device
@@ -45,19 +46,21 @@ class PackedRunner:
     def _pages(self, pages: Sequence[PackedPage]) -> torch.Tensor:
         tables = [self._tables.of_page(page.shape) for page in pages]
         pixels = [page.pixels.to(self._device, non_blocking=True) for page in pages]
-        cells = torch.split(self._vision(pixels, tables), [len(one.cells) for one in tables])
+        cells, *deep = self._vision(pixels, tables)
         hidden = self._embedding(torch.cat([one.ids for one in tables]))
-        start = 0
-        for one, features in zip(tables, cells, strict=True):
-            hidden[start + one.visual] = features
-            start += len(one.ids)
-        return self._decoded(hidden, tables)
+        starts = accumulate((len(one.ids) for one in tables[:-1]), initial=0)
+        visual = torch.cat([start + one.visual for start, one in zip(starts, tables, strict=True)])
+        hidden[visual] = cells
+        return self._decoded(hidden, tables, [(visual, features) for features in deep])
 
     def _texts(self, texts: Sequence[Prepared]) -> torch.Tensor:
         ids = [text.sequence["input_ids"] for text in texts if isinstance(text, ModelInput)]
         tables = [self._tables.of_text(len(one)) for one in ids]
         return self._decoded(self._embedding(torch.cat(ids).to(self._device)), tables)
 
-    def _decoded(self, hidden: torch.Tensor, tables: Sequence[Any]) -> torch.Tensor:
+    def _decoded(
+        self, hidden: torch.Tensor, tables: Sequence[Any], added: Sequence[Added] = ()
+    ) -> torch.Tensor:
         turns = joined([one.turns for one in tables])
-        return self._language(hidden, turns, Segments.joined(one.sequence for one in tables))
+        segments = Segments.joined(one.sequence for one in tables)
+        return self._language(hidden, turns, segments, added)

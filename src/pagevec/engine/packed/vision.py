@@ -1,15 +1,24 @@
 """The vision tower over packed patches: pixels of pages in, one vector for each cell out."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import embedding_bag, linear
 
 from pagevec.engine.packed.attention import Segments, attend
 from pagevec.engine.packed.grids import PageTables
-from pagevec.engine.packed.layers import Product, Turns, joined, mlp_of, norm_of, rotate
+from pagevec.engine.packed.layers import (
+    Activation,
+    Product,
+    Turns,
+    joined,
+    mlp_of,
+    norm_of,
+    rotate,
+)
 
 _CENTRE = 128  # of a byte; pixels less this are exact in bfloat16, and small
 _WHITE = 255
@@ -24,20 +33,50 @@ class PatchEmbedding:
     deviation of the pixels are part of the matrix and its bias, so bytes go in as they are.
     """
 
-    def __init__(
-        self, weight: torch.Tensor, mean: Sequence[float], deviation: Sequence[float]
-    ) -> None:
-        """Fold the kernel `weight` (hidden, 3, 2, 14, 14)."""
-        kernel = weight.detach().float().sum(dim=2)
+    def __init__(self, proj: Any, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        """Fold the kernel of `proj` (hidden, 3, frames, side, side), and its bias."""
+        kernel = proj.weight.detach().float().sum(dim=2)
         scale = 1 / (_WHITE * torch.tensor(deviation, device=kernel.device))
         shift = (_CENTRE / _WHITE - torch.tensor(mean, device=kernel.device)) * _WHITE * scale
-        self._bias = (kernel * shift[:, None, None]).sum(dim=(1, 2, 3)).to(weight.dtype)
-        self._weight = (kernel * scale[:, None, None]).flatten(1).to(weight.dtype)
+        bias = (kernel * shift[:, None, None]).sum(dim=(1, 2, 3))
+        self._bias = (bias if proj.bias is None else bias + proj.bias.detach()).to(
+            proj.weight.dtype
+        )
+        self._weight = (kernel * scale[:, None, None]).flatten(1).to(proj.weight.dtype)
 
     def __call__(self, patches: torch.Tensor) -> torch.Tensor:
-        """Map uint8 (patches, 3 x 14 x 14) to (patches, hidden)."""
+        """Map uint8 (patches, 3 x side x side) to (patches, hidden)."""
         centred = patches.to(self._weight.dtype).sub_(_CENTRE)
         return linear(centred, self._weight, self._bias)
+
+
+class LearnedPositions:
+    """A square grid of learned vectors, stretched over the grid of each page."""
+
+    def __init__(self, embedding: Any) -> None:
+        self._grid = embedding.weight.detach().float()
+
+    def __call__(self, tables: Sequence[PageTables]) -> torch.Tensor:
+        """Return float32 (patches of all pages, hidden)."""
+        around, weights = joined([one.places for one in tables if one.places is not None])
+        return embedding_bag(around, self._grid, mode="sum", per_sample_weights=weights)
+
+
+class Merger:
+    """Cells of 2 x 2 patches: a norm over patches, then an MLP over cells."""
+
+    def __init__(self, merger: Any) -> None:
+        self._norm, self._cell = norm_of(merger.ln_q), merger.hidden_size
+        self._mlp: Activation = merger.mlp
+
+    def __call__(self, patches: torch.Tensor) -> torch.Tensor:
+        """Map (patches, hidden) to (cells, hidden of the language model)."""
+        return self._mlp(self._norm(patches).view(-1, self._cell))
+
+
+def merger_of(module: Any) -> Activation:
+    """Return what does the work of a merger of transformers; Qwen3's does it as well."""
+    return Merger(module) if hasattr(module, "ln_q") else module
 
 
 class _Block:
@@ -55,32 +94,54 @@ class _Block:
         hidden += self._mlp(self._second_norm(hidden))
 
 
+@dataclass(frozen=True)
+class _Stage:
+    """Neighbouring blocks that attend alike: to the whole page, or to their window.
+
+    `merger` merges patches behind the last of them, where that is done.
+    """
+
+    full: bool
+    blocks: list[_Block]
+    merger: Activation | None
+
+
 class VisionTower:
-    """Qwen2's and Qwen2.5's vision transformer, merging 2 x 2 patches into a cell at its end."""
+    """Qwen2's, Qwen2.5's and Qwen3's vision transformer, merging 2 x 2 patches into a cell.
+
+    Qwen3's merges them behind some of its blocks, too (DeepStack, Meng et al. 2024).
+    """
 
     def __init__(self, visual: Any, images: Any) -> None:
         """Take the module of transformers, and the image processor for mean and deviation."""
-        self._embed = PatchEmbedding(
-            visual.patch_embed.proj.weight, images.image_mean, images.image_std
-        )
-        blocks = [_Block(block) for block in visual.blocks]
-        self._norm = norm_of(visual.merger.ln_q)
-        self._merger = visual.merger
-        full = getattr(visual, "fullatt_block_indexes", range(len(blocks)))
-        self._stages = _stages(blocks, full)
+        self._embed = PatchEmbedding(visual.patch_embed.proj, images.image_mean, images.image_std)
+        has_learned = hasattr(visual, "pos_embed")
+        self._positions = LearnedPositions(visual.pos_embed) if has_learned else None
+        self._stages = list(_stages(visual))
+        self._merger = merger_of(visual.merger)
         self._patch, self._merge = visual.patch_embed.patch_size, visual.spatial_merge_size
 
-    def __call__(self, pages: Sequence[torch.Tensor], tables: Sequence[PageTables]) -> torch.Tensor:
-        """Return (cells of all pages, hidden) for resized pages, uint8 (3, height, width)."""
+    def __call__(
+        self, pages: Sequence[torch.Tensor], tables: Sequence[PageTables]
+    ) -> list[torch.Tensor]:
+        """Return (cells of all pages, hidden) for resized pages, uint8 (3, height, width).
+
+        What the last block gives comes first; behind it, of the same shape, what blocks before it
+        gave, in their order.
+        """
         patches = torch.cat([self._cut(*pair) for pair in zip(pages, tables, strict=True)])
         hidden = self._embed(patches)
+        if self._positions is not None:
+            hidden += self._positions(tables)
         turns = joined([one.vision_turns for one in tables])
         windows = Segments.joined(one.windows for one in tables)
         whole = Segments.joined(one.page for one in tables)
-        for is_full, blocks in self._stages:
-            _run(blocks, hidden, turns, whole if is_full else windows)
-        merged = self._merger.mlp(self._norm(hidden).view(-1, self._merger.hidden_size))
-        return _row_by_row(merged, tables)
+        deep = []
+        for stage in self._stages:
+            _run(stage.blocks, hidden, turns, whole if stage.full else windows)
+            if stage.merger is not None:
+                deep.append(stage.merger(hidden))
+        return [_row_by_row(merged, tables) for merged in (self._merger(hidden), *deep)]
 
     def _cut(self, page: torch.Tensor, tables: PageTables) -> torch.Tensor:
         """Cut a page into patches (patches, 3 x 14 x 14), in the order of `tables`."""
@@ -91,10 +152,22 @@ class VisionTower:
         return patches[tables.patches]
 
 
-def _stages(blocks: Sequence[_Block], full: Container[int]) -> list[tuple[bool, list[_Block]]]:
-    """Put neighbours together that attend alike: to the whole page, or to their window."""
-    alike = groupby(enumerate(blocks), key=lambda numbered: numbered[0] in full)
-    return [(is_full, [block for _, block in run]) for is_full, run in alike]
+def _stages(visual: Any) -> Iterator[_Stage]:
+    numbers = range(len(visual.blocks))
+    full = getattr(visual, "fullatt_block_indexes", numbers)
+    deep = _deep_mergers(visual)
+    alike = groupby(numbers, key=lambda number: (number in full, sum(at < number for at in deep)))
+    for (is_full, _), run in alike:
+        stage = list(run)
+        blocks = [_Block(visual.blocks[number]) for number in stage]
+        yield _Stage(is_full, blocks, deep.get(stage[-1]))
+
+
+def _deep_mergers(visual: Any) -> dict[int, Activation]:
+    """Return what merges patches behind a block, by its number, where the tower has that."""
+    if not hasattr(visual, "deepstack_merger_list"):
+        return {}
+    return dict(zip(visual.deepstack_visual_indexes, visual.deepstack_merger_list, strict=True))
 
 
 def _run(blocks: Sequence[_Block], hidden: torch.Tensor, turns: Turns, segments: Segments) -> None:

@@ -1,0 +1,96 @@
+"""The families that run without padding: colpali-engine's vectors for pages of any size."""
+
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from checkpoints import build_checkpoint, model_class, processor_class
+from conftest import make_settings, png
+from pagevec.engine.loader import LoadedModel, load
+from pagevec.engine.registry import FAMILIES
+from pagevec.engine.runner import runner_of
+from pagevec.images import read_image
+from pagevec.types import MultiVector
+
+PACKED = [family.name for family in FAMILIES if family.packs]
+SIZES = {"A4": (1240, 1754), "stripe": (256, 3), "column": (9, 1500), "dot": (1, 1)}
+TEXTS = ["hello", "", "   \n", "Öffnungszeiten, 値段, سعر, 🚢", "a passage " * 60]
+
+
+@pytest.fixture(scope="module", params=PACKED)
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    family: str = request.param
+    return build_checkpoint(family, tmp_path_factory.mktemp("checkpoints") / family)
+
+
+@pytest.fixture(scope="module")
+def ours(checkpoint: Path) -> LoadedModel:
+    return load(make_settings(model=str(checkpoint), offline=True))
+
+
+@pytest.fixture(scope="module")
+def original(checkpoint: Path) -> Iterator[tuple[Any, Any]]:
+    model = model_class(checkpoint.name).from_pretrained(checkpoint, dtype=torch.float32).eval()
+    yield model, processor_class(checkpoint.name).from_pretrained(checkpoint)
+
+
+def theirs(original: tuple[Any, Any], batch: Any) -> list[MultiVector]:
+    """Return what colpali-engine gives for `batch`, its padding rows cut."""
+    with torch.inference_mode():
+        padded = original[0](**batch)
+    masks = batch["attention_mask"].bool()
+    return [rows[mask].numpy() for rows, mask in zip(padded, masks, strict=True)]
+
+
+def pages_of(original: tuple[Any, Any], *files: bytes) -> list[MultiVector]:
+    images = [Image.open(BytesIO(file)).convert("RGB") for file in files]
+    return theirs(original, original[1].process_images(images))
+
+
+def embedded(ours: LoadedModel, *files: bytes) -> list[MultiVector]:
+    pages = [ours.preprocessor.page(read_image(file)) for file in files]
+    return runner_of(ours).forward(pages)
+
+
+def assert_equal(some: list[MultiVector], others: list[MultiVector]) -> None:
+    for one, other in zip(some, others, strict=True):
+        assert one.shape == other.shape
+        assert np.abs(one - other).max() <= 1e-4
+        clear = np.abs(other) > 1e-3
+        assert (np.sign(one)[clear] == np.sign(other)[clear]).all()
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_a_page_of_any_size(
+    size: tuple[int, int], ours: LoadedModel, original: tuple[Any, Any]
+) -> None:
+    """A page, thin ones and a dot alone give the vectors of the family's own model."""
+    file = png(*size)
+    assert_equal(embedded(ours, file), pages_of(original, file))
+
+
+def test_mixed_pages(ours: LoadedModel, original: tuple[Any, Any]) -> None:
+    """Pages of different grids in one pack equal colpali-engine's batch, and each one alone."""
+    files = [png(*size, seed=seed) for seed, size in enumerate(SIZES.values())]
+    packed = embedded(ours, *files)
+    assert_equal(packed, pages_of(original, *files))
+    assert_equal(packed, [one for file in files for one in embedded(ours, file)])
+
+
+def test_mixed_texts(ours: LoadedModel, original: tuple[Any, Any]) -> None:
+    """Texts of different lengths in one pack equal colpali-engine's padded batch of them."""
+    packed = runner_of(ours).forward(ours.preprocessor.texts(TEXTS))
+    assert_equal(packed, theirs(original, original[1].process_queries(TEXTS)))
+
+
+def test_half_precision(ours: LoadedModel, checkpoint: Path) -> None:
+    """In bfloat16 a page's vectors stay close to those of float32."""
+    half = load(make_settings(model=str(checkpoint), offline=True, dtype="bfloat16"))
+    [exact], [rounded] = embedded(ours, png(300, 200)), embedded(half, png(300, 200))
+    assert (exact * rounded).sum(axis=1).min() > 0.99
