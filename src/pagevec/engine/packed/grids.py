@@ -112,7 +112,7 @@ class Tables:
         return TextTables(self._text_turns(positions), Segments((length,), self._device))
 
     def _text_turns(self, positions: torch.Tensor) -> Turns:
-        return turns_of(self._model.language_model.rotary_emb, positions.to(self._device))
+        return turns_of(self._model.get_decoder().rotary_emb, positions.to(self._device))
 
 
 def _places(

@@ -19,13 +19,13 @@ from pagevec.types import MultiVector
 
 
 class PackedRunner:
-    """Runs ColQwen2, 2.5 and 3 without padding, on weights that colpali-engine loaded."""
+    """Runs ColQwen2, 2.5, Omni and 3 without padding, on weights that colpali-engine loaded."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         model, preprocessor, device = loaded.model, loaded.preprocessor, loaded.device
         assert isinstance(preprocessor, PackedPreprocessor)  # noqa: S101 - for the type checker
         self._vision = VisionTower(model.visual, preprocessor.images)
-        self._language = LanguageModel(model.language_model)
+        self._language = LanguageModel(model.get_decoder())
         self._embedding = model.get_input_embeddings()
         self._projection = model.custom_text_proj
         self._tables = Tables(model, device, preprocessor.prompt)

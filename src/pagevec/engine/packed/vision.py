@@ -82,7 +82,7 @@ def merger_of(module: Any) -> Activation:
 class _Block:
     def __init__(self, block: Any) -> None:
         self._norm, self._second_norm = norm_of(block.norm1), norm_of(block.norm2)
-        self._qkv, self._out = Product(block.attn.qkv), Product(block.attn.proj)
+        self._qkv, self._out = _qkv_of(block.attn), Product(block.attn.proj)
         self._heads = block.attn.num_heads
         self._mlp = mlp_of(block.mlp)
 
@@ -107,7 +107,7 @@ class _Stage:
 
 
 class VisionTower:
-    """Qwen2's, Qwen2.5's and Qwen3's vision transformer, merging 2 x 2 patches into a cell.
+    """The vision transformer of Qwen2 to Qwen3, merging 2 x 2 patches into a cell.
 
     Qwen3's merges them behind some of its blocks, too (DeepStack, Meng et al. 2024).
     """
@@ -144,12 +144,19 @@ class VisionTower:
         return [_row_by_row(merged, tables) for merged in (self._merger(hidden), *deep)]
 
     def _cut(self, page: torch.Tensor, tables: PageTables) -> torch.Tensor:
-        """Cut a page into patches (patches, 3 x 14 x 14), in the order of `tables`."""
+        """Cut a page into patches (patches, 3 x side x side), in the order of `tables`."""
         side = self._merge * self._patch
         rows, columns = page.shape[1] // side, page.shape[2] // side
         cells = page.reshape(3, rows, self._merge, self._patch, columns, self._merge, self._patch)
         patches = cells.permute(1, 4, 2, 5, 0, 3, 6).flatten(4).flatten(0, 3)
         return patches[tables.patches]
+
+
+def _qkv_of(attention: Any) -> Product:
+    """Return query, key and value as one product, whether the module has one layer or three."""
+    if hasattr(attention, "qkv"):
+        return Product(attention.qkv)
+    return Product(attention.q, attention.k, attention.v)
 
 
 def _stages(visual: Any) -> Iterator[_Stage]:
