@@ -70,6 +70,7 @@ FAMILIES = (
         "ColQwen2_5OmniProcessor",
         ("qwen2_5_omni_thinker", "qwen2_5_omni"),
         max_side_ratio=_QWEN_SIDE_RATIO,
+        unused=("audio_tower",),
         packs=True,
     ),
     Family(
