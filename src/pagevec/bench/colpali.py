@@ -1,6 +1,7 @@
 """colpali-engine by itself, as its users call it: the yardstick of the engine."""
 
 import gc
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from pagevec.engine.registry import family_of
 from pagevec.engine.torchvision_fix import import_torchvision
 from pagevec.types import MultiVector
 
@@ -35,14 +37,17 @@ FLASH = tuple(Way(f"colpali-engine, flash-attn, batch {n}", "flash_attention_2",
 
 
 class ColpaliEngine:
-    """Its model and processor, on one device."""
+    """Its model and processor of a checkpoint's family, on one device."""
 
     def __init__(self, checkpoint: Path, device: torch.device, dtype: torch.dtype) -> None:
         import_torchvision()
-        from colpali_engine.models import ColQwen2_5, ColQwen2_5_Processor
+        from colpali_engine import models
 
-        self._model = ColQwen2_5.from_pretrained(checkpoint, dtype=dtype).to(device).eval()
-        self._processor = ColQwen2_5_Processor.from_pretrained(checkpoint)
+        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+        family = family_of(config["model_type"], str(checkpoint))
+        model: Any = getattr(models, family.model_class)
+        self._model = model.from_pretrained(checkpoint, dtype=dtype).to(device).eval()
+        self._processor = getattr(models, family.processor_class).from_pretrained(checkpoint)
         self._device = device
 
     def embed(self, files: Sequence[bytes], way: Way) -> list[Any]:

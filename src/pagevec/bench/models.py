@@ -15,7 +15,7 @@ _FOLDER = click.Path(file_okay=False, resolve_path=True, path_type=Path)
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose a model and a device."""
     for option in (
-        click.option("--model", type=_FOLDER, help="A ColQwen2.5 checkpoint; default: bundled."),
+        click.option("--model", type=_FOLDER, help="A checkpoint of any family; default: bundled."),
         click.option(
             "--full-size",
             type=_FOLDER,
