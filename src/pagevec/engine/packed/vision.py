@@ -6,9 +6,9 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from torch.nn.functional import embedding_bag, linear
 
 from pagevec.engine.packed.attention import Segments, attend
+from pagevec.engine.packed.embedding import LearnedPositions, PatchEmbedding
 from pagevec.engine.packed.grids import PageTables
 from pagevec.engine.packed.layers import (
     Activation,
@@ -20,46 +20,8 @@ from pagevec.engine.packed.layers import (
     rotate,
 )
 
-_CENTRE = 128  # of a byte; pixels less this are exact in bfloat16, and small
-_WHITE = 255
 # On a CPU windows go through the layers a few at a time: what a layer makes stays in the caches.
 _PATCHES_ON_CPU = 2048
-
-
-class PatchEmbedding:
-    """Bytes of patches -> hidden vectors: normalising and both frames are in one matrix.
-
-    A page is the same frame twice: the two halves of the patch kernel are added once. Mean and
-    deviation of the pixels are part of the matrix and its bias, so bytes go in as they are.
-    """
-
-    def __init__(self, proj: Any, mean: Sequence[float], deviation: Sequence[float]) -> None:
-        """Fold the kernel of `proj` (hidden, 3, frames, side, side), and its bias."""
-        kernel = proj.weight.detach().float().sum(dim=2)
-        scale = 1 / (_WHITE * torch.tensor(deviation, device=kernel.device))
-        shift = (_CENTRE / _WHITE - torch.tensor(mean, device=kernel.device)) * _WHITE * scale
-        bias = (kernel * shift[:, None, None]).sum(dim=(1, 2, 3))
-        self._bias = (bias if proj.bias is None else bias + proj.bias.detach()).to(
-            proj.weight.dtype
-        )
-        self._weight = (kernel * scale[:, None, None]).flatten(1).to(proj.weight.dtype)
-
-    def __call__(self, patches: torch.Tensor) -> torch.Tensor:
-        """Map uint8 (patches, 3 x side x side) to (patches, hidden)."""
-        centred = patches.to(self._weight.dtype).sub_(_CENTRE)
-        return linear(centred, self._weight, self._bias)
-
-
-class LearnedPositions:
-    """A square grid of learned vectors, stretched over the grid of each page."""
-
-    def __init__(self, embedding: Any) -> None:
-        self._grid = embedding.weight.detach().float()
-
-    def __call__(self, tables: Sequence[PageTables]) -> torch.Tensor:
-        """Return float32 (patches of all pages, hidden)."""
-        around, weights = joined([one.places for one in tables if one.places is not None])
-        return embedding_bag(around, self._grid, mode="sum", per_sample_weights=weights)
 
 
 class Merger:
