@@ -145,4 +145,4 @@ def test_smallest_run() -> None:
     assert forms["BM25, text layer"]["all"].recall >= 0.9
     assert forms["float32"]["all"].queries == 10
     assert "| float32 |" in report.markdown()
-    assert report.as_json()["facts"]["pages"] == 10
+    assert report.facts["pages"] == 10

@@ -1,7 +1,6 @@
 """`python -m pagevec.bench NAME`: what is measured, on this machine; `http` where none is named."""
 
 import asyncio
-import json
 import signal
 import sys
 from pathlib import Path
@@ -14,12 +13,12 @@ from pagevec.bench.answers import AnswersDiffer
 from pagevec.bench.crowd import Crowd
 from pagevec.bench.http import compare
 from pagevec.bench.machine import machine
-from pagevec.bench.models import bundled
+from pagevec.bench.output import give, json_option, write
 from pagevec.bench.retrieval import command as retrieval
 from pagevec.bench.servers import ServerFailed, pagevec
+from pagevec.engine.bundled import bundled_checkpoint
 
 _COUNT = click.IntRange(min=1)
-_FILE = click.Path(dir_okay=False, path_type=Path)
 _MODEL = click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
 
 
@@ -38,7 +37,7 @@ def main(context: click.Context) -> None:
 @click.option("--texts", type=_COUNT, default=128, show_default=True, help="Texts in a round.")
 @click.option("--rounds", type=_COUNT, default=3, show_default=True, help="Medians are of these.")
 @click.option("--model", type=_MODEL, help="A ColQwen2.5 checkpoint; default: the bundled one.")
-@click.option("--json", "file", type=_FILE, help="Write all figures.")
+@json_option
 def http(pages: int, texts: int, rounds: int, model: Path | None, file: Path | None) -> None:
     """Compare pagevec with the plain loop over HTTP on the CPU, in float32.
 
@@ -46,26 +45,22 @@ def http(pages: int, texts: int, rounds: int, model: Path | None, file: Path | N
     here, on loopback, take turns, and must give equal answers.
     """
     try:
-        report = compare((model or bundled()).resolve(), pages, texts, rounds)
+        report = compare((model or bundled_checkpoint()).resolve(), pages, texts, rounds)
     except (AnswersDiffer, ServerFailed, httpx.HTTPError) as error:
         raise click.ClickException(str(error)) from error
-    if file is not None:
-        file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
-    click.echo(report.markdown())
+    give("http", report, file)
 
 
 @main.command()
 @click.option("--callers", type=_COUNT, default=64, show_default=True, help="At once.")
 @click.option("--rounds", type=_COUNT, default=3, show_default=True, help="Requests of each.")
-@click.option("--json", "file", type=_FILE, help="Write all figures.")
+@json_option
 def crowd(callers: int, rounds: int, file: Path | None) -> None:
     """Let many callers ask at once, half of them queries, half of them pages, two at a time."""
-    with pagevec(bundled()) as server:
+    with pagevec(bundled_checkpoint()) as server:
         crowd_of = Crowd(server.url, server.key, inputs.make_pages(6), inputs.make_texts(16))
         figures = asyncio.run(crowd_of.run(callers, rounds, pages_each=2))
-    if file is not None:
-        content = {"machine": machine(), "callers": callers, **figures.as_json()}
-        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write("crowd", {"machine": machine(), "callers": callers, **figures.as_json()}, file)
     click.echo(figures.markdown(callers))
 
 

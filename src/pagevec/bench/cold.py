@@ -1,18 +1,18 @@
 """`python -m pagevec.bench cold`: from the start of a process to its first vectors, by stages."""
 
-import json
 import re
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pagevec.bench import inputs
+from pagevec.bench.clock import seconds_of
 from pagevec.bench.machine import machine
 from pagevec.bench.models import chosen_model, model_options
+from pagevec.bench.output import facts, give, json_option, table
 from pagevec.bench.servers import pagevec
 
 _STAGE = re.compile(r'^pagevec_start_seconds\{stage="(\w+)"\} (\S+)$', re.M)
@@ -37,20 +37,16 @@ class ColdReport:
             "first text, over HTTP": self.first_text,
             "first page, over HTTP": self.first_page,
         }
-        rows = [f"| {name} | {seconds:.2f} |" for name, seconds in seen.items()]
-        facts = ", ".join(f"{name} {value}" for name, value in self.machine.items())
-        return "\n".join(["| | s |", "| --- | ---: |", *rows, "", f"{facts}, model {self.model}"])
+        lines = table(["", "s"], [(name, f"{seconds:.2f}") for name, seconds in seen.items()])
+        return f"{lines}\n\n{facts(self.machine, {'model': self.model})}"
 
 
 @click.command("cold")
 @model_options
-@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path))
+@json_option
 def command(model: Path | None, full_size: Path | None, device: str, file: Path | None) -> None:
     """Start a service and time what a first caller waits for."""
-    report = measure(chosen_model(model, full_size), device)
-    if file is not None:
-        file.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
-    click.echo(report.markdown())
+    give("cold", measure(chosen_model(model, full_size), device), file)
 
 
 def measure(checkpoint: Path, device: str = "cpu") -> ColdReport:
@@ -64,12 +60,6 @@ def measure(checkpoint: Path, device: str = "cpu") -> ColdReport:
         def post(body: bytes) -> Any:
             return http.post("/npz/embeddings", content=body).raise_for_status()
 
-        first_text, first_page = _seconds(lambda: post(text)), _seconds(lambda: post(page))
+        first_text, first_page = seconds_of(lambda: post(text)), seconds_of(lambda: post(page))
         stages = {name: float(value) for name, value in _STAGE.findall(http.get("/metrics").text)}
     return ColdReport(machine(), checkpoint.name, ready, first_text, first_page, stages)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import httpx
 import numpy as np
 
+from pagevec.bench.output import table
 from pagevec.types import MultiVector
 from pagevec.wire.decode import decode_npz
 
@@ -40,8 +41,8 @@ class CrowdFigures:
     def markdown(self, callers: int) -> str:
         """Return the figures as a table."""
         figures = self.as_json().items()
-        rows = [f"| {name.replace('_', ' ')} | {value:g} |" for name, value in figures]
-        return "\n".join([f"| {callers} callers | |", "| --- | ---: |", *rows])
+        rows = [(name.replace("_", " "), f"{value:g}") for name, value in figures]
+        return table([f"{callers} callers", ""], rows)
 
 
 class Crowd:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import httpx
 import numpy as np
 
+from pagevec.bench.clock import seconds_of
 from pagevec.bench.servers import Server
 
 # A short load says little: it goes on, over the same batches, for at least so long.
@@ -74,14 +75,8 @@ def watch(ask: Callable[[], object], until: Callable[[], bool]) -> list[float]:
     with ThreadPoolExecutor(_WATCHERS) as pool:
         while not seen or not until():
             time.sleep(pauses.exponential(_MEAN_PAUSE))
-            seen.append(pool.submit(_seconds, ask))
+            seen.append(pool.submit(seconds_of, ask))
     return [one.result() for one in seen]
-
-
-def _seconds(ask: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    ask()
-    return time.perf_counter() - started
 
 
 def _client(

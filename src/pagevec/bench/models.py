@@ -30,10 +30,5 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def chosen_model(model: Path | None, full_size: Path | None) -> Path:
     """Return the folder of the checkpoint that the options name."""
     if full_size is not None:
-        return full_size_checkpoint(full_size, bundled())
-    return model or bundled()
-
-
-def bundled() -> Path:
-    """Return the folder of the bundled model."""
-    return bundled_checkpoint()
+        return full_size_checkpoint(full_size, bundled_checkpoint())
+    return model or bundled_checkpoint()

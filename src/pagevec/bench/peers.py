@@ -1,11 +1,10 @@
 """`python -m pagevec.bench peers`: the engine beside colpali-engine, same weights, same pages."""
 
 import importlib.util
-import json
 import statistics
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import numpy as np
 import torch
 
 from pagevec.bench import inputs
+from pagevec.bench.clock import seconds_of
 from pagevec.bench.colpali import FLASH, PLAIN, SDPA, ColpaliEngine
 from pagevec.bench.machine import machine
 from pagevec.bench.models import chosen_model, model_options
+from pagevec.bench.output import facts, give, json_option, table
 from pagevec.engine.loader import load
 from pagevec.engine.local import LocalEmbedder
 from pagevec.images import read_image
@@ -25,6 +26,7 @@ from pagevec.types import MultiVector
 
 Embed = Callable[[list[bytes]], list[Any]]
 _OURS = "pagevec"
+_COLUMNS = ["engine", "pages/s", "rounds", "x plain loop", "x colpali-engine at its best"]
 
 
 @dataclass(frozen=True)
@@ -56,25 +58,28 @@ class PeersReport:
         plain = medians[PLAIN.name]
         best = max(rate for name, rate in medians.items() if name not in (PLAIN.name, _OURS))
         rows = [
-            f"| {name} | {rate:.2f} | {min(self.rates[name]):.2f} to {max(self.rates[name]):.2f} |"
-            f" {rate / plain:.2f} | {rate / best:.2f} |"
+            (
+                name,
+                f"{rate:.2f}",
+                _range(self.rates[name]),
+                f"{rate / plain:.2f}",
+                f"{rate / best:.2f}",
+            )
             for name, rate in medians.items()
         ]
-        head = ["| engine | pages/s | rounds | x plain loop | x colpali-engine at its best |"]
-        facts = ", ".join(f"{name} {value}" for name, value in (self.machine | self.setup).items())
         told = self.agreement
         close = (
             f"largest difference {told.difference:.0e}, smallest cosine {told.cosine:.6f}, "
             f"equal signs {told.signs:.2%}"
         )
-        return "\n".join([*head, "| --- | ---: | ---: | ---: | ---: |", *rows, "", facts, close])
+        return "\n".join([table(_COLUMNS, rows), "", facts(self.machine, self.setup), close])
 
 
 @click.command("peers")
 @model_options
 @click.option("--pages", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path))
+@json_option
 def command(
     model: Path | None,
     full_size: Path | None,
@@ -85,10 +90,7 @@ def command(
 ) -> None:
     """Compare the engine with colpali-engine: A4 pages, files in, arrays out, by turns."""
     checkpoint = chosen_model(model, full_size)
-    report = compare(checkpoint, device, inputs.make_pages(pages), rounds)
-    if file is not None:
-        file.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
-    click.echo(report.markdown())
+    give("peers", compare(checkpoint, device, inputs.make_pages(pages), rounds), file)
 
 
 def compare(checkpoint: Path, device: str, pages: list[bytes], rounds: int) -> PeersReport:
@@ -108,7 +110,7 @@ def compare(checkpoint: Path, device: str, pages: list[bytes], rounds: int) -> P
     rates: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(rounds):
         for name, embed in engines.items():
-            rates[name].append(_rate(embed, pages))
+            rates[name].append(len(pages) / seconds_of(partial(embed, pages)))
     ours.close()
     setup: dict[str, str | int] = {
         "model": checkpoint.name,
@@ -135,10 +137,8 @@ def agreement_of(ours: list[MultiVector], theirs: list[MultiVector]) -> Agreemen
     )
 
 
-def _rate(embed: Embed, pages: list[bytes]) -> float:
-    started = time.perf_counter()
-    embed(pages)
-    return len(pages) / (time.perf_counter() - started)
+def _range(rates: list[float]) -> str:
+    return f"{min(rates):.2f} to {max(rates):.2f}"
 
 
 def _has_flash(device: str) -> bool:

@@ -1,7 +1,6 @@
 """`python -m pagevec.bench postgres`: the store in PostgreSQL, compared with `max_sim` in SQL."""
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import get_args
 
@@ -9,6 +8,7 @@ import click
 import numpy as np
 import psycopg
 
+from pagevec.bench.clock import seconds_of
 from pagevec.search.maxsim import maxsim
 from pagevec.stores.embedded import SCAN_FROM
 from pagevec.stores.packing import Format
@@ -59,7 +59,7 @@ def _inserted(store: PostgresStore, pages: int) -> float:
     for first in range(1, pages + 1, _BATCH):
         numbers = range(first, min(first + _BATCH, pages + 1))
         batch = [Page(PageKey("bench", number), _vectors(_VECTORS, number)) for number in numbers]
-        seconds += _seconds(lambda batch=batch: store.add(batch))  # type: ignore[misc]
+        seconds += seconds_of(lambda batch=batch: store.add(batch))  # type: ignore[misc]
     return pages / seconds
 
 
@@ -112,11 +112,5 @@ def _literal(vectors: MultiVector) -> str:
     return "{" + ",".join("".join("01"[int(v > 0)] for v in row) for row in vectors) + "}"
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def _ms(work: Callable[[], object], rounds: int) -> str:
-    return f"{1000 * statistics.median(_seconds(work) for _ in range(rounds)):.1f} ms"
+    return f"{1000 * statistics.median(seconds_of(work) for _ in range(rounds)):.1f} ms"

@@ -1,12 +1,12 @@
 """Figures as a Markdown table, and as JSON."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from pagevec.bench.answers import TOLERANCE
+from pagevec.bench.output import facts, table
 
 _COLUMNS = (
     "load",
@@ -92,18 +92,6 @@ class Report:
 
     def markdown(self) -> str:
         """Return the table, and what it was measured on."""
-        rule = ["---", "---", *["---:"] * (len(_COLUMNS) - 2)]
-        lines = [_line(cells) for cells in (_COLUMNS, rule, *(row.cells() for row in self.rows))]
-        facts = ", ".join(
-            f"{name} {value}" for name, value in {**self.machine, **self.setup}.items()
-        )
+        lines = table(_COLUMNS, [row.cells() for row in self.rows], names=2)
         equal = f"answers differ by {self.largest_difference:.0e} at most, {TOLERANCE:.0e} allowed"
-        return "\n".join([*lines, "", f"{facts}; {equal}"])
-
-    def as_json(self) -> dict[str, Any]:
-        """Return all figures."""
-        return asdict(self)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+        return f"{lines}\n\n{facts(self.machine, self.setup)}; {equal}"

@@ -1,9 +1,8 @@
 """`python -m pagevec.bench search`: the embedded store, filled, opened and searched."""
 
-import json
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ import numpy as np
 import psutil
 
 from pagevec.bench.machine import machine
+from pagevec.bench.output import facts, give, json_option, table
 from pagevec.bench.planted import RELEVANT, PlantedPages
 from pagevec.search.retriever import Retriever
 from pagevec.stores.embedded import EmbeddedStore
@@ -51,10 +51,8 @@ class SearchReport:
             f"{self.memory_mib:.0f}",
             f"{self.disk_mib:.0f}",
         ]
-        facts = ", ".join(f"{name} {value}" for name, value in self.machine.items())
-        lines = [_COLUMNS, ["---:"] * len(_COLUMNS), cells]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return f"{table}\n\n{facts}; {self.queries} queries"
+        lines = table(_COLUMNS, [cells], names=0)
+        return f"{lines}\n\n{facts(self.machine)}; {self.queries} queries"
 
 
 def run_search(pages: int, queries: int, folder: Path) -> SearchReport:
@@ -113,13 +111,9 @@ def _memory() -> float:
 @click.option("--pages", type=click.IntRange(min=500), default=5000, show_default=True)
 @click.option("--queries", type=click.IntRange(1, 50), default=20, show_default=True)
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="For the store.")
-@click.option(
-    "--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures."
-)
+@json_option
 def command(pages: int, queries: int, folder: Path | None, file: Path | None) -> None:
     """Measure the embedded store: inserting, opening, searching, and whether it finds the best."""
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         report = run_search(pages, queries, Path(temporary))
-    if file is not None:
-        file.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
-    click.echo(report.markdown())
+    give("search", report, file)

@@ -1,16 +1,16 @@
 """`python -m pagevec.bench retrieval`."""
 
-import json
 from pathlib import Path
 
 import click
 
-from pagevec.bench.models import bundled
+from pagevec.bench.output import give, json_option
 from pagevec.bench.retrieval.fonts import FontsMissing
 from pagevec.bench.retrieval.real import DocumentsMissing
 from pagevec.bench.retrieval.run import measure
 from pagevec.bench.retrieval.words import WordListMissing
 from pagevec.bench.servers import ServerFailed
+from pagevec.engine.bundled import bundled_checkpoint
 
 _FAULTS = (FontsMissing, WordListMissing, DocumentsMissing, ServerFailed)
 
@@ -25,24 +25,19 @@ _FAULTS = (FontsMissing, WordListMissing, DocumentsMissing, ServerFailed)
     type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
     help="A checkpoint's directory; default: the bundled one.",
 )
-@click.option(
-    "--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures."
-)
+@json_option
 def command(pages: int, real: int, model: Path | None, file: Path | None) -> None:
     """Measure whether a model finds the page that a query's words stand on.
 
     On pages with fonts, words and layouts that `training/` never prints, and on PDFs of Debian
     packages; beside it BM25 over their text layers.
     """
-    model = model or bundled()
     try:
-        report = measure(model, pages, real)
+        report = measure(model or bundled_checkpoint(), pages, real)
     except _FAULTS as error:
         raise click.ClickException(str(error)) from error
     except ModuleNotFoundError as error:
         if error.name not in ("bm25s", "reportlab"):
             raise
         raise click.ClickException(f"{error}: pip install 'pagevec[bench,pdf]'") from error
-    if file is not None:
-        file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
-    click.echo(report.markdown())
+    give("retrieval", report, file)

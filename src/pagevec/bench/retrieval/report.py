@@ -1,12 +1,12 @@
 """The figures of retrieval, as Markdown tables and as JSON."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pagevec.bench.output import facts, table
 from pagevec.bench.retrieval.metrics import Quality
 
 Ranks = NDArray[np.int64]
@@ -34,11 +34,8 @@ class Table:
     def markdown(self) -> str:
         """Return the table; each cell is recall@1 and nDCG@5."""
         columns = list(next(iter(self.cells.values())))
-        head = [f"| {self.title} | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
-        rows = [
-            f"| {row} | {' | '.join(map(_cell, c.values()))} |" for row, c in self.cells.items()
-        ]
-        return "\n".join(head + rows)
+        rows = [[row, *map(_cell, cells.values())] for row, cells in self.cells.items()]
+        return table([self.title, *columns], rows)
 
 
 @dataclass(frozen=True)
@@ -50,13 +47,9 @@ class Report:
 
     def markdown(self) -> str:
         """Return all tables; each cell is recall@1, nDCG@5 and the number of queries."""
-        facts = ", ".join(f"{name} {value}" for name, value in self.facts.items())
         legend = "each cell: recall@1 / nDCG@5 (queries)"
-        return "\n\n".join([*(table.markdown() for table in self.tables), f"{facts}; {legend}"])
-
-    def as_json(self) -> dict[str, Any]:
-        """Return all figures."""
-        return asdict(self)
+        below = f"{facts(self.facts)}; {legend}"
+        return "\n\n".join([*(one.markdown() for one in self.tables), below])
 
 
 def quality_by(
