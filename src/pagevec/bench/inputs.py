@@ -7,6 +7,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pagevec.images import EncodedImage, read_image
 from pagevec.types import InputType
 
 _A4_AT_150_DPI = (1240, 1754)
@@ -49,6 +50,11 @@ def make_pages(count: int, size: tuple[int, int] = _A4_AT_150_DPI) -> list[bytes
     """Return `count` different PNG files: a headline, paragraphs, a bar chart, cut to `size`."""
     pages = (_draw_page(np.random.default_rng(seed)) for seed in range(count))
     return [_png(page.crop((0, 0, *size))) for page in pages]
+
+
+def make_images(count: int, size: tuple[int, int] = _A4_AT_150_DPI) -> list[EncodedImage]:
+    """Return these pages as the engine takes them."""
+    return [read_image(file) for file in make_pages(count, size)]
 
 
 def make_texts(count: int) -> list[str]:
