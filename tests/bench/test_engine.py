@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from conftest import png
-from pagevec.bench import cold, engine, peers
+from pagevec.bench import cold, engine, growth, inputs, peers, sizes
 from pagevec.bench.colpali import PLAIN, SDPA
+from pagevec.bench.output import give
+from pagevec.bench.sizes import SIZES
 from pagevec.engine.bundled import bundled_checkpoint
+from pagevec.engine.local import LocalEmbedder
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +39,45 @@ def test_agreement_is_of_the_worst_vector() -> None:
     assert told.signs == pytest.approx(10 / 12)
 
 
-def test_engine(checkpoint: Path) -> None:
-    """Every size has its figures, and no page is faster than the device's floor allows."""
-    report = engine.measure(checkpoint, "cpu", pages=2, growth=False)
-    assert [one.page for one in report.speeds] == ["A4", "half of A4", "receipt", "dot"]
-    assert all(one.pages_per_second > 0 and one.forward_ms > 0 for one in report.speeds)
+def test_engine(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sizes, batches and growth have their figures, within the floor that the device allows."""
+    monkeypatch.setattr(growth, "_SECONDS", 0.1)
+    chosen = {name: SIZES[name] for name in ("A4", "A7", "dot")}
+    monkeypatch.setattr(sizes, "SIZES", chosen)
+    report = engine.measure(checkpoint, "cpu", pages=1, batch=2, grown=100)
+
+    by_page = {one.page: one for one in report.sizes}
+    assert list(by_page) == list(chosen)
+    assert all(one.pages_per_second > 0 and one.forward_ms > 0 for one in report.sizes)
+    # Each line has the work of one page of A4; a dot has the tokens of the prompt and a few cells.
+    tokens = by_page["A4"].tokens
+    assert all(tokens / 2 < one.pages * one.tokens <= tokens for one in report.sizes)
+    assert by_page["dot"].tokens < 40 < by_page["A7"].tokens < tokens
+
     # 2,944 patches attend to each other in one of the four vision layers, 160 numbers wide.
     assert report.floor.page_attention > 4 * 2944**2 * 160
-    assert report.floor.pages_per_second > report.speeds[0].pages_per_second
-    assert "no more than" in report.markdown()
+    assert report.floor.pages_per_second > by_page["A4"].pages_per_second
+    assert [(one.pages, one.tokens) for one in report.batches] == [(1, tokens), (2, 2 * tokens)]
+    assert [one.pages for one in report.growth] == [10, 100]
+    assert all(one.pages_per_second > 0 and one.memory_mib > 100 for one in report.growth)
+
+    give("engine", report, None)
+    printed = capsys.readouterr().out
+    assert "no more than" in printed
+    for first in ("| A4 | ", "| 1 | ", "| 10 | "):
+        assert any(line.startswith(first) for line in printed.splitlines())
+    assert "model bundled" in printed.splitlines()[-1]
+
+
+def test_growth_lets_go_of_the_answers(embedder: LocalEmbedder) -> None:
+    """However many pages are sent, a few requests wait, and each answer comes once."""
+    request = inputs.make_images(1, SIZES["dot"])
+    answers = growth.answers(embedder, request, requests=30)
+    next(answers)
+    assert embedder.health().queued_inputs <= growth.IN_FLIGHT
+    assert [len(one.vectors) for one in answers] == [1] * 29
 
 
 def test_cold(checkpoint: Path) -> None:

@@ -11,7 +11,7 @@ import click
 from pagevec.bench import inputs
 from pagevec.bench.clock import seconds_of
 from pagevec.bench.machine import machine
-from pagevec.bench.models import chosen_model, model_options
+from pagevec.bench.models import chosen_model, model_options, name_of
 from pagevec.bench.output import facts, give, json_option, table
 from pagevec.bench.servers import pagevec
 
@@ -62,4 +62,4 @@ def measure(checkpoint: Path, device: str = "cpu") -> ColdReport:
 
         first_text, first_page = seconds_of(lambda: post(text)), seconds_of(lambda: post(page))
         stages = {name: float(value) for name, value in _STAGE.findall(http.get("/metrics").text)}
-    return ColdReport(machine(), checkpoint.name, ready, first_text, first_page, stages)
+    return ColdReport(machine(), name_of(checkpoint), ready, first_text, first_page, stages)

@@ -1,54 +1,22 @@
 """`python -m pagevec.bench engine`: pages a second, beside what the device can do at most."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import psutil
 
-from pagevec.bench import inputs
+from pagevec.bench.batches import BatchSpeed, batch_speeds, batch_table
 from pagevec.bench.floor import Floor, floor_of
+from pagevec.bench.growth import Growth, growth_of, growth_table
 from pagevec.bench.machine import machine
-from pagevec.bench.models import chosen_model, model_options
-from pagevec.bench.output import facts, give, json_option, table
-from pagevec.engine.loader import load
+from pagevec.bench.models import chosen_model, model_options, name_of
+from pagevec.bench.output import facts, give, json_option
+from pagevec.bench.sizes import SizeSpeed, size_speeds, size_table
+from pagevec.engine.loader import LoadedModel, load
 from pagevec.engine.local import LocalEmbedder
-from pagevec.images import EncodedImage
 from pagevec.settings import Settings
 
-_SIZES = {"A4": (1240, 1754), "half of A4": (877, 1240), "receipt": (400, 1200), "dot": (28, 28)}
-_GROWTH = (10, 100, 1000, 10_000)
-_SMALL = (140, 196)
-_MIB = 2**20
-_COLUMNS = [
-    "page",
-    "tokens",
-    "pages",
-    "pages/s",
-    "tokens/s",
-    "forward ms",
-    "prepare ms",
-    "MiB",
-]
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Pages of one size, so many at once.
-
-    Attributes:
-        tokens: of a page; forward_ms: of the model, for each page; prepare_ms: of one thread.
-        memory_mib: of the process, or of the GPU's allocator.
-    """
-
-    page: str
-    tokens: int
-    pages: int
-    pages_per_second: float
-    forward_ms: float
-    prepare_ms: float
-    memory_mib: float
+_ALL_DAY = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -58,82 +26,87 @@ class EngineReport:
     machine: dict[str, str | int]
     setup: dict[str, str | int]
     floor: Floor
-    speeds: list[Speed]
+    sizes: list[SizeSpeed]
+    batches: list[BatchSpeed]
+    growth: list[Growth]
 
     def markdown(self) -> str:
-        """Return the table, the floor, and what it was measured on."""
-        rows = [
-            [
-                one.page,
-                f"{one.tokens}",
-                f"{one.pages}",
-                f"{one.pages_per_second:.2f}",
-                f"{one.pages_per_second * one.tokens:.0f}",
-                f"{one.forward_ms:.1f}",
-                f"{one.prepare_ms:.1f}",
-                f"{one.memory_mib:.0f}",
-            ]
-            for one in self.speeds
+        """Return the tables, the floor, and what it was measured on."""
+        parts = [
+            size_table(self.sizes),
+            self.floor.sentence(self.sizes[0].pages_per_second),
+            batch_table(self.batches),
         ]
-        best = max(one.pages_per_second for one in self.speeds if one.page == "A4")
-        told = self.floor.sentence(best)
-        return "\n".join([table(_COLUMNS, rows), "", told, facts(self.machine, self.setup)])
+        if self.growth:
+            parts.append(growth_table(self.growth))
+        return "\n\n".join([*parts, facts(self.machine, self.setup)])
 
 
 @click.command("engine")
 @model_options
-@click.option("--pages", type=click.IntRange(min=1), default=16, show_default=True)
-@click.option("--growth", is_flag=True, help="Also 10 to 10,000 small pages, one request each.")
+@click.option(
+    "--pages",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Pages of A4 in a line, or as many smaller ones as have their tokens.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Pages of one forward pass, at most.",
+)
+@click.option(
+    "--growth",
+    "grown",
+    type=click.IntRange(min=10),
+    help="Also 10, 100, 1,000, ... small pages, up to so many.",
+)
 @json_option
 def command(
     model: Path | None,
     full_size: Path | None,
     device: str,
     pages: int,
-    growth: bool,
+    batch: int,
+    grown: int | None,
     file: Path | None,
 ) -> None:
-    """Measure the engine alone by page size, and the device's own rates beside it."""
-    give("engine", measure(chosen_model(model, full_size), device, pages, growth), file)
+    """Measure the engine alone: by page size, by batch, as the work grows.
+
+    Beside it stand the device's own rates. The time of a page against its tokens is that of the
+    page sizes.
+    """
+    report = measure(chosen_model(model, full_size), device, pages, batch, grown or 0)
+    give("engine", report, file)
 
 
-def measure(checkpoint: Path, device: str, pages: int, growth: bool) -> EngineReport:
-    """Measure the model in `checkpoint` on `device` with so many pages of each size."""
+def measure(checkpoint: Path, device: str, pages: int, batch: int, grown: int) -> EngineReport:
+    """Measure the model in `checkpoint` on `device`: see the options of `command`."""
     settings = Settings(
-        _env_file=None, model=str(checkpoint), device=device, max_queued_inputs=max(_GROWTH)
+        _env_file=None,
+        model=str(checkpoint),
+        device=device,
+        max_queued_inputs=1_000_000,
+        request_seconds=_ALL_DAY,
     )
     loaded = load(settings)
     floor = floor_of(loaded)
+    by_batch = list(batch_speeds(loaded, pages, batch))
     engine = LocalEmbedder.of(settings, lambda: loaded)
     engine.wait_until_ready()
-    speeds = [
-        _speed(engine, name, inputs.make_images(pages, size)) for name, size in _SIZES.items()
-    ]
-    for count in _GROWTH if growth else ():
-        speeds.append(_speed(engine, "small", inputs.make_images(10, _SMALL) * (count // 10)))
+    by_size = list(size_speeds(engine, loaded, pages))
+    by_count = list(growth_of(engine, grown))
     engine.close()
-    setup: dict[str, str | int] = {
-        "model": checkpoint.name,
+    return EngineReport(machine(), _setup(checkpoint, loaded), floor, by_size, by_batch, by_count)
+
+
+def _setup(checkpoint: Path, loaded: LoadedModel) -> dict[str, str | int]:
+    return {
+        "model": name_of(checkpoint),
         "device": loaded.info.device,
         "dtype": loaded.info.dtype,
+        "passes at once": loaded.default_threads,
     }
-    return EngineReport(machine(), setup, floor, speeds)
-
-
-def _speed(engine: LocalEmbedder, name: str, pages: list[EncodedImage]) -> Speed:
-    started = time.perf_counter()
-    before = engine.health().busy_seconds
-    embedded = engine.embed(pages).result()
-    seconds = time.perf_counter() - started
-    busy = engine.health().busy_seconds - before
-    on_gpu = engine.info.device.startswith("cuda")
-    memory = engine.health().memory.peak if on_gpu else psutil.Process().memory_info().rss
-    return Speed(
-        page=name,
-        tokens=embedded.tokens // len(pages),
-        pages=len(pages),
-        pages_per_second=len(pages) / seconds,
-        forward_ms=1000 * busy / len(pages),
-        prepare_ms=1000 * embedded.timings.prepare / len(pages),
-        memory_mib=memory / _MIB,
-    )

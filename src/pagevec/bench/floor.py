@@ -12,7 +12,7 @@ from pagevec.bench.clock import times
 from pagevec.engine.loader import LoadedModel
 from pagevec.engine.runner import runner_of
 
-_SECONDS = 2.0
+_SECONDS = 1.0
 
 
 def _attention_operations(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:

@@ -10,6 +10,7 @@ from pagevec.bench import inputs
 from pagevec.bench.answers import largest_difference
 from pagevec.bench.load import Load, Seen, run_load, watch
 from pagevec.bench.machine import machine
+from pagevec.bench.models import name_of
 from pagevec.bench.report import Latency, Rate, Report, Row
 from pagevec.bench.servers import Server, pagevec, plain_loop
 from pagevec.types import InputType
@@ -39,7 +40,7 @@ def compare(model: Path, pages: int, texts: int, rounds: int) -> Report:
         seen = _take_turns(services, loads, rounds)
         longer = replace(loads[0], requests=loads[0].requests * rounds)
         rows = [*_rows(seen), *_beside_pages(ours, longer)]
-    setup = {"model": model.name, "pages": pages, "texts": texts, "rounds": rounds}
+    setup = {"model": name_of(model), "pages": pages, "texts": texts, "rounds": rounds}
     return Report(machine(), setup, difference, rows)
 
 

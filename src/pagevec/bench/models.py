@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pagevec.bench.full_size import full_size_checkpoint
-from pagevec.engine.bundled import bundled_checkpoint
+from pagevec.engine.bundled import REVISION, bundled_checkpoint
 
 _FOLDER = click.Path(file_okay=False, resolve_path=True, path_type=Path)
 
@@ -32,3 +32,9 @@ def chosen_model(model: Path | None, full_size: Path | None) -> Path:
     if full_size is not None:
         return full_size_checkpoint(full_size, bundled_checkpoint())
     return model or bundled_checkpoint()
+
+
+def name_of(checkpoint: Path) -> str:
+    """Return what the figures call the model in `checkpoint`."""
+    bundled = checkpoint == bundled_checkpoint()
+    return f"bundled {REVISION}" if bundled else checkpoint.name

@@ -16,7 +16,7 @@ from pagevec.bench import inputs
 from pagevec.bench.clock import seconds_of
 from pagevec.bench.colpali import FLASH, PLAIN, SDPA, ColpaliEngine
 from pagevec.bench.machine import machine
-from pagevec.bench.models import chosen_model, model_options
+from pagevec.bench.models import chosen_model, model_options, name_of
 from pagevec.bench.output import facts, give, json_option, table
 from pagevec.engine.loader import load
 from pagevec.engine.local import LocalEmbedder
@@ -113,7 +113,7 @@ def compare(checkpoint: Path, device: str, pages: list[bytes], rounds: int) -> P
             rates[name].append(len(pages) / seconds_of(partial(embed, pages)))
     ours.close()
     setup: dict[str, str | int] = {
-        "model": checkpoint.name,
+        "model": name_of(checkpoint),
         "device": info.device,
         "dtype": info.dtype,
         "pages": len(pages),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagevec.bench.machine import machine
+from pagevec.bench.models import name_of
 from pagevec.bench.retrieval.metrics import ranks, scores
 from pagevec.bench.retrieval.pages import write_pages
 from pagevec.bench.retrieval.queries import Query, make_queries
@@ -17,7 +18,6 @@ from pagevec.bench.retrieval.report import Report, Table, quality_by
 from pagevec.bench.retrieval.yardstick import bm25_scores
 from pagevec.bench.servers import pagevec
 from pagevec.client import Client
-from pagevec.engine.bundled import REVISION, bundled_checkpoint
 from pagevec.engine.pooling import pool
 from pagevec.engine.torchvision_fix import import_torchvision
 from pagevec.ingest.page import SourcePage
@@ -45,7 +45,7 @@ def measure(model: Path, pages: int, real: int) -> Report:
             tables = _held_out(client, Path(folder), pages)
             if real:
                 tables.append(_real(client, Path(folder), real))
-        return Report({**machine(), "model": _name(model), "pages": pages}, tables)
+        return Report({**machine(), "model": name_of(model), "pages": pages}, tables)
 
 
 def _held_out(client: Client, folder: Path, count: int) -> list[Table]:
@@ -141,7 +141,3 @@ def _by_page(queries: Sequence[Query], exact: Ranks, by_text: Ranks) -> list[Tab
 def _natural(text: str) -> tuple[int, str]:
     digits = "".join(letter for letter in text if letter.isdigit())
     return int(digits or 0), text
-
-
-def _name(model: Path) -> str:
-    return f"bundled {REVISION}" if model == bundled_checkpoint() else model.name
