@@ -127,7 +127,7 @@ def measure(
         for callers in (2**power for power in range(most.bit_length()))
     ]
     with pagevec(checkpoint, device) as server:
-        setup = {
+        setup: dict[str, str | int] = {
             "model": name_of(checkpoint),
             "device": _ask_once(server, bodies.values()),
             "inputs in a request": batch,
