@@ -23,6 +23,7 @@ from pagevec.stores.base import Filter
 from pagevec.stores.embedded import EmbeddedStore
 from pagevec.stores.open import open_store
 from pagevec.types import MultiVector, Page, PageKey
+from vectors import unit_vectors
 
 QUERY = "how many passengers on the night route"
 
@@ -32,12 +33,6 @@ class Nothing:
 
     def embed_texts(self, texts: Sequence[str]) -> list[MultiVector]:
         raise AssertionError
-
-
-def unit_vectors(count: int, seed: int) -> MultiVector:
-    values = np.random.default_rng(seed).standard_normal((count, 128)).astype(np.float32)
-    vectors: MultiVector = values / np.linalg.norm(values, axis=1, keepdims=True)
-    return vectors
 
 
 @pytest.fixture(scope="module")

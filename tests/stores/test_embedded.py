@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contract import another_process, page, unit_vectors
+from contract import another_process
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +17,7 @@ from pagevec.stores.bits import BitIndex, PackedBits
 from pagevec.stores.embedded import FILE, EmbeddedStore
 from pagevec.stores.packing import Format, pack, unpack
 from pagevec.types import Page, PageKey
+from vectors import page, unit_vectors
 
 
 def distance(query: PackedBits, rows: PackedBits) -> int:

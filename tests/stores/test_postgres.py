@@ -16,6 +16,7 @@ from pagevec.stores.base import Filter
 from pagevec.stores.postgres import PostgresStore
 from pagevec.types import MultiVector, Page, PageKey
 from postgres_server import new_database, running_postgres
+from vectors import page, unit_vectors
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -48,17 +49,6 @@ def morphik(url: str, store: PostgresStore) -> Iterator[Connection]:
 def scanning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even few pages are searched by their bits."""
     monkeypatch.setattr(postgres_cache, "SCAN_FROM", 0)
-
-
-def unit_vectors(count: int, seed: int) -> MultiVector:
-    values = np.random.default_rng(seed).standard_normal((count, 128)).astype(np.float32)
-    vectors: MultiVector = values / np.linalg.norm(values, axis=1, keepdims=True)
-    return vectors
-
-
-def page(document: str, number: int, seed: int = 0, **fields: Any) -> Page:
-    vectors = unit_vectors(5 + number, 1000 * seed + number)
-    return Page(PageKey(document, number), vectors, **fields)
 
 
 def literal(vectors: MultiVector) -> str:

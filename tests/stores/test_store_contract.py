@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from contract import ADD_FOR_EVER, another_process, elsewhere, page, unit_vectors
+from contract import ADD_FOR_EVER, another_process, elsewhere
 
 from pagevec.errors import StoreError
 from pagevec.grid import PatchGrid
@@ -14,6 +14,7 @@ from pagevec.stores import embedded
 from pagevec.stores.base import DocumentStore, Filter
 from pagevec.stores.open import open_store
 from pagevec.types import DocumentRecord, Page, PageKey
+from vectors import page, unit_vectors
 
 
 @pytest.fixture
