@@ -67,7 +67,8 @@ class _Checks:
     def model(self) -> str:
         info = self._info()
         notice = f"; {info['notice']}" if info.get("notice") else ""
-        return f"{info['model']} on {info['device']} in {info['dtype']}{notice}"
+        how = f"{info['dtype']}, {info.get('precision', 'full')} precision"
+        return f"{info['model']} on {info['device']} in {how}{notice}"
 
     def no_key_is_refused(self) -> str:
         return _status(self._post(["hello"], key=None), 401)

@@ -82,6 +82,11 @@ class Settings(EnvironmentSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = bounded(
         "auto", "of the weights; auto is bfloat16 on CUDA, else float32"
     )
+    precision: Literal["full", "int8", "fp8"] = bounded(
+        "full",
+        "of the large matrix products: full is that of the weights; int8 and fp8 are less exact "
+        "(see docs/benchmarks.md) and need `pagevec[precision]`",
+    )
     max_visual_tokens: int | None = bounded(
         None, "visual tokens of one page; default: as the checkpoint says", ge=4, le=16384
     )

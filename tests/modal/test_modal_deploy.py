@@ -153,7 +153,15 @@ class TestImage:
             assert f"{plain}=={version.strip(chr(39))}" in pins, name
         names = {name.strip("'").partition("[")[0] for name, _ in named}
         assert {"torch", "torchvision", "colpali-engine", "pypdfium2", "uvicorn"} <= names
-        assert not names & {"pytest", "modal", "ruff", "pagevec"}
+        assert not names & {"pytest", "modal", "ruff", "torchao", "pagevec"}
+
+    def test_reduced_precision_brings_its_package(self, plane: ControlPlane) -> None:
+        """Who sets a precision gets what computes in it, torchao; nobody else does."""
+        done = modal(plane, "deploy", *MODULE, PAGEVEC_PRECISION="fp8")
+        assert done.returncode == 0, done.stdout + done.stderr
+        layers = plane.image_layers(plane.function("Embeddings.*").image_id)
+        assert " torchao==0.18.0 " in layers[2].dockerfile_commands[-1]
+        assert environment_of(plane)["PAGEVEC_PRECISION"] == "fp8"
 
     def test_torch_is_the_build_with_cuda(self, deployed: ControlPlane) -> None:
         """It comes from PyPI, whose wheels for Linux bring CUDA; no index of others is named."""

@@ -98,7 +98,7 @@ def _greet(
 
 def _greeting(info: ModelInfo, address: str, new_key: str | None, table: str) -> str:
     key = new_key or "$SERVICE_API_KEY"
-    model = f"{info.model} ({info.family}, {info.device}, {info.dtype})"
+    model = f"{info.model} ({info.family}, {info.device}, {info.dtype}, {info.precision} precision)"
     ask = '{"input_type": "text", "inputs": ["hello"]}'
     curl = f"curl -s {address}/embeddings -H \"Authorization: Bearer {key}\" -d '{ask}'"
     parts = [model, info.notice, table, f"address  {address}\nkey      {key}", curl]

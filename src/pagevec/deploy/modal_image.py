@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import modal
@@ -28,7 +28,9 @@ def service_image(environment: Mapping[str, str]) -> modal.Image:
     image = modal.Image.debian_slim(python_version=_PYTHON)
     if modal.is_local():  # a container has its image already
         image = image.add_local_file(constraints_file(), _IN_THE_IMAGE, copy=True).uv_pip_install(
-            *packages(), extra_options=f"--constraint {_IN_THE_IMAGE}", uv_version=_UV
+            *packages(_extras(environment)),
+            extra_options=f"--constraint {_IN_THE_IMAGE}",
+            uv_version=_UV,
         )
     return image.env(dict(environment)).add_local_python_source("pagevec")
 
@@ -44,22 +46,30 @@ def constraints_file() -> Path:
     )
 
 
-def packages() -> list[str]:
+def packages(extras: Sequence[str] = _EXTRAS) -> list[str]:
     """Return what pip installs for the service, each package pinned, without pagevec itself."""
     pins = dict(line.split("==") for line in _lines(constraints_file()))
     pinned = {_normal(name): version for name, version in pins.items()}
-    return sorted({f"{name}=={pinned[_normal(name.partition('[')[0])]}" for name in _required()})
+    return sorted(
+        {f"{name}=={pinned[_normal(name.partition('[')[0])]}" for name in _required(extras)}
+    )
 
 
-def _required() -> list[str]:
-    """Return the packages, such as `uvicorn[standard]`, of the base install and of the extras."""
+def _extras(environment: Mapping[str, str]) -> tuple[str, ...]:
+    # transformers imports torchao where it is there: a second of every start.
+    reduced = environment.get("PAGEVEC_PRECISION", "full") != "full"
+    return (*_EXTRAS, "precision") if reduced else _EXTRAS
+
+
+def _required(extras: Sequence[str]) -> list[str]:
+    """Return the packages, such as `uvicorn[standard]`, of the base install and of `extras`."""
     required = importlib.metadata.requires("pagevec") or []
-    wanted = [line for line in required if "extra ==" not in line or _of_an_extra(line)]
+    wanted = [line for line in required if "extra ==" not in line or _is_of(extras, line)]
     return [match.group() for line in wanted if (match := re.match(r"[\w.-]+(\[[\w,-]+\])?", line))]
 
 
-def _of_an_extra(requirement: str) -> bool:
-    return any(re.search(rf"""extra == ['"]{extra}['"]""", requirement) for extra in _EXTRAS)
+def _is_of(extras: Sequence[str], requirement: str) -> bool:
+    return any(re.search(rf"""extra == ['"]{extra}['"]""", requirement) for extra in extras)
 
 
 def _lines(file: Path) -> list[str]:

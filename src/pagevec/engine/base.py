@@ -20,6 +20,7 @@ class ModelInfo:
         model: checkpoint name or directory; revision: its commit, where known.
         family: the model family's name; dim: components of each vector.
         device, dtype: where and how the weights are held.
+        precision: of the large matrix products; `full` is that of the dtype.
         parameters: their number.
         resizing: how it resizes pages, in families whose visual tokens are cells of one grid.
         notice: what a user must know, such as what the model is not made for.
@@ -34,6 +35,7 @@ class ModelInfo:
     parameters: int
     resizing: PageResizing | None = None
     notice: str | None = None
+    precision: str = "full"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pagevec.engine.base import ModelInfo
 from pagevec.engine.checkpoint import Checkpoint
 from pagevec.engine.packed.inputs import PackedPreprocessor
 from pagevec.engine.patches import use_patch_products
+from pagevec.engine.precision import reduce_precision, require_precision
 from pagevec.engine.preprocess import CORES, Preprocessor
 from pagevec.engine.registry import Family
 from pagevec.engine.torchvision_fix import import_torchvision
@@ -62,9 +63,11 @@ def load(settings: Settings) -> LoadedModel:
     """Load the checkpoint that `settings` name onto its device.
 
     Raises:
-        CheckpointError, ConfigurationError: see `read` and `find_device`.
+        CheckpointError, ConfigurationError: see `read`, `find_device` and `require_precision`.
     """
     device = find_device(settings.device)
+    # Before minutes of reading; a model that was read elsewhere is checked when it is moved.
+    require_precision(settings.precision, device, _dtype(settings.dtype, device))
     return on_device(read(settings, device), device)
 
 
@@ -98,7 +101,7 @@ def read(settings: Settings, device: torch.device | None = None) -> LoadedModel:
     return LoadedModel(
         model=model,
         preprocessor=preprocessor,
-        info=_info(checkpoint, family, model, preprocessor.resizing),
+        info=_info(checkpoint, family, model, preprocessor.resizing, settings.precision),
         device=torch.device("cpu"),
         padding_side=processor.tokenizer.padding_side,
         pad_token_id=processor.tokenizer.pad_token_id,
@@ -111,17 +114,25 @@ def read(settings: Settings, device: torch.device | None = None) -> LoadedModel:
 
 
 def on_device(loaded: LoadedModel, device: torch.device) -> LoadedModel:
-    """Move a model that was read to `device`, where it answers."""
+    """Move a model that was read to `device`, where it answers in the precision asked for.
+
+    Raises:
+        ConfigurationError: see `require_precision`.
+    """
     started = time.perf_counter()
+    precision, dtype = loaded.info.precision, getattr(torch, loaded.info.dtype)
+    require_precision(precision, device, dtype)
     loaded.model.to(device)
+    reduce_precision(loaded.model, precision, device)
     info = replace(loaded.info, device=str(next(loaded.model.parameters()).device))
     seconds = {**loaded.seconds, "move": time.perf_counter() - started}
     log.info(
-        "loaded %s: %s, %.1f M parameters, %s on %s, %.1f s",
+        "loaded %s: %s, %.1f M parameters, %s, %s precision, on %s, %.1f s",
         info.model,
         info.family,
         info.parameters / 1e6,
         info.dtype,
+        info.precision,
         info.device,
         sum(seconds.values()),
     )
@@ -155,6 +166,8 @@ def cuda_devices() -> int:
 
 
 def _quiet() -> None:
+    # Of torchao, which transformers imports where it is there: kernels for other devices.
+    logging.getLogger("torchao").setLevel(logging.ERROR)
     # Progress bars of a fraction of a second, and a warning for every page one pixel wide.
     from transformers.utils import logging as transformers_logging
 
@@ -163,7 +176,11 @@ def _quiet() -> None:
 
 
 def _info(
-    checkpoint: Checkpoint, family: Family, model: Any, resizing: PageResizing | None
+    checkpoint: Checkpoint,
+    family: Family,
+    model: Any,
+    resizing: PageResizing | None,
+    precision: str,
 ) -> ModelInfo:
     weights = next(model.parameters())
     return ModelInfo(
@@ -176,6 +193,7 @@ def _info(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         resizing=resizing,
         notice=checkpoint.notice,
+        precision=precision,
     )
 
 

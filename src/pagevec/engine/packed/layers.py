@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import linear, rms_norm, silu
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 
@@ -140,7 +141,19 @@ def _of_unit_rms(inputs: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 def _shared(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    return parts[0].detach() if len(parts) == 1 else torch.cat([one.detach() for one in parts])
+    if len(parts) == 1:
+        return parts[0].detach()
+    if is_traceable_wrapper_subclass(parts[0]):
+        return _shared_quantised(parts)
+    return torch.cat([one.detach() for one in parts])
+
+
+def _shared_quantised(parts: Sequence[Any]) -> torch.Tensor:
+    """Join weights of torchao, whose rows have numbers and scales of their own: both one by one."""
+    names, form = parts[0].__tensor_flatten__()
+    inner = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    whole: torch.Tensor = type(parts[0]).__tensor_unflatten__(inner, form, None, None)
+    return whole
 
 
 def _part(whole: torch.Tensor, start: int, end: int) -> nn.Parameter:

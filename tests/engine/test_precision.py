@@ -1,0 +1,175 @@
+"""Reduced precision: what it changes, what it leaves alone, and where it is refused."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from checkpoints import FAMILIES, build_checkpoint
+from conftest import make_settings, pagevec, png
+from pagevec.engine.loader import LoadedModel, load, on_device, read
+from pagevec.engine.packed.layers import GatedMLP, Product
+from pagevec.engine.precision import reduce_precision, require_precision
+from pagevec.engine.preprocess import Prepared
+from pagevec.engine.runner import runner_of
+from pagevec.errors import ConfigurationError
+from pagevec.images import read_image
+from pagevec.types import MultiVector
+
+CPU = torch.device("cpu")
+SIZES = [(300, 200), (256, 3), (120, 400)]
+TEXTS = ["hello", "", "a longer query with more words in it"]
+# Of eight bits a CPU without VNNI uses seven.
+NEAR = 0.98
+
+
+def batches(model: LoadedModel) -> list[list[Prepared]]:
+    pages = [model.preprocessor.page(read_image(png(*size))) for size in SIZES]
+    return [pages, list(model.preprocessor.texts(TEXTS))]
+
+
+def vectors_of(model: LoadedModel) -> MultiVector:
+    runner = runner_of(model)
+    return np.concatenate([one for batch in batches(model) for one in runner.forward(batch)])
+
+
+def cosines(one: MultiVector, other: MultiVector) -> MultiVector:
+    return (one * other).sum(axis=1)
+
+
+def in_a_layer(module: nn.Module) -> nn.Module:
+    """Return a model whose first layer is `module`."""
+    return nn.ModuleDict({"model": nn.ModuleDict({"layers": nn.ModuleList([module])})})
+
+
+@pytest.fixture(scope="module")
+def full() -> LoadedModel:
+    return load(make_settings())
+
+
+@pytest.fixture(scope="module")
+def int8(full: LoadedModel) -> LoadedModel:
+    return load(make_settings(precision="int8"))
+
+
+class TestInt8:
+    def test_vectors_are_near(self, full: LoadedModel, int8: LoadedModel) -> None:
+        """Vectors stay unit, each points where the exact one does, and none is the exact one."""
+        exact, reduced = vectors_of(full), vectors_of(int8)
+        assert np.allclose(np.linalg.norm(reduced, axis=1), 1, atol=1e-5)
+        assert cosines(exact, reduced).min() > NEAR
+        assert cosines(exact, reduced).max() < 1 - 1e-7
+
+    def test_batch_equals_single(self, int8: LoadedModel) -> None:
+        """A token's scale is its own: who shares its batch does not change its vector."""
+        runner = runner_of(int8)
+        for batch in batches(int8):
+            for one, vectors in zip(batch, runner.forward(batch), strict=True):
+                assert cosines(vectors, runner.forward([one])[0]).min() > 0.9999
+
+    def test_full_changes_nothing(self, full: LoadedModel, int8: LoadedModel) -> None:
+        """Without the setting, and after another model was reduced, every bit is as before."""
+        before = vectors_of(full)
+        assert int8.info.precision == "int8"
+        assert np.array_equal(before, vectors_of(load(make_settings(precision="full"))))
+        assert np.array_equal(before, vectors_of(full))
+
+    def test_what_is_reduced(self, int8: LoadedModel) -> None:
+        """All products of both towers' layers, and nothing else."""
+        names = {
+            name
+            for name, module in int8.model.named_modules()
+            if isinstance(module, nn.Linear) and type(module.weight.data) is torch.Tensor
+        }
+        assert names == {"custom_text_proj", "visual.merger.mlp.0", "visual.merger.mlp.2"}
+
+    def test_read_then_moved(self, int8: LoadedModel) -> None:
+        """A model that is read first and moved later, as from a snapshot, is reduced as well."""
+        settings = make_settings(precision="int8")
+        moved = on_device(read(settings, CPU), CPU)
+        assert np.array_equal(vectors_of(moved), vectors_of(int8))
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_every_family(self, family: str, tmp_path: Path) -> None:
+        """Packed or padded, a family's vectors stay near those of full precision."""
+        checkpoint = build_checkpoint(family, tmp_path / family)
+
+        def vectors(precision: str) -> MultiVector:
+            settings = make_settings(model=str(checkpoint), offline=True, precision=precision)
+            return vectors_of(load(settings))
+
+        near = cosines(vectors("full"), vectors("int8"))
+        assert 0.995 < near.mean() < 1 - 1e-7
+
+
+class TestProducts:
+    def test_joined_equals_single(self) -> None:
+        """Reduced layers that share an input are joined row by row, and see parts of the whole."""
+        torch.manual_seed(0)
+        layers = [nn.Linear(32, 48), nn.Linear(32, 16)]
+        reduce_precision(in_a_layer(nn.ModuleList(layers)), "int8", CPU)
+        inputs = torch.randn(5, 32)
+        apart = torch.cat([layer(inputs) for layer in layers], dim=1)
+        product = Product(*layers)
+        assert product.sizes == [48, 16]
+        assert torch.equal(product(inputs), apart)
+        assert torch.equal(torch.cat([layer(inputs) for layer in layers], dim=1), apart)
+
+    def test_widened(self) -> None:
+        """An MLP whose inner side suits no kernel is widened by zeros, which add nothing."""
+        torch.manual_seed(0)
+        mlp: Any = nn.Module()
+        mlp.gate_proj, mlp.up_proj = nn.Linear(32, 44), nn.Linear(32, 44)
+        mlp.down_proj = nn.Linear(44, 32)
+        inputs = torch.randn(5, 32)
+        with torch.no_grad():
+            exact = GatedMLP(mlp)(inputs)
+            reduce_precision(in_a_layer(mlp), "int8", CPU)
+            reduced = GatedMLP(mlp)(inputs)
+        assert mlp.down_proj.weight.shape == (32, 48)
+        added = [mlp.down_proj.weight.dequantize()[:, 44:], mlp.gate_proj.bias[44:]]
+        added += [layer.weight.dequantize()[44:] for layer in (mlp.gate_proj, mlp.up_proj)]
+        assert all(numbers.numel() and not numbers.any() for numbers in added)
+        assert torch.cosine_similarity(exact, reduced).min() > 0.99
+
+
+class TestRefused:
+    def test_fp8_on_a_cpu(self) -> None:
+        """FP8 without a GPU that has it stops the start, before anything is read."""
+        with pytest.raises(ConfigurationError, match=r"'fp8'.*cpu.*8\.9.*int8 or full"):
+            load(make_settings(model="/nowhere", precision="fp8", device="cpu"))
+
+    def test_fp8_on_an_older_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The GPU's compute capability decides."""
+        cuda, bfloat16 = torch.device("cuda"), torch.bfloat16
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
+        with pytest.raises(ConfigurationError, match="compute capability"):
+            require_precision("fp8", cuda, bfloat16)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+        require_precision("fp8", cuda, bfloat16)
+        with pytest.raises(ConfigurationError, match=r"PAGEVEC_DTYPE 'float32'.*bfloat16"):
+            require_precision("fp8", cuda, torch.float32)
+
+    def test_int8_on_mps(self) -> None:
+        """What has no products of int8 says so."""
+        with pytest.raises(ConfigurationError, match=r"'int8'.*mps.*full"):
+            require_precision("int8", torch.device("mps"), torch.float32)
+
+    def test_without_torchao(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without the extra its name is said; full precision needs none."""
+        monkeypatch.setitem(sys.modules, "torchao", None)
+        require_precision("full", CPU, torch.float32)
+        with pytest.raises(ConfigurationError, match=r"pagevec\[precision\]"):
+            require_precision("int8", CPU, torch.float32)
+
+    def test_on_the_command_line(self, tmp_path: Path) -> None:
+        """A word that is no precision, and one that this machine has not, end `serve` at once."""
+        for word in ("int4", "fp8"):
+            ended = pagevec("serve", "--model", "bundled", "--device", "cpu", "--precision", word)
+            assert ended.returncode != 0
+            assert "PAGEVEC_PRECISION" in ended.stderr
+            assert "Traceback" not in ended.stderr
