@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from checkpoints import build_checkpoint
 from conftest import png
-from pagevec.bench import cold, engine, growth, inputs, peers, sizes
+from pagevec.bench import cold, engine, growth, inputs, peers, precision, sizes
 from pagevec.bench.colpali import PLAIN, SDPA
 from pagevec.bench.output import give
 from pagevec.bench.sizes import SIZES
@@ -37,6 +38,28 @@ def test_agreement_is_of_the_worst_vector() -> None:
     told = peers.agreement_of([right], [wrong])
     assert (told.difference, told.cosine) == (1.0, 0.0)
     assert told.signs == pytest.approx(10 / 12)
+
+
+def test_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both precisions embed the same pages and queries: near, not equal, with a rate each round."""
+    monkeypatch.setenv("PAGEVEC_MAX_VISUAL_TOKENS", "64")  # a page of the warm-up is small, too
+    checkpoint = build_checkpoint("colqwen2_5", tmp_path / "tiny")
+    pages = [png(60, 90, seed) for seed in range(5)]
+    report = precision.measure(checkpoint, "cpu", "int8", pages, inputs.headlines(5), rounds=2)
+    assert 0.98 < report.agreement.cosine < report.agreement.mean_cosine < 1 - 1e-6
+    assert list(report.rates) == ["full", "int8"]
+    assert all(len(rates) == 2 and min(rates) > 0 for rates in report.rates.values())
+    assert report.ranking.same_five == 1  # of five pages
+    assert report.markdown().count("\n| ") == 3
+
+
+def test_ranking_is_of_places() -> None:
+    """Another first page shows, and so does one that leaves the first five; the rest does not."""
+    exact = np.arange(8)[None].repeat(2, axis=0)
+    other = np.array([[0, 1, 2, 3, 4, 7, 6, 5], [1, 0, 2, 3, 5, 4, 6, 7]])
+    told = precision.ranking_of(exact, other)
+    assert (told.same_first, told.same_five) == (0.5, 0.9)
+    assert (told.found, told.found_reduced) == (0.5, 1.0)
 
 
 def test_engine(

@@ -8,7 +8,17 @@ from pathlib import Path
 import click
 import httpx
 
-from pagevec.bench import callers, cold, engine, inputs, peers, plot, postgres, search
+from pagevec.bench import (
+    callers,
+    cold,
+    engine,
+    inputs,
+    peers,
+    plot,
+    postgres,
+    precision,
+    search,
+)
 from pagevec.bench.answers import AnswersDiffer
 from pagevec.bench.crowd import Crowd
 from pagevec.bench.http import compare
@@ -64,7 +74,7 @@ def crowd(callers: int, rounds: int, file: Path | None) -> None:
     click.echo(figures.markdown(callers))
 
 
-for measured in (engine, callers, peers, cold, search, postgres, retrieval, plot):
+for measured in (engine, callers, peers, precision, cold, search, postgres, retrieval, plot):
     main.add_command(measured.command)
 
 

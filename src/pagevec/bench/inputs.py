@@ -57,6 +57,11 @@ def make_images(count: int, size: tuple[int, int] = _A4_AT_150_DPI) -> list[Enco
     return [read_image(file) for file in make_pages(count, size)]
 
 
+def headlines(count: int) -> list[str]:
+    """Return the headlines of the first `count` pages."""
+    return [_headline(np.random.default_rng(seed)) for seed in range(count)]
+
+
 def make_texts(count: int) -> list[str]:
     """Return `count` questions of 10 to 60 characters."""
     generator = np.random.default_rng(150)
@@ -80,7 +85,7 @@ def as_base64(pages: list[bytes]) -> list[str]:
 def _draw_page(generator: np.random.Generator) -> Image.Image:
     page = Image.new("RGB", _A4_AT_150_DPI, "white")
     draw = ImageDraw.Draw(page)
-    draw.text((_MARGIN, _MARGIN), _sentence(generator, 40), "navy", ImageFont.load_default(46))
+    draw.text((_MARGIN, _MARGIN), _headline(generator), "navy", ImageFont.load_default(46))
     font = ImageFont.load_default(22)
     for y in range(2 * _MARGIN, 1100, _LINE):
         if generator.random() < 0.9:  # else a paragraph ends
@@ -89,6 +94,10 @@ def _draw_page(generator: np.random.Generator) -> Image.Image:
         left = _MARGIN + 85 * bar
         draw.rectangle((left, 1650 - height, left + 60, 1650), fill="steelblue")
     return page
+
+
+def _headline(generator: np.random.Generator) -> str:
+    return _sentence(generator, 40)
 
 
 def _sentence(generator: np.random.Generator, length: int) -> str:

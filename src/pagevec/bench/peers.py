@@ -34,12 +34,14 @@ class Agreement:
     """How near two engines' vectors are, over all pages.
 
     Attributes:
-        difference: the largest of any number; cosine: the smallest of any vector.
+        difference: the largest of any number.
+        cosine, mean_cosine: the smallest of any vector, the mean of all.
         signs: the share of components with the same sign.
     """
 
     difference: float
     cosine: float
+    mean_cosine: float
     signs: float
 
 
@@ -130,9 +132,11 @@ def agreement_of(ours: list[MultiVector], theirs: list[MultiVector]) -> Agreemen
     """
     one, other = np.concatenate(ours), np.concatenate(theirs)
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    cosines = (one * other).sum(axis=1) / lengths
     return Agreement(
         difference=float(np.abs(one - other).max()),
-        cosine=float(((one * other).sum(axis=1) / lengths).min()),
+        cosine=float(cosines.min()),
+        mean_cosine=float(cosines.mean()),
         signs=float((np.sign(one) == np.sign(other)).mean()),
     )
 

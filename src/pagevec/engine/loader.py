@@ -166,8 +166,9 @@ def cuda_devices() -> int:
 
 
 def _quiet() -> None:
-    # Of torchao, which transformers imports where it is there: kernels for other devices.
-    logging.getLogger("torchao").setLevel(logging.ERROR)
+    # Torchao, which transformers imports where it is there, tells of kernels for other devices.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     # Progress bars of a fraction of a second, and a warning for every page one pixel wide.
     from transformers.utils import logging as transformers_logging
 
