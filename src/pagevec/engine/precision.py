@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import pad
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from pagevec.errors import ConfigurationError
 
@@ -53,8 +54,11 @@ def require_precision(precision: str, device: torch.device, dtype: torch.dtype) 
 
 
 def reduce_precision(model: nn.Module, precision: str, device: torch.device) -> None:
-    """Quantise, in place, the linear layers in the numbered layers of `model` on `device`."""
-    if precision == "full":
+    """Quantise, in place, the linear layers in the numbered layers of `model` on `device`.
+
+    A model that is quantised already stays as it is: one in a snapshot of a GPU is moved twice.
+    """
+    if precision == "full" or any(map(is_traceable_wrapper_subclass, model.parameters())):
         return
     from torchao.quantization import quantize_
 
@@ -62,7 +66,7 @@ def reduce_precision(model: nn.Module, precision: str, device: torch.device) -> 
         if isinstance(getattr(module, "gate_proj", None), nn.Linear):
             _widen(module)
     products = {name: one for name, one in model.named_modules() if isinstance(one, nn.Linear)}
-    reduced = {name for name, layer in products.items() if _is_reduced(layer, name)}
+    reduced = {name for name, layer in products.items() if _is_large(layer, name)}
     quantize_(model, _config(precision, device), filter_fn=lambda _, name: name in reduced)
     log.info("%s precision: %d of %d linear layers", precision, len(reduced), len(products))
 
@@ -81,7 +85,7 @@ def _config(precision: str, device: torch.device) -> Any:
     )
 
 
-def _is_reduced(layer: nn.Linear, name: str) -> bool:
+def _is_large(layer: nn.Linear, name: str) -> bool:
     sides = (layer.in_features, layer.out_features)
     return bool(_IN_A_LAYER.search(name)) and all(side % _MULTIPLE == 0 for side in sides)
 
