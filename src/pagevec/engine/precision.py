@@ -25,6 +25,8 @@ _MULTIPLE = 16
 _IN_A_LAYER = re.compile(r"\.(layers|blocks)\.\d+\.")
 # Compute capability of Ada; of those before it no kernel multiplies FP8.
 _FP8_FROM = (8, 9)
+# Of a token's largest number: a token of zeros (padding has such) would be divided by its scale, 0.
+_SMALLEST = 1e-12
 
 
 def require_precision(precision: str, device: torch.device, dtype: torch.dtype) -> None:
@@ -77,7 +79,9 @@ def _config(precision: str, device: torch.device) -> Any:
 
     if precision == "fp8":
         return quantization.Float8DynamicActivationFloat8WeightConfig(
-            granularity=quantization.PerRow(), set_inductor_config=False
+            granularity=quantization.PerRow(),
+            activation_value_lb=_SMALLEST,
+            set_inductor_config=False,
         )
     # CPUs without VNNI add pairs of products in 16 bits: there one bit of eight stays unused.
     return quantization.Int8DynamicActivationInt8WeightConfig(
@@ -91,26 +95,23 @@ def _is_large(layer: nn.Linear, name: str) -> bool:
 
 
 def _widen(mlp: Any) -> None:
-    """Make the inner side of a gated MLP a multiple of 16 by zeros: what it computes is the same.
+    """Make the inner side of a gated MLP a multiple of 16, with neurons that nothing listens to.
 
-    Qwen2.5's vision tower has 3,420 there, and most of its work.
+    What it computes is the same. Qwen2.5's vision tower has 3,420 there, and most of its work.
     """
     missing = -mlp.down_proj.in_features % _MULTIPLE
+    # Copies of other neurons, not zeros: FP8 has no scale for a row of zeros.
     for layer in (mlp.gate_proj, mlp.up_proj):
-        _pad(layer, rows=missing)
-    _pad(mlp.down_proj, columns=missing)
-
-
-def _pad(layer: nn.Linear, rows: int = 0, columns: int = 0) -> None:
-    layer.weight = _frozen(pad(layer.weight.detach(), (0, columns, 0, rows)))
-    if layer.bias is not None:
-        layer.bias = _frozen(pad(layer.bias.detach(), (0, rows)))
-    layer.out_features += rows
-    layer.in_features += columns
+        layer.weight = _frozen(torch.cat([layer.weight, layer.weight[:missing]]))
+        if layer.bias is not None:
+            layer.bias = _frozen(torch.cat([layer.bias, layer.bias[:missing]]))
+        layer.out_features += missing
+    mlp.down_proj.weight = _frozen(pad(mlp.down_proj.weight, (0, missing)))
+    mlp.down_proj.in_features += missing
 
 
 def _frozen(tensor: torch.Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor, requires_grad=False)
+    return nn.Parameter(tensor.detach(), requires_grad=False)
 
 
 def _has_fp8(device: torch.device) -> bool:
