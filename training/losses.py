@@ -10,7 +10,7 @@ from torch.nn import functional
 from training.model import SPELLED_FIRST, SPELLED_LAST, Reader
 from training.targets import Batch, spelled
 
-_STEPS = 8  # that words are remembered for
+_STEPS = 16  # that words are remembered for
 _SHARPNESS = 20.0  # of the softmax over cosines
 
 

@@ -51,7 +51,23 @@ STAGES = (
         until=2360, height=168, crops=5, smallest=16, largest=36, queries=4,
         rate=2e-4, last_rate=2e-3, weights=_WORDS,
     ),
-    Stage(until=6000, height=168, crops=5, smallest=13, largest=32, queries=4, weights=_WORDS),
+    Stage(until=3980, height=168, crops=5, smallest=13, largest=32, queries=4, weights=_WORDS),
+    Stage(
+        until=4840, height=168, crops=5, smallest=13, largest=36, queries=4,
+        rate=1.2e-3, last_rate=1.1e-3, weights=_WORDS,
+    ),
+    Stage(
+        until=6000, height=168, crops=5, smallest=13, largest=36, queries=4,
+        rate=1e-3, last_rate=6e-4, weights=_WORDS,
+    ),
+    Stage(
+        until=7600, width=896, height=336, crops=1, smallest=13, largest=40, queries=16,
+        rate=6e-4, last_rate=1e-4, weights=_CROPS,
+    ),
+    Stage(
+        until=7640, width=896, height=1288, crops=1, smallest=13, largest=40, queries=16,
+        rate=1e-4, last_rate=1e-5, weights=_CROPS,
+    ),
 )  # fmt: skip
 
 

@@ -18,24 +18,27 @@ class Waiting:
 LENGTHS = st.lists(st.tuples(st.integers(1, 3000), st.booleans()), max_size=60)
 
 
-def batches_of(entries: list[Waiting], budget: int, *, padded: bool = True) -> list[list[Waiting]]:
+def batches_of(
+    entries: list[Waiting], budget: int, *, padded: bool = True, takers: int = 1
+) -> list[list[Waiting]]:
     scheduler: Scheduler[Waiting] = Scheduler(budget, padded=padded)
     for entry in entries:
         scheduler.add(entry)
     taken = []
-    while batch := scheduler.next_batch():
+    while batch := scheduler.next_batch(takers):
         taken.append(batch)
     assert len(scheduler) == 0
     return taken
 
 
-@given(LENGTHS, st.integers(64, 4000), st.booleans())
+@given(LENGTHS, st.integers(64, 4000), st.booleans(), st.integers(1, 4))
 def test_nothing_is_lost_or_doubled(
-    lengths: list[tuple[int, bool]], budget: int, padded: bool
+    lengths: list[tuple[int, bool]], budget: int, padded: bool, takers: int
 ) -> None:
-    """Every input is in exactly one batch, whatever the lengths and the budget."""
+    """Every input is in exactly one batch, whatever the lengths, the budget and the takers."""
     entries = [Waiting(tokens, is_query) for tokens, is_query in lengths]
-    taken = [entry for batch in batches_of(entries, budget, padded=padded) for entry in batch]
+    batches = batches_of(entries, budget, padded=padded, takers=takers)
+    taken = [entry for batch in batches for entry in batch]
     assert sorted(map(id, taken)) == sorted(map(id, entries))
 
 
@@ -54,6 +57,16 @@ def test_a_batch_has_one_kind(lengths: list[tuple[int, bool]], budget: int) -> N
     """Texts and pages never share a forward pass."""
     for batch in batches_of([Waiting(*one) for one in lengths], budget):
         assert len({entry.is_query for entry in batch}) == 1
+
+
+def test_takers_share_a_short_line_of_pages() -> None:
+    """Two passes at once get half of the pages each; a long line fills both, texts stay together."""
+    pages = [Waiting(100) for _ in range(8)]
+    assert [len(batch) for batch in batches_of(pages, 1000, padded=False)] == [8]
+    assert [len(batch) for batch in batches_of(pages, 1000, padded=False, takers=2)][:2] == [4, 2]
+    assert len(batches_of(pages * 5, 1000, padded=False, takers=2)[0]) == 10
+    texts = [Waiting(100, is_query=True) for _ in range(8)]
+    assert [len(batch) for batch in batches_of(texts, 1000, padded=False, takers=2)] == [8]
 
 
 def test_a_pack_is_filled_to_the_budget() -> None:

@@ -16,7 +16,7 @@ from pagevec.images import EncodedImage
 
 _COLUMNS = ["pages", "pages/s", "x the first line", "MiB", "x the first line"]
 # Ten thousand of them take minutes on two cores.
-_PAGE = SIZES["A9"]
+_PAGE = SIZES["A8"]
 # Callers send a few pages at a time and let go of the answers; the engine has always some to do.
 _REQUEST = 10
 IN_FLIGHT = 8

@@ -253,7 +253,7 @@ class LocalEmbedder:
     def _next_batch(self) -> list[Item]:
         """Wait for the next batch; empty when the embedder is closed and nothing is left."""
         with self._changed:
-            while not (batch := self._scheduler.next_batch()):
+            while not (batch := self._scheduler.next_batch(self._threads)):
                 if self._state == "failed" or (self._state == "draining" and not self._open):
                     break
                 self._changed.wait()

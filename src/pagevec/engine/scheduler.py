@@ -64,15 +64,19 @@ class Scheduler(Generic[EntryT]):
         """Put `entry` at the end of its line."""
         (self._queries if entry.is_query else self._pages).append(entry)
 
-    def next_batch(self) -> list[EntryT]:
-        """Take the next batch; empty when nothing waits. Inputs whose caller left are dropped."""
+    def next_batch(self, takers: int = 1) -> list[EntryT]:
+        """Take the next batch; empty when nothing waits. Inputs whose caller left are dropped.
+
+        Where several take batches at the same time, each gets its share of a short line of pages.
+        """
         for line in (self._queries, self._pages):
             _drop_abandoned(line)
         if self._queries and not (self._pages and self._pages_are_due):
             self._query_batches += 1
             return _take(self._queries, self.budget, self.padded)
         self._query_batches = 0
-        return _take(self._pages, self.budget, self.padded)
+        share = -(-sum(page.tokens for page in self._pages) // takers)
+        return _take(self._pages, min(self.budget, share), self.padded)
 
     @property
     def _pages_are_due(self) -> bool:
