@@ -60,7 +60,7 @@ def test_a_batch_has_one_kind(lengths: list[tuple[int, bool]], budget: int) -> N
 
 
 def test_takers_share_a_short_line_of_pages() -> None:
-    """Two passes at once get half of the pages each; a long line fills both, texts stay together."""
+    """Two get half of the pages that wait; a long line fills both batches; texts stay together."""
     pages = [Waiting(100) for _ in range(8)]
     assert [len(batch) for batch in batches_of(pages, 1000, padded=False)] == [8]
     assert [len(batch) for batch in batches_of(pages, 1000, padded=False, takers=2)][:2] == [4, 2]
