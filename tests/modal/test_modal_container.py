@@ -141,9 +141,12 @@ def test_fifty_at_once(client: httpx.Client, plane: ControlPlane) -> None:
         return decode_npz(answer.content)[0]
 
     plane.peak = 0
-    with ThreadPoolExecutor(50) as threads:
-        vectors = list(threads.map(ask, texts))
-    assert len({one.tobytes() for one in vectors}) == 50
+    for _ in range(5):  # until they do meet: a busy machine sends them one after the other
+        with ThreadPoolExecutor(50) as threads:
+            vectors = list(threads.map(ask, texts))
+        assert len({one.tobytes() for one in vectors}) == 50
+        if plane.peak > 16:
+            break
     assert 16 < plane.peak <= plane.function("Embeddings.*").max_concurrent_inputs == 32
 
 
