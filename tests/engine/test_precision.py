@@ -24,8 +24,9 @@ from pagevec.types import MultiVector
 CPU = torch.device("cpu")
 SIZES = [(300, 200), (256, 3), (120, 400)]
 TEXTS = ["hello", "", "a longer query with more words in it"]
-# Of eight bits a CPU without VNNI uses seven.
-NEAR = 0.98
+# Of eight bits a CPU without VNNI uses seven. A single vector may differ more: in trained weights
+# some activations are far larger than the others of their token.
+NEAR, WORST = 0.995, 0.9
 
 
 def batches(model: LoadedModel) -> list[list[Prepared]]:
@@ -62,8 +63,10 @@ class TestInt8:
         """Vectors stay unit, each points where the exact one does, and none is the exact one."""
         exact, reduced = vectors_of(full), vectors_of(int8)
         assert np.allclose(np.linalg.norm(reduced, axis=1), 1, atol=1e-5)
-        assert cosines(exact, reduced).min() > NEAR
-        assert cosines(exact, reduced).max() < 1 - 1e-7
+        near = cosines(exact, reduced)
+        assert near.mean() > NEAR
+        assert near.min() > WORST
+        assert near.max() < 1 - 1e-7
 
     def test_batch_equals_single(self, int8: LoadedModel) -> None:
         """A token's scale is its own: who shares its batch does not change its vector."""
@@ -104,7 +107,7 @@ class TestInt8:
             return vectors_of(load(settings))
 
         near = cosines(vectors("full"), vectors("int8"))
-        assert 0.995 < near.mean() < 1 - 1e-7
+        assert NEAR < near.mean() < 1 - 1e-7
 
 
 class TestFp8:
