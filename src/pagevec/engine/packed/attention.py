@@ -56,14 +56,14 @@ class Segments:
     def pieces(self, most: int) -> Iterator[tuple[slice, "Segments"]]:
         """Cut the pack into pieces of whole sequences, of `most` tokens or a single longer one."""
         piece: list[int] = []
-        start = 0
+        start = end = 0
         for length in self.lengths:
-            if piece and sum(piece) + length > most:
-                end = start + sum(piece)
+            if piece and end + length - start > most:
                 yield slice(start, end), Segments(tuple(piece), self.device)
                 piece, start = [], end
             piece.append(length)
-        yield slice(start, start + sum(piece)), Segments(tuple(piece), self.device)
+            end += length
+        yield slice(start, end), Segments(tuple(piece), self.device)
 
     def _runs(self) -> Iterator[Run]:
         start = 0

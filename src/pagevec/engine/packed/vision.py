@@ -141,9 +141,11 @@ def _deep_mergers(visual: Any) -> dict[int, Activation]:
 
 def _run(blocks: Sequence[_Block], hidden: torch.Tensor, turns: Turns, segments: Segments) -> None:
     """Overwrite (patches, hidden) with the output of several layers."""
-    most = _PATCHES_ON_CPU if hidden.device.type == "cpu" else len(hidden)
     cos, sin = turns
-    for part, sequences in segments.pieces(most):
+    # Elsewhere all at once, on the segments themselves: they keep their bounds from layer to layer.
+    whole = [(slice(None), segments)]
+    on_cpu = hidden.device.type == "cpu"
+    for part, sequences in segments.pieces(_PATCHES_ON_CPU) if on_cpu else whole:
         for block in blocks:
             block(hidden[part], (cos[part], sin[part]), sequences)
 
