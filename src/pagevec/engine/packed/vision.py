@@ -141,11 +141,11 @@ def _deep_mergers(visual: Any) -> dict[int, Activation]:
 
 def _run(blocks: Sequence[_Block], hidden: torch.Tensor, turns: Turns, segments: Segments) -> None:
     """Overwrite (patches, hidden) with the output of several layers."""
-    cos, sin = turns
-    # Elsewhere all at once, on the segments themselves: they keep their bounds from layer to layer.
+    # Elsewhere all at once: the segments themselves keep their bounds from stage to stage.
     whole = [(slice(None), segments)]
-    on_cpu = hidden.device.type == "cpu"
-    for part, sequences in segments.pieces(_PATCHES_ON_CPU) if on_cpu else whole:
+    pieces = segments.pieces(_PATCHES_ON_CPU) if hidden.device.type == "cpu" else whole
+    cos, sin = turns
+    for part, sequences in pieces:
         for block in blocks:
             block(hidden[part], (cos[part], sin[part]), sequences)
 
