@@ -45,3 +45,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1) ->
 def facts(*of: Mapping[str, object]) -> str:
     """Return one line of names and values."""
     return ", ".join(f"{name} {value}" for each in of for name, value in each.items())
+
+
+def spread(rates: Sequence[float]) -> str:
+    """Return the lowest and the highest of several rounds."""
+    return f"{min(rates):.2f} to {max(rates):.2f}"

@@ -17,7 +17,7 @@ from pagevec.bench.clock import seconds_of
 from pagevec.bench.colpali import FLASH, PLAIN, SDPA, ColpaliEngine
 from pagevec.bench.machine import machine
 from pagevec.bench.models import chosen_model, model_options, name_of
-from pagevec.bench.output import facts, give, json_option, table
+from pagevec.bench.output import facts, give, json_option, spread, table
 from pagevec.engine.loader import load
 from pagevec.engine.local import LocalEmbedder
 from pagevec.images import read_image
@@ -63,7 +63,7 @@ class PeersReport:
             (
                 name,
                 f"{rate:.2f}",
-                _range(self.rates[name]),
+                spread(self.rates[name]),
                 f"{rate / plain:.2f}",
                 f"{rate / best:.2f}",
             )
@@ -139,10 +139,6 @@ def agreement_of(ours: list[MultiVector], theirs: list[MultiVector]) -> Agreemen
         mean_cosine=float(cosines.mean()),
         signs=float((np.sign(one) == np.sign(other)).mean()),
     )
-
-
-def _range(rates: list[float]) -> str:
-    return f"{min(rates):.2f} to {max(rates):.2f}"
 
 
 def _has_flash(device: str) -> bool:

@@ -1,7 +1,6 @@
 """`python -m pagevec.bench precision`: what reduced precision brings, and what it costs."""
 
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagevec.bench import inputs
+from pagevec.bench.clock import seconds_of
 from pagevec.bench.machine import machine
-from pagevec.bench.models import chosen_model, model_options
-from pagevec.bench.output import facts, give, json_option, table
+from pagevec.bench.models import chosen_model, model_options, name_of
+from pagevec.bench.output import facts, give, json_option, spread, table
 from pagevec.bench.peers import Agreement, agreement_of
 from pagevec.engine.loader import load
 from pagevec.engine.local import LocalEmbedder
@@ -88,7 +88,7 @@ class PrecisionReport:
         rates = self.rates[name]
         rate = statistics.median(rates)
         ratio = rate / statistics.median(self.rates[_FULL])
-        return f"{rate:.2f}", f"{min(rates):.2f} to {max(rates):.2f}", f"{ratio:.2f}"
+        return f"{rate:.2f}", spread(rates), f"{ratio:.2f}"
 
 
 @click.command("precision")
@@ -140,7 +140,7 @@ def measure(
     for engine in engines.values():
         engine.close()
     setup: dict[str, str | int] = {
-        "model": checkpoint.name,
+        "model": name_of(checkpoint),
         "device": info.device,
         "dtype": info.dtype,
         "pages": len(pages),
@@ -192,7 +192,7 @@ def _by_turns(
     for _ in range(rounds):
         embedded = {}
         for name, engine in engines.items():
-            started = time.perf_counter()
-            embedded[name] = engine.embed(images).result().vectors
-            rates[name].append(len(images) / (time.perf_counter() - started))
+            future = engine.embed(images)
+            rates[name].append(len(images) / seconds_of(future.result))
+            embedded[name] = future.result().vectors
     return embedded, rates
