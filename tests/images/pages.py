@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
 
 from image_files import encode, tiff
@@ -10,6 +11,11 @@ from pagevec.images import read_image
 
 Array = np.ndarray[Any, Any]
 WHITE = (255, 255, 255)
+# Pillow warns about damaged TIFF directories, and pytest unsets the filter of `pagevec.pixels`.
+HARMLESS_WARNINGS = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
+]
 
 
 def pixels(data: bytes) -> Array:

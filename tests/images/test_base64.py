@@ -10,6 +10,7 @@ from PIL import Image
 
 from images.pages import (
     FILES,
+    HARMLESS_WARNINGS,
     PAGE,
     WHITE,
 )
@@ -22,11 +23,7 @@ from pagevec.images import (
     read_base64_image,
 )
 
-# Pillow warns about damaged TIFF directories, and pytest unsets the filter of `pagevec.pixels`.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
-]
+pytestmark = HARMLESS_WARNINGS
 
 
 ENCODED = base64.b64encode(FILES["png"]).decode()

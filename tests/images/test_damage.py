@@ -11,17 +11,23 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from image_files import encode, png, tiff
-from images.pages import BILEVEL, FILES, GREY, PAGE, TRUE_PIXELS, Array, pixels, samples
+from images.pages import (
+    BILEVEL,
+    FILES,
+    GREY,
+    HARMLESS_WARNINGS,
+    PAGE,
+    TRUE_PIXELS,
+    Array,
+    pixels,
+    samples,
+)
 from pagevec.errors import ImageTooLarge, InvalidImage
 from pagevec.images import (
     read_image,
 )
 
-# Pillow warns about damaged TIFF directories, and pytest unsets the filter of `pagevec.pixels`.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
-]
+pytestmark = HARMLESS_WARNINGS
 
 
 def outcome(data: bytes) -> Array | None:

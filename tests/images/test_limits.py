@@ -7,18 +7,14 @@ import pytest
 from PIL import ImageFile
 
 from image_files import gif_frame, png, png_chunk, png_of, tiff
-from images.pages import FILES, samples
+from images.pages import FILES, HARMLESS_WARNINGS, samples
 from pagevec.errors import ImageTooLarge, InvalidImage
 from pagevec.images import (
     ImageLimits,
     read_image,
 )
 
-# Pillow warns about damaged TIFF directories, and pytest unsets the filter of `pagevec.pixels`.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
-]
+pytestmark = HARMLESS_WARNINGS
 
 
 @pytest.mark.parametrize("name", FILES)

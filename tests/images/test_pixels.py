@@ -14,6 +14,7 @@ from images.pages import (
     BILEVEL,
     CMYK,
     GREY,
+    HARMLESS_WARNINGS,
     PAGE,
     PALETTE,
     RGBA,
@@ -27,11 +28,7 @@ from pagevec.images import (
     read_image,
 )
 
-# Pillow warns about damaged TIFF directories, and pytest unsets the filter of `pagevec.pixels`.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
-]
+pytestmark = HARMLESS_WARNINGS
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
