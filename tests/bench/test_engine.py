@@ -7,7 +7,7 @@ import pytest
 
 from checkpoints import build_checkpoint
 from conftest import png
-from pagevec.bench import cold, engine, growth, inputs, peers, precision, sizes
+from pagevec.bench import cold, engine, growth, inputs, peers, pooling, precision, sizes
 from pagevec.bench.colpali import PLAIN, SDPA
 from pagevec.bench.output import give
 from pagevec.bench.sizes import SIZES
@@ -109,3 +109,14 @@ def test_cold(checkpoint: Path) -> None:
     assert {"read", "move", "warm_up"} <= report.stages.keys()
     assert 0 < sum(report.stages.values()) < report.ready
     assert min(report.first_text, report.first_page) > 0
+
+
+def test_pooling() -> None:
+    """Both poolers give the same vectors of the same pages, half as many as the page has."""
+    report = pooling.measure(pages=1, factor=2)
+    assert [size.page for size in report.sizes] == ["A4", "A5", "A6"]
+    for size in report.sizes:
+        assert size.difference < 1e-5
+        assert size.pooled == size.vectors // 2
+        assert min(size.colpali_ms, size.pagevec_ms) > 0
+    assert report.markdown().count("\n| ") == 4

@@ -15,6 +15,7 @@ from pagevec.bench import (
     inputs,
     peers,
     plot,
+    pooling,
     postgres,
     precision,
     search,
@@ -74,7 +75,9 @@ def crowd(callers: int, rounds: int, file: Path | None) -> None:
     click.echo(figures.markdown(callers))
 
 
-for measured in (engine, callers, peers, precision, cold, search, postgres, retrieval, plot):
+for measured in (
+    engine, callers, peers, precision, pooling, cold, search, postgres, retrieval, plot,
+):  # fmt: skip
     main.add_command(measured.command)
 
 
