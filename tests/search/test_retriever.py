@@ -1,7 +1,9 @@
 """From a query in words to pages, through a store."""
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,11 @@ import torch
 from colpali_engine.utils.processing_utils import BaseVisualRetrieverProcessor
 from PIL import Image
 
-from conftest import EXAMPLES, Service, pagevec
+from checkpoints import build_checkpoint
+from conftest import EXAMPLES, Service, make_settings, pagevec, running
 from pagevec.client import Client
+from pagevec.engine.loader import load
+from pagevec.engine.local import LocalEmbedder
 from pagevec.errors import InvalidRequest
 from pagevec.grid import PageResizing
 from pagevec.ingest.sources import documents
@@ -131,6 +136,37 @@ def test_a_text_has_no_map(retriever: Retriever, store: EmbeddedStore) -> None:
     [page] = store.fetch([PageKey(name_of(EXAMPLES / "notes.txt"), 1)])
     with pytest.raises(InvalidRequest, match=r"notes\.txt"):
         similarity_maps(retriever.embed(QUERY), page)
+
+
+@pytest.fixture(scope="module")
+def other_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with another model, of the same family and dimension."""
+    checkpoint = build_checkpoint("colqwen2_5", tmp_path_factory.mktemp("other") / "model")
+    settings = make_settings(model=str(checkpoint))
+    engine = LocalEmbedder.of(settings, lambda: load(settings))
+    engine.wait_until_ready()
+    with running(engine, settings) as started:
+        yield started
+    engine.close()
+
+
+def test_another_models_service_is_told(
+    service: Service, other_service: Service, folder: Path, tmp_path: Path
+) -> None:
+    """Its queries would rank these pages at random, its pages spoil the store: both are refused."""
+    store = shutil.copytree(folder, tmp_path / "store")
+    (tmp_path / "new.txt").write_text("a text that is not in the store yet")
+    for command in (["search", QUERY], ["ingest", tmp_path / "new.txt"]):
+        other = pagevec(
+            *command, "--store", store, "--url", other_service.url, "--key", other_service.key
+        )
+        assert other.returncode == 2
+        assert "embedded by another model" in other.stderr
+        assert "Traceback" not in other.stderr
+    with closing(EmbeddedStore(store)) as opened:
+        assert opened.count() == 8
+    right = pagevec("search", QUERY, "--store", store, "--url", service.url, "--key", service.key)
+    assert right.returncode == 0, right.stderr
 
 
 def test_command(service: Service, folder: Path, tmp_path: Path) -> None:

@@ -146,6 +146,19 @@ def test_a_newer_store(tmp_path: Path) -> None:
         EmbeddedStore(tmp_path)
 
 
+def test_an_older_store(tmp_path: Path) -> None:
+    """A store of version 1, which knows no probe, opens with its pages and keeps one from then."""
+    with closing(EmbeddedStore(tmp_path)) as store:
+        store.add([page("a", 1)])
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+        connection.executescript("DROP TABLE probe; PRAGMA user_version = 1")
+    with closing(EmbeddedStore(tmp_path)) as store:
+        assert (store.count(), store.probe()) == (1, None)
+        store.keep_probe(unit_vectors(3, 1))
+    with closing(EmbeddedStore(tmp_path)) as store:
+        assert store.probe() is not None
+
+
 def test_the_path_is_a_file(tmp_path: Path) -> None:
     """Where a file stands no store can be made."""
     (tmp_path / "taken").write_text("mine")

@@ -13,6 +13,7 @@ from pagevec.grid import PatchGrid
 from pagevec.stores import embedded
 from pagevec.stores.base import DocumentStore, Filter
 from pagevec.stores.open import open_store
+from pagevec.stores.probe import agree_on_model, check_model
 from pagevec.types import DocumentRecord, Page, PageKey
 from vectors import page, unit_vectors
 
@@ -55,6 +56,32 @@ def test_a_bare_page_comes_back(store: DocumentStore) -> None:
     store.add([page("bare", 1)])
     [found] = store.fetch([PageKey("bare", 1)])
     assert (found.text, found.thumbnail, found.grid, dict(found.metadata)) == (None, None, None, {})
+
+
+def test_the_probe_of_the_pages_stays(store: DocumentStore) -> None:
+    """What the model makes of the probe text is kept as long as there are pages of it."""
+    first, second = unit_vectors(7, 1), unit_vectors(9, 2)
+    assert store.probe() is None
+    store.keep_probe(first)
+    store.add([page("a", 1)])
+    store.keep_probe(second)
+    np.testing.assert_allclose(store.probe(), first, atol=1e-3)
+    store.delete("a")
+    store.keep_probe(second)
+    np.testing.assert_allclose(store.probe(), second, atol=1e-3)
+
+
+def test_another_models_pages_are_refused(store: DocumentStore) -> None:
+    """One model in other precisions is the same; another one is not, whatever its lengths are."""
+    made = unit_vectors(30, 1)
+    store.add([page("a", 1)])
+    check_model(store, unit_vectors(30, 2))  # nothing is known yet
+    agree_on_model(store, made)
+    agree_on_model(store, made.astype(np.float16).astype(np.float32))
+    for other in (unit_vectors(30, 2), made[:-1], made[::-1]):
+        with pytest.raises(StoreError, match="another model"):
+            agree_on_model(store, other)
+    check_model(store, made)
 
 
 def test_fetch_keeps_the_order(store: DocumentStore) -> None:

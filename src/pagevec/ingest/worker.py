@@ -24,6 +24,7 @@ from pagevec.ingest.page import Pages, SourcePage, stored_page
 from pagevec.ingest.pipeline import in_order
 from pagevec.ingest.sources import open_document
 from pagevec.stores.base import DocumentStore
+from pagevec.stores.probe import PROBE_TEXT, agree_on_model
 from pagevec.types import DocumentRecord, MultiVector, Page
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,12 @@ class Worker:
 
         Documents that another worker has are waited for: when this ends, all are complete or
         failed. `on_pages` is told of pages as they come: negative numbers are pages to be done.
+
+        Raises:
+            StoreError: the store has pages of another model.
         """
+        [probe] = self._embedder.embed_texts([PROBE_TEXT])
+        agree_on_model(self._store, probe)
         with Claims(self._store, self._claim_seconds) as claims:
             left = yield from self._ingest_all(documents, claims, on_pages)
             while left:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from pagevec.search.maxsim import maxsim
 from pagevec.stores.base import EVERYTHING, Filter, Store
+from pagevec.stores.probe import PROBE_TEXT, check_model
 from pagevec.types import Hit, MultiVector, PageKey
 
 # Pages that are scored exactly, of those that the store's sign bits bring up.
@@ -27,19 +28,33 @@ class EmbedsQueries(Protocol):
 
 
 class Retriever:
-    """Searches one store with one model."""
+    """Searches one store with one model: that of its pages."""
 
     def __init__(self, embedder: EmbedsQueries, store: Store) -> None:
         self._embedder = embedder
         self._store = store
+        self._same_model = False
 
     def search(self, query: str, k: int = 10, where: Filter = EVERYTHING) -> list[Hit]:
-        """Return the `k` pages that answer `query` best, the best first."""
+        """Return the `k` pages that answer `query` best, the best first.
+
+        Raises:
+            StoreError: the pages are of another model.
+        """
         return self.search_vectors(self.embed(query), k, where)
 
     def embed(self, query: str) -> MultiVector:
-        """Return the query's multi-vector."""
-        [vectors] = self._embedder.embed_texts([query])
+        """Return the query's multi-vector; the first time, ask whether the model is the pages'.
+
+        Raises:
+            StoreError: the pages are of another model.
+        """
+        if self._same_model or self._store.probe() is None:
+            [vectors] = self._embedder.embed_texts([query])
+            return vectors
+        vectors, made = self._embedder.embed_texts([query, PROBE_TEXT])
+        check_model(self._store, made)
+        self._same_model = True
         return vectors
 
     def search_vectors(

@@ -51,6 +51,14 @@ class Store(Protocol):
         """Return the number of pages."""
         ...
 
+    def probe(self) -> MultiVector | None:
+        """Return what the pages' model makes of the probe text, where that is known."""
+        ...
+
+    def keep_probe(self, vectors: MultiVector) -> None:
+        """Keep what the model makes of the probe text, unless there are pages and it is known."""
+        ...
+
     def close(self) -> None:
         """Release files and connections."""
         ...

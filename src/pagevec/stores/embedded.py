@@ -20,6 +20,7 @@ FILE = "pages.sqlite3"
 SCAN_FROM = 2000
 """With fewer pages than this every page is a candidate: scoring them all is quick and exact."""
 
+_PROBE_FORMAT: Format = "float16"
 _PAGE = """
 SELECT metadata, grid, text, thumbnail, coalesce(vectors, packed)
 FROM pages JOIN bits ON bits.page = pages.id JOIN contents ON contents.page = pages.id
@@ -119,6 +120,23 @@ class EmbeddedStore(SqliteLedger):
         """Return the number of pages."""
         with self._database.reading() as connection:
             return _count(connection)
+
+    def probe(self) -> MultiVector | None:
+        """Return what the pages' model makes of the probe text, where that is known."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT vectors, dim FROM probe").fetchall()
+        return next((unpack(packed, dim, _PROBE_FORMAT) for packed, dim in rows), None)
+
+    def keep_probe(self, vectors: MultiVector) -> None:
+        """Keep what the model makes of the probe text, unless there are pages and it is known."""
+        packed = pack(vectors, _PROBE_FORMAT)
+        with self._database.writing() as connection:
+            if not _count(connection):
+                connection.execute("DELETE FROM probe")
+            connection.execute(
+                "INSERT INTO probe SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM probe)",
+                (vectors.shape[1], packed),
+            )
 
     def close(self) -> None:
         """Close the file."""

@@ -9,7 +9,8 @@ types is used, as comparing bits in this process is faster than anything in SQL.
 from collections.abc import Sequence
 
 from pagevec.stores.base import EVERYTHING, Filter
-from pagevec.stores.packing import Format
+from pagevec.stores.packing import Format, pack, unpack
+from pagevec.stores.postgres_bits import DIM
 from pagevec.stores.postgres_cache import BitCache, streamed_candidates
 from pagevec.stores.postgres_connections import Connections
 from pagevec.stores.postgres_ledger import PostgresLedger
@@ -25,6 +26,13 @@ CACHE_BYTES = 2 << 30
 _HAS = """
 SELECT DISTINCT chunk_number + 1 FROM multi_vector_embeddings
 WHERE document_id = %s AND embeddings IS NOT NULL"""
+
+_PROBE_FORMAT: Format = "float16"
+_FORGET_PROBE = """
+DELETE FROM pagevec_probe WHERE NOT EXISTS (
+    SELECT FROM multi_vector_embeddings WHERE embeddings IS NOT NULL
+)"""
+_KEEP_PROBE = "INSERT INTO pagevec_probe (vectors) VALUES (%s) ON CONFLICT DO NOTHING"
 
 _COUNT = """
 SELECT count(*) FROM (
@@ -104,6 +112,23 @@ class PostgresStore(PostgresLedger):
         with self._connections.transaction() as connection:
             row = connection.execute(_COUNT).fetchone()
         return int(row[0]) if row else 0
+
+    def probe(self) -> MultiVector | None:
+        """Return what the pages' model makes of the probe text, where that is known."""
+        with self._connections.transaction() as connection:
+            row = connection.execute("SELECT vectors FROM pagevec_probe").fetchone()
+        return None if row is None else unpack(row[0], DIM, _PROBE_FORMAT)
+
+    def keep_probe(self, vectors: MultiVector) -> None:
+        """Keep what the model makes of the probe text, unless there are pages and it is known.
+
+        Raises:
+            StoreError: the vectors do not have 128 dimensions.
+        """
+        check_dimension(vectors)
+        with self._connections.transaction() as connection:
+            connection.execute(_FORGET_PROBE)
+            connection.execute(_KEEP_PROBE, (pack(vectors, _PROBE_FORMAT),))
 
     def close(self) -> None:
         """Close the connections."""

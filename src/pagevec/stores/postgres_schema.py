@@ -79,6 +79,13 @@ CREATE TABLE IF NOT EXISTS pagevec_claims (
     claimed_until TIMESTAMPTZ NOT NULL
 )"""
 
+# One row at most: `single` is always true, and unique.
+_PROBE = """
+CREATE TABLE IF NOT EXISTS pagevec_probe (
+    single BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (single),
+    vectors BYTEA NOT NULL
+)"""
+
 _SWEEP = """
 DELETE FROM pagevec_pages WHERE row IN (
     SELECT row FROM pagevec_pages AS ours
@@ -96,4 +103,5 @@ def prepare(connection: Connection) -> None:
         connection.execute(_MAX_SIM)
     if connection.execute("SELECT to_regclass('pagevec_claims') IS NULL").fetchone() == (True,):
         connection.execute(_OURS)
+    connection.execute(_PROBE)
     connection.execute(_SWEEP)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pagevec.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _WAIT_SECONDS = 60.0
 _MAPPED_BYTES = 1 << 40
 
@@ -38,6 +38,7 @@ CREATE TABLE claims (
     document TEXT PRIMARY KEY, worker TEXT NOT NULL, expires REAL NOT NULL
 );
 """
+_SINCE_VERSION_2 = "CREATE TABLE probe (dim INTEGER NOT NULL, vectors BLOB NOT NULL)"
 
 
 class Database:
@@ -51,7 +52,7 @@ class Database:
         self._idle: deque[sqlite3.Connection] = deque()
 
     def create(self, form: str) -> None:
-        """Make the tables where they are missing, for vectors in the format `form`.
+        """Make the tables that are missing, for vectors in the format `form`.
 
         Raises:
             StoreError: the file is no store, or of a version that this one cannot read.
@@ -59,10 +60,10 @@ class Database:
         # An open store takes no lock: it opens while another process writes.
         with self.reading() as connection:
             version = _version(connection)
-        if version == 0:
+        if version < SCHEMA_VERSION:
             with self.writing() as connection:
                 _make_tables(connection, form)
-        elif version != SCHEMA_VERSION:
+        elif version > SCHEMA_VERSION:
             raise StoreError(f"the store {self.file} is of version {version}: update pagevec")
 
     @contextmanager
@@ -113,11 +114,14 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _make_tables(connection: sqlite3.Connection, form: str) -> None:
-    if _version(connection) != 0:
+    version = _version(connection)
+    if version == SCHEMA_VERSION:
         return  # another process came first
-    for statement in _SCHEMA.split(";\n"):
-        connection.execute(statement)
-    connection.execute("INSERT INTO store VALUES (?, NULL, 0)", [form])
+    if version == 0:
+        for statement in _SCHEMA.split(";\n"):
+            connection.execute(statement)
+        connection.execute("INSERT INTO store VALUES (?, NULL, 0)", [form])
+    connection.execute(_SINCE_VERSION_2)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
