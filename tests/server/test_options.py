@@ -1,25 +1,19 @@
-"""dtype and pool_factor through the service; what quantizing and negotiating promise for all."""
+"""dtype and pool_factor through the service."""
 
 import base64
 from collections.abc import Iterator
 from io import BytesIO
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import httpx
 import numpy as np
-import orjson
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 
 from conftest import Service, png
 from pagevec.wire.decode import decode_json, decode_npz
-from pagevec.wire.encode import encode
-from pagevec.wire.negotiation import MEDIA_TYPES, Format, choose_format
-from pagevec.wire.quantize import Dtype, dequantize, quantize
+from pagevec.wire.negotiation import MEDIA_TYPES, Format
+from pagevec.wire.quantize import Dtype
 
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -30,10 +24,6 @@ INPUTS = {
     "text": ["a", "", "the third text is longer than the others are"],
     "image": [base64.b64encode(png(*size)).decode() for size in ((64, 64), (160, 96))],
 }
-
-# The same examples on every machine, in every run.
-hypothesis_settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
-repeatable = hypothesis_settings(hypothesis_settings.get_profile("repeatable"), max_examples=200)
 
 
 @pytest.fixture(scope="module")
@@ -226,136 +216,3 @@ def test_values_that_are_not_allowed(client: httpx.Client, option: str, value: A
     assert set(content) == {"error", "code"}
     assert content["code"] in {"invalid_request", "invalid_json"}  # 10**30: beyond JSON's integers
     assert option in content["error"] or content["code"] == "invalid_json"
-
-
-# pagevec.wire, for all inputs
-
-
-def rows(low: float = -1.0, high: float = 1.0) -> st.SearchStrategy[Vectors]:
-    numbers = st.floats(low, high, width=32, allow_subnormal=False)
-    shapes = array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=6).map(
-        lambda shape: (shape[0], 8 * max(1, shape[1]))
-    )
-    return cast(st.SearchStrategy[Vectors], arrays(np.float32, shapes, elements=numbers))
-
-
-@repeatable
-@given(rows())
-def test_float16_error_is_bounded(vectors: Vectors) -> None:
-    """Components of unit vectors lose less than 1e-3, whatever they are."""
-    back = dequantize(quantize(vectors, "float16"), "float16")
-    assert back.dtype == np.float32
-    assert back.shape == vectors.shape
-    assert (np.abs(back - vectors) < 1e-3).all()
-
-
-@repeatable
-@given(rows(-1e6, 1e6))
-def test_int8_error_is_bounded(vectors: Vectors) -> None:
-    """Half a scale at most; the scale is the largest component over 127; zeros stay zeros."""
-    quantized = quantize(vectors, "int8")
-    assert quantized.scales is not None
-    assert quantized.scales.shape == vectors.shape[:1]
-    assert quantized.scales.dtype == np.float32
-    assert (quantized.scales > 0).all()
-    back = dequantize(quantized, "int8")
-    assert back.shape == vectors.shape
-    assert (np.abs(back - vectors) <= 0.5001 * quantized.scales[:, None]).all()
-    assert (back[vectors == 0] == 0).all()
-    assert (np.sign(back) * np.sign(vectors) >= 0).all()
-
-
-@repeatable
-@given(rows())
-def test_binary_is_the_signs(vectors: Vectors) -> None:
-    """Bit 1 exactly where a component is above 0 (not at 0), first component in the highest bit."""
-    quantized = quantize(vectors, "binary")
-    assert quantized.values.dtype == np.uint8
-    assert quantized.values.shape == (vectors.shape[0], vectors.shape[1] // 8)
-    bits = [f"{byte:08b}" for row in quantized.values for byte in row]
-    assert "".join(bits) == "".join("1" if one > 0 else "0" for one in vectors.ravel())
-    back = dequantize(quantized, "binary")
-    np.testing.assert_array_equal(back > 0, vectors > 0)
-    np.testing.assert_allclose(np.linalg.norm(back, axis=1), 1, atol=1e-5)
-
-
-@repeatable
-@given(st.lists(rows().filter(len), max_size=3), st.sampled_from(DTYPES), st.sampled_from(FORMATS))
-def test_formats_carry_quantized_vectors_unchanged(
-    vectors: list[Vectors], dtype: Dtype, format_: Format
-) -> None:
-    """What is decoded is exactly what was quantized, in every format, count and shape."""
-    body = encode(vectors, "text", dtype, format_)
-    decode = {"json": decode_json, "npz": decode_npz}[format_]
-    for one, back in zip(vectors, decode(body), strict=True):
-        np.testing.assert_array_equal(back, dequantize(quantize(one, dtype), dtype))
-
-
-@repeatable
-@given(st.binary(max_size=200))
-def test_decoding_something_else_is_a_value_error(body: bytes) -> None:
-    """Bytes that are no answer raise ValueError and nothing else."""
-    for decode in (decode_json, decode_npz):
-        with pytest.raises(ValueError, match="answer of this service"):
-            decode(body)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        {},
-        {"embeddings": None},
-        {"embeddings": [[["x"]]]},
-        {"embeddings": [[[1.0], [1.0, 2.0]]]},
-        {"embeddings": [[[1, 2]]], "dtype": "int8"},
-        {"embeddings": [[[1, 2]]], "dtype": "int8", "scales": []},
-        {"embeddings": [[[1, 2]]], "dtype": "int8", "scales": [[1.0, 2.0]]},
-        {"embeddings": [[[1000]]], "dtype": "int8", "scales": [[1.0]]},
-        {"embeddings": [[[1.5]]], "dtype": "float64"},
-        {"embeddings": [[[300]]], "dtype": "binary"},
-        {"embeddings": [[1.0, 2.0]]},
-        {"embeddings": "hello"},
-        {"error": "no", "code": "no"},
-    ],
-)
-def test_decoding_a_broken_answer_is_a_value_error(content: dict[str, Any]) -> None:
-    """JSON of another shape raises ValueError and nothing else; no vectors are made up."""
-    with pytest.raises(ValueError, match="answer of this service"):
-        decode_json(orjson.dumps(content))
-
-
-media_types = st.sampled_from(["application/json", "application/x-npz", "text/html", "*/*"])
-weights = st.integers(0, 1000).map(lambda thousandth: thousandth / 1000)
-
-
-@repeatable
-@given(st.text(max_size=60) | st.none(), st.sampled_from(FORMATS))
-def test_negotiation_never_fails(accept: str | None, default: Format) -> None:
-    """Whatever a client sends as Accept, there is a format; without our types it is the default."""
-    chosen = choose_format(accept, default)
-    assert chosen in FORMATS
-    if not any(known in (accept or "").lower() for known in ("json", "npz", "octet")):
-        assert chosen == default
-
-
-@repeatable
-@given(st.dictionaries(media_types, weights, max_size=4), st.sampled_from(FORMATS), st.randoms())
-def test_negotiation_takes_the_highest_weight(
-    offers: dict[str, float], default: Format, random: Any
-) -> None:
-    """The type of ours with the highest weight above 0 wins, in any order, case and spacing."""
-    ours = {
-        format_: offers.get(media_type, 0.0)
-        for format_, media_type in MEDIA_TYPES.items()
-        if offers.get(media_type, 0.0) > 0
-    }
-    parts = [
-        random.choice(["{}; q={}", "{};q={}", " {} ;Q= {}"]).format(
-            random.choice([name, name.upper()]), weight
-        )
-        for name, weight in offers.items()
-    ]
-    random.shuffle(parts)
-    chosen = choose_format(",".join(parts), default)
-    best = [format_ for format_, weight in ours.items() if weight == max(ours.values())]
-    assert chosen in (best or [default])
