@@ -181,7 +181,7 @@ def test_command(service: Service, folder: Path, tmp_path: Path) -> None:
     report, maps = EXAMPLES / "annual-report.pdf", tmp_path / "maps"
     drawn = pagevec("search", "fares", *options, "-k", 1, "--document", report, "--maps", maps)
     assert drawn.returncode == 0, drawn.stderr
-    pictures = sorted(maps.glob("*.png"))
+    pictures = sorted(maps.glob("*.jpg"))
     assert len(pictures) > 5
     with Image.open(pictures[0]) as picture:
         assert picture.size[0] in (1240, 1241)
