@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from checkpoints import build_checkpoint
 from pagevec.bench.answers import TOLERANCE, AnswersDiffer, difference_of
 
 SERVICES = ("plain loop, JSON", "lean loop, JSON", "pagevec, JSON", "pagevec, npz")
@@ -21,7 +22,9 @@ PROBES = [
 def test_smallest_run(tmp_path: Path) -> None:
     """Both services run, answer the same, and every row has its figures, as text and as JSON."""
     file = tmp_path / "figures.json"
+    checkpoint = build_checkpoint("colqwen2_5", tmp_path / "tiny")
     options = ["--pages", "2", "--texts", "8", "--rounds", "1", "--json", str(file)]
+    options += ["--model", str(checkpoint)]
     done = subprocess.run(
         [sys.executable, "-m", "pagevec.bench", "http", *options],
         cwd=tmp_path,
