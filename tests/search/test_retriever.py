@@ -22,7 +22,7 @@ from pagevec.grid import PageResizing
 from pagevec.ingest.sources import documents
 from pagevec.ingest.worker import Worker, name_of
 from pagevec.search.retriever import Retriever
-from pagevec.search.similarity_maps import draw, similarity_maps
+from pagevec.search.similarity_maps import draw, map_of_all, similarity_maps
 from pagevec.stores import embedded, postgres_cache
 from pagevec.stores.base import Filter
 from pagevec.stores.embedded import EmbeddedStore
@@ -118,6 +118,17 @@ def test_maps(retriever: Retriever, store: EmbeddedStore) -> None:
     row, column = 2, 5
     cell = page.vectors[page.grid.first + row * page.grid.columns + column]
     assert np.allclose(maps[:, row, column], query @ cell, atol=1e-6)
+
+
+def test_a_map_of_all_is_where_tokens_are_particular() -> None:
+    """A token that is like every cell colours none, however much; one with an answer colours it."""
+    everywhere = np.full((3, 10, 8), 0.9, np.float32)
+    somewhere = np.full((1, 10, 8), 0.1, np.float32)
+    somewhere[0, 7, 2] = 0.6
+    together = map_of_all(np.concatenate([everywhere, somewhere]))
+    assert together.sum() == pytest.approx(4)
+    assert together[7, 2] > 10 * together[0, 0]
+    assert np.unravel_index(together.argmax(), together.shape) == (7, 2)
 
 
 def test_a_drawn_map_is_reddest_where_it_is_highest() -> None:

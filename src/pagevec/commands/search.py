@@ -11,7 +11,7 @@ from pagevec.client import Client
 from pagevec.errors import InvalidRequest
 from pagevec.ingest.sources import open_document
 from pagevec.search.retriever import Retriever
-from pagevec.search.similarity_maps import draw, similarity_maps
+from pagevec.search.similarity_maps import draw, map_of_all, similarity_maps
 from pagevec.stores.base import Filter, Store
 from pagevec.stores.open import DEFAULT_STORE, open_store
 from pagevec.types import Hit, MultiVector, Page
@@ -88,7 +88,7 @@ def _draw_maps(query: MultiVector, hits: list[Hit], store: Store, folder: Path) 
             continue
         image = _picture_of(page)
         stem = f"{rank:02}-{Path(page.key.document).stem}-{page.key.number}"
-        _save(draw(values.max(axis=0), image), folder / f"{stem}.jpg")
+        _save(draw(map_of_all(values), image), folder / f"{stem}.jpg")
         for token, one in enumerate(values):
             _save(draw(one, image), folder / f"{stem}-token-{token:02}.jpg")
     click.echo(f"maps are in {folder}")

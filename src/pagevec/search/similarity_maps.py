@@ -15,6 +15,7 @@ from pagevec.types import MultiVector, Page
 if TYPE_CHECKING:
     from PIL import Image
 
+_SHARPNESS = 20.0  # of a softmax over cosines
 _STRENGTH = 0.6  # of the colour where the map is highest; the page stays readable below it
 
 
@@ -33,6 +34,19 @@ def similarity_maps(query: MultiVector, page: Page) -> NDArray[np.float32]:
     visual = page.vectors[grid.first : grid.first + grid.cells]
     maps: NDArray[np.float32] = (query @ visual.T).astype(np.float32)
     return maps.reshape(len(query), grid.rows, grid.columns)
+
+
+def map_of_all(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return one map (rows, columns) of those of all tokens: where on the page the score is won.
+
+    MaxSim takes each token's best cell. Here each token has one share to give, and gives it to the
+    cells by a softmax of its similarities: a token that is like the whole page (the empty margin,
+    say) colours nothing, one with an answer colours that.
+    """
+    flat = maps.reshape(len(maps), -1).astype(np.float64)
+    weights = np.exp(_SHARPNESS * (flat - flat.max(axis=1, keepdims=True)))
+    shares: NDArray[np.float64] = (weights / weights.sum(axis=1, keepdims=True)).sum(axis=0)
+    return shares.reshape(maps.shape[1:]).astype(np.float32)
 
 
 def draw(values: NDArray[np.float32], image: "Image.Image") -> "Image.Image":
