@@ -10,7 +10,11 @@ from torch.nn import functional
 from training.model import SPELLED_FIRST, SPELLED_LAST, Reader
 from training.targets import Batch, spelled
 
-_STEPS = 16  # that words are remembered for
+_PRINTED, _ASKED, _CROPS = (
+    48,
+    24,
+    24,
+)  # steps that printed and asked words and crops are remembered for
 _SHARPNESS = 20.0  # of the softmax over cosines
 
 
@@ -31,9 +35,9 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self._printed: deque[tuple[list[str], torch.Tensor, torch.Tensor]] = deque(maxlen=_STEPS)
-        self._asked: deque[tuple[list[str], torch.Tensor]] = deque(maxlen=2 * _STEPS)
-        self._crops: deque[torch.Tensor] = deque(maxlen=3 * _STEPS)
+        self._printed: deque[tuple[list[str], torch.Tensor, torch.Tensor]] = deque(maxlen=_PRINTED)
+        self._asked: deque[tuple[list[str], torch.Tensor]] = deque(maxlen=_ASKED)
+        self._crops: deque[torch.Tensor] = deque(maxlen=_CROPS)
 
     def keep(
         self, batch: Batch, cells: torch.Tensor, asked: list[str], at_end: torch.Tensor
@@ -63,12 +67,18 @@ class Memory:
 
 
 def losses(
-    reader: Reader, batch: Batch, weights: Weights, memory: Memory
+    reader: Reader, batch: Batch, weights: Weights, memory: Memory, *, as_signs: bool = False
 ) -> dict[str, torch.Tensor]:
-    """Return the losses, and accuracies: letters read, words and crops found."""
+    """Return the losses, and accuracies: letters read, words and crops found.
+
+    With `as_signs` the crops' vectors are rounded to their signs, as a store keeps them; the
+    gradient goes through as if they were not (Bengio and others, 2013).
+    """
     if not weights.words:
         return _letters(reader.letter_logits(batch.pixels), batch)
     vectors, logits = reader.pages(batch.pixels)
+    if as_signs:
+        vectors = vectors + (vectors.sign() / math.sqrt(vectors.shape[-1]) - vectors).detach()
     tokens, mask, ends = reader.texts(batch.queries)
     cells = vectors[:, : batch.main.numel() // len(vectors)].reshape(-1, vectors.shape[-1])
     row = torch.tensor([r for r, places in enumerate(ends) for _ in places])

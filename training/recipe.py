@@ -14,6 +14,7 @@ class Stage:
         crops: in a step, in each process.
         smallest, largest: sizes of print, in pixels.
         queries: for each crop.
+        signs: the share of steps with the crops' vectors rounded to their signs.
     """
 
     until: int
@@ -23,6 +24,7 @@ class Stage:
     smallest: float = 15
     largest: float = 36
     queries: int = 1
+    signs: float = 0
     rate: float = 2e-3
     last_rate: float = 2e-3
     weights: Weights = field(default_factory=Weights)
@@ -66,6 +68,23 @@ STAGES = (
     ),
     Stage(
         until=7640, width=896, height=1288, crops=1, smallest=13, largest=40, queries=16,
+        rate=1e-4, last_rate=1e-5, weights=_CROPS,
+    ),
+    # On again, with more words to be told apart.
+    Stage(
+        until=7700, width=896, height=336, crops=1, smallest=13, largest=34, queries=16,
+        rate=1e-4, last_rate=8e-4, weights=_CROPS,
+    ),
+    Stage(
+        until=11300, width=896, height=336, crops=1, smallest=13, largest=34, queries=16,
+        rate=8e-4, last_rate=4e-4, weights=_CROPS,
+    ),
+    Stage(
+        until=13000, width=896, height=336, crops=1, smallest=13, largest=40, queries=16,
+        signs=0.2, rate=4e-4, last_rate=1e-4, weights=_CROPS,
+    ),
+    Stage(
+        until=13060, width=896, height=1288, crops=1, smallest=13, largest=40, queries=16,
         rate=1e-4, last_rate=1e-5, weights=_CROPS,
     ),
 )  # fmt: skip

@@ -78,7 +78,7 @@ def spelled(words: list[str]) -> torch.Tensor:
 
 
 def _query(rng: random.Random, words: list[Word]) -> str:
-    count = min(len(words), rng.choice((1, 1, 2, 2, 3, 4)))
+    count = min(len(words), rng.choice((1, 1, 1, 1, 2, 3)))
     if rng.random() < 0.5:
         start = rng.randint(0, len(words) - count)
         return " ".join(word.text for word in words[start : start + count])

@@ -84,7 +84,8 @@ class Trainer:
         # A stream of random numbers for each step and process: going on repeats no crop.
         rng = random.Random(f"{self._step} {self._rank}")
         batch = _draw(rng, stage)
-        parts = losses(self._reader, batch, stage.weights, self._memory)
+        as_signs = rng.random() < stage.signs
+        parts = losses(self._reader, batch, stage.weights, self._memory, as_signs=as_signs)
         total(parts, stage.weights).backward()
         self._update(rate)
         self._step += 1

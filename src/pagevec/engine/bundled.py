@@ -7,7 +7,7 @@ can and cannot do, is `weights/README.md`.
 from pathlib import Path
 
 NAME = "bundled"
-REVISION = "drawn-2"
+REVISION = "drawn-3"
 NOTICE = (
     "a small model for a first look: it finds printed words (Latin letters, 14 points and above "
     "at A4), it does not understand; for real work name a real checkpoint"
