@@ -24,6 +24,7 @@ def like_a_page(count: int) -> MultiVector:
     )
 
 
+@pytest.mark.filterwarnings("ignore:The symmetric non-negative hollow")  # of colpali-engine's call
 @pytest.mark.parametrize("factor", [2, 3, 16])
 @pytest.mark.parametrize("count", [2, 3, 17, 128, 300, 780])
 def test_it_is_colpali_engines_pooler(count: int, factor: int) -> None:
