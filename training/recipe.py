@@ -87,6 +87,19 @@ STAGES = (
         until=13060, width=896, height=1288, crops=1, smallest=13, largest=40, queries=16,
         rate=1e-4, last_rate=1e-5, weights=_CROPS,
     ),
+    # The smallest print once more.
+    Stage(
+        until=13100, width=896, height=336, crops=1, smallest=13, largest=28, queries=16,
+        signs=0.2, rate=5e-5, last_rate=3e-4, weights=_CROPS,
+    ),
+    Stage(
+        until=13700, width=896, height=336, crops=1, smallest=13, largest=28, queries=16,
+        signs=0.2, rate=3e-4, last_rate=3e-5, weights=_CROPS,
+    ),
+    Stage(
+        until=13710, width=896, height=1288, crops=1, smallest=13, largest=40, queries=16,
+        rate=3e-5, last_rate=1e-5, weights=_CROPS,
+    ),
 )  # fmt: skip
 
 
