@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from checkpoints import FAMILIES, build_checkpoint
-from conftest import make_settings, pagevec, png
+from conftest import make_settings, pagevec
+from pagevec.bench.inputs import make_images
 from pagevec.engine import precision
 from pagevec.engine.loader import LoadedModel, load, on_device, read
 from pagevec.engine.packed.layers import GatedMLP, Product
@@ -18,21 +19,19 @@ from pagevec.engine.precision import reduce_precision, require_precision
 from pagevec.engine.preprocess import Prepared
 from pagevec.engine.runner import runner_of
 from pagevec.errors import ConfigurationError
-from pagevec.images import read_image
 from pagevec.types import MultiVector
 
 CPU = torch.device("cpu")
 SIZES = [(300, 200), (256, 3), (120, 400)]
 TEXTS = ["hello", "", "a longer query with more words in it"]
-# Of eight bits a CPU without VNNI uses seven. One vector may differ more (one of 244 has 0.82): in
-# trained weights some activations are far larger than the others of their token. The means are
-# those of the bundled weights on these inputs, rounded down: int8 0.9939, FP8 (three bits and the
-# exponent) 0.9888.
-NEAR, NEAR_IN_FP8, NINETEEN_OF_TWENTY = 0.99, 0.98, 0.95
+# Of eight bits a CPU without VNNI uses seven.
+NEAR = 0.98
 
 
 def batches(model: LoadedModel) -> list[list[Prepared]]:
-    pages = [model.preprocessor.page(read_image(png(*size))) for size in SIZES]
+    # Pieces of print, which the weights are trained for: on marks of chance a rounded activation
+    # may decide between two readings.
+    pages = [model.preprocessor.page(image) for size in SIZES for image in make_images(1, size)]
     return [pages, list(model.preprocessor.texts(TEXTS))]
 
 
@@ -65,10 +64,8 @@ class TestInt8:
         """Vectors stay unit, each points where the exact one does, and none is the exact one."""
         exact, reduced = vectors_of(full), vectors_of(int8)
         assert np.allclose(np.linalg.norm(reduced, axis=1), 1, atol=1e-5)
-        near = cosines(exact, reduced)
-        assert near.mean() > NEAR
-        assert np.quantile(near, 1 / 20) > NINETEEN_OF_TWENTY
-        assert near.max() < 1 - 1e-7
+        assert cosines(exact, reduced).min() > NEAR
+        assert cosines(exact, reduced).max() < 1 - 1e-7
 
     def test_batch_equals_single(self, int8: LoadedModel) -> None:
         """A token's scale is its own: who shares its batch does not change its vector."""
@@ -109,7 +106,7 @@ class TestInt8:
             return vectors_of(load(settings))
 
         near = cosines(vectors("full"), vectors("int8"))
-        assert NEAR < near.mean() < 1 - 1e-7
+        assert 0.995 < near.mean() < 1 - 1e-7
 
 
 class TestFp8:
@@ -133,7 +130,7 @@ class TestFp8:
 
         exact, reduced = vectors("full"), vectors("fp8")
         assert np.allclose(np.linalg.norm(reduced, axis=1), 1, atol=1e-5)
-        assert NEAR_IN_FP8 < cosines(exact, reduced).mean() < 1 - 1e-6
+        assert 0.99 < cosines(exact, reduced).mean() < 1 - 1e-6
 
 
 class TestProducts:
