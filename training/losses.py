@@ -10,11 +10,7 @@ from torch.nn import functional
 from training.model import SPELLED_FIRST, SPELLED_LAST, Reader
 from training.targets import Batch, spelled
 
-_PRINTED, _ASKED, _CROPS = (
-    48,
-    24,
-    24,
-)  # steps that printed and asked words and crops are remembered for
+_PRINTED, _ASKED, _CROPS = 48, 24, 24  # steps that these are remembered for
 _SHARPNESS = 20.0  # of the softmax over cosines
 
 

@@ -1,6 +1,7 @@
 """The stages of the training: which crops, how many, at which rate, until which step."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from training.losses import Weights
 
@@ -33,6 +34,10 @@ class Stage:
 _LETTERS = Weights(spelling=0, words=0, crops=0)
 _WORDS = Weights(words=0.5)
 _CROPS = Weights(words=0.5, crops=0.6)
+_strip = partial(
+    Stage, width=896, height=336, crops=1, smallest=13, largest=40, queries=16, weights=_CROPS
+)
+_page = partial(_strip, height=1288)
 
 STAGES = (
     Stage(until=60, crops=8, smallest=20, largest=26, rate=1e-4, last_rate=3e-3, weights=_LETTERS),
@@ -62,44 +67,17 @@ STAGES = (
         until=6000, height=168, crops=5, smallest=13, largest=36, queries=4,
         rate=1e-3, last_rate=6e-4, weights=_WORDS,
     ),
-    Stage(
-        until=7600, width=896, height=336, crops=1, smallest=13, largest=40, queries=16,
-        rate=6e-4, last_rate=1e-4, weights=_CROPS,
-    ),
-    Stage(
-        until=7640, width=896, height=1288, crops=1, smallest=13, largest=40, queries=16,
-        rate=1e-4, last_rate=1e-5, weights=_CROPS,
-    ),
+    _strip(until=7600, rate=6e-4, last_rate=1e-4),
+    _page(until=7640, rate=1e-4, last_rate=1e-5),
     # On again, with more words to be told apart.
-    Stage(
-        until=7700, width=896, height=336, crops=1, smallest=13, largest=34, queries=16,
-        rate=1e-4, last_rate=8e-4, weights=_CROPS,
-    ),
-    Stage(
-        until=11300, width=896, height=336, crops=1, smallest=13, largest=34, queries=16,
-        rate=8e-4, last_rate=4e-4, weights=_CROPS,
-    ),
-    Stage(
-        until=13000, width=896, height=336, crops=1, smallest=13, largest=40, queries=16,
-        signs=0.2, rate=4e-4, last_rate=1e-4, weights=_CROPS,
-    ),
-    Stage(
-        until=13060, width=896, height=1288, crops=1, smallest=13, largest=40, queries=16,
-        rate=1e-4, last_rate=1e-5, weights=_CROPS,
-    ),
+    _strip(until=7700, largest=34, rate=1e-4, last_rate=8e-4),
+    _strip(until=11300, largest=34, rate=8e-4, last_rate=4e-4),
+    _strip(until=13000, signs=0.2, rate=4e-4, last_rate=1e-4),
+    _page(until=13060, rate=1e-4, last_rate=1e-5),
     # The smallest print once more.
-    Stage(
-        until=13100, width=896, height=336, crops=1, smallest=13, largest=28, queries=16,
-        signs=0.2, rate=5e-5, last_rate=3e-4, weights=_CROPS,
-    ),
-    Stage(
-        until=13700, width=896, height=336, crops=1, smallest=13, largest=28, queries=16,
-        signs=0.2, rate=3e-4, last_rate=3e-5, weights=_CROPS,
-    ),
-    Stage(
-        until=13710, width=896, height=1288, crops=1, smallest=13, largest=40, queries=16,
-        rate=3e-5, last_rate=1e-5, weights=_CROPS,
-    ),
+    _strip(until=13100, largest=28, signs=0.2, rate=5e-5, last_rate=3e-4),
+    _strip(until=13700, largest=28, signs=0.2, rate=3e-4, last_rate=3e-5),
+    _page(until=13710, rate=3e-5, last_rate=1e-5),
 )  # fmt: skip
 
 

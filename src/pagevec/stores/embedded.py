@@ -10,7 +10,7 @@ from pagevec.errors import StoreError
 from pagevec.grid import PatchGrid
 from pagevec.stores.base import EVERYTHING, Filter
 from pagevec.stores.mirror import BitMirror
-from pagevec.stores.packing import Format, pack, unpack
+from pagevec.stores.packing import PROBE_FORMAT, Format, pack, unpack
 from pagevec.stores.sqlite import Database
 from pagevec.stores.sqlite_ledger import SqliteLedger
 from pagevec.types import MultiVector, Page, PageKey
@@ -20,7 +20,6 @@ FILE = "pages.sqlite3"
 SCAN_FROM = 2000
 """With fewer pages than this every page is a candidate: scoring them all is quick and exact."""
 
-_PROBE_FORMAT: Format = "float16"
 _PAGE = """
 SELECT metadata, grid, text, thumbnail, coalesce(vectors, packed)
 FROM pages JOIN bits ON bits.page = pages.id JOIN contents ON contents.page = pages.id
@@ -125,11 +124,11 @@ class EmbeddedStore(SqliteLedger):
         """Return what the pages' model makes of the probe text, where that is known."""
         with self._database.reading() as connection:
             rows = connection.execute("SELECT vectors, dim FROM probe").fetchall()
-        return next((unpack(packed, dim, _PROBE_FORMAT) for packed, dim in rows), None)
+        return next((unpack(packed, dim, PROBE_FORMAT) for packed, dim in rows), None)
 
     def keep_probe(self, vectors: MultiVector) -> None:
         """Keep what the model makes of the probe text, unless there are pages and it is known."""
-        packed = pack(vectors, _PROBE_FORMAT)
+        packed = pack(vectors, PROBE_FORMAT)
         with self._database.writing() as connection:
             if not _count(connection):
                 connection.execute("DELETE FROM probe")

@@ -11,6 +11,9 @@ from pagevec.wire.quantize import Quantized, dequantize, quantize
 Format = Literal["float16", "int8", "binary"]
 """How a store keeps vectors: 2, 1 or 1/8 bytes for each component."""
 
+PROBE_FORMAT: Format = "float16"
+"""How every store keeps the vectors of the probe text."""
+
 _SIGN_AND_NUMBER = np.int32(-0x70000001)  # all bits but the three between sign and exponent
 _BIAS = np.float32(2.0 ** (127 - 15))
 

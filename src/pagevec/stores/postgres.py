@@ -9,7 +9,7 @@ types is used, as comparing bits in this process is faster than anything in SQL.
 from collections.abc import Sequence
 
 from pagevec.stores.base import EVERYTHING, Filter
-from pagevec.stores.packing import Format, pack, unpack
+from pagevec.stores.packing import PROBE_FORMAT, Format, pack, unpack
 from pagevec.stores.postgres_bits import DIM
 from pagevec.stores.postgres_cache import BitCache, streamed_candidates
 from pagevec.stores.postgres_connections import Connections
@@ -27,7 +27,6 @@ _HAS = """
 SELECT DISTINCT chunk_number + 1 FROM multi_vector_embeddings
 WHERE document_id = %s AND embeddings IS NOT NULL"""
 
-_PROBE_FORMAT: Format = "float16"
 _FORGET_PROBE = """
 DELETE FROM pagevec_probe WHERE NOT EXISTS (
     SELECT FROM multi_vector_embeddings WHERE embeddings IS NOT NULL
@@ -117,7 +116,7 @@ class PostgresStore(PostgresLedger):
         """Return what the pages' model makes of the probe text, where that is known."""
         with self._connections.transaction() as connection:
             row = connection.execute("SELECT vectors FROM pagevec_probe").fetchone()
-        return None if row is None else unpack(row[0], DIM, _PROBE_FORMAT)
+        return None if row is None else unpack(row[0], DIM, PROBE_FORMAT)
 
     def keep_probe(self, vectors: MultiVector) -> None:
         """Keep what the model makes of the probe text, unless there are pages and it is known.
@@ -128,7 +127,7 @@ class PostgresStore(PostgresLedger):
         check_dimension(vectors)
         with self._connections.transaction() as connection:
             connection.execute(_FORGET_PROBE)
-            connection.execute(_KEEP_PROBE, (pack(vectors, _PROBE_FORMAT),))
+            connection.execute(_KEEP_PROBE, (pack(vectors, PROBE_FORMAT),))
 
     def close(self) -> None:
         """Close the connections."""
