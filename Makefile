@@ -24,7 +24,7 @@ docs: .venv/serve
 	$(BIN)/python docs/update.py
 
 bench: .venv/serve
-	$(BIN)/python -m pagevec.bench
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf .venv

@@ -14,6 +14,6 @@ YOURS = {
 }
 os.environ.update({name: value for name, value in YOURS.items() if name not in os.environ})
 
-from pagevec.deploy.modal_app import app, download, embed  # noqa: E402 - reads the values above
+from pagevec.deploy.modal.app import app, download, embed  # noqa: E402 - reads the values above
 
 __all__ = ["app", "download", "embed"]

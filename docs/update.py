@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pagevec.deploy.modal_settings import ModalSettings
+from pagevec.deploy.modal.settings import ModalSettings
 from pagevec.settings import EnvironmentSettings, Settings, settings_table
 
 README = Path(__file__).parents[1] / "README.md"

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 from starlette.types import ASGIApp
 
-from pagevec.engine.base import Embedder
-from pagevec.engine.loader import load
-from pagevec.engine.local import LocalEmbedder
-from pagevec.engine.torchvision_fix import import_torchvision
+from pagevec.engine.api import Embedder
+from pagevec.engine.embedder import LocalEmbedder
+from pagevec.engine.models.loader import load
+from pagevec.engine.models.torchvision_fix import import_torchvision
 from pagevec.server.app import create_app
 from pagevec.server.run import address_of, listen, server_for
 from pagevec.settings import Settings

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from conftest import EXAMPLES, KEY, Service, pagevec
-from pagevec.engine.registry import FAMILIES
+from pagevec.engine.models.registry import FAMILIES
 
 
 def arrays_in(file: Path) -> dict[str, Any]:

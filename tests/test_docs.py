@@ -10,7 +10,7 @@ import pytest
 
 from conftest import Service
 from pagevec import errors
-from pagevec.engine.registry import FAMILIES
+from pagevec.engine.models.registry import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"<!-- run -->\n```(bash|python)\n(.*?)```", re.S)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import png
-from pagevec.engine.local import LocalEmbedder
-from pagevec.engine.torchvision_fix import import_torchvision
+from pagevec.engine.embedder import LocalEmbedder
+from pagevec.engine.models.torchvision_fix import import_torchvision
 from pagevec.grid import PageResizing
 from pagevec.images import read_image
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from benchmarks.retrieval.fonts import random_font
+from benchmarks.retrieval.words import folded
 from PIL import Image, ImageDraw, ImageFont
-
-from pagevec.bench.retrieval.fonts import random_font
-from pagevec.bench.retrieval.words import folded
 
 PATCH, CELL = 14, 28
 POINTS = 4  # on a patch's middle line, where the letter is asked for

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pagevec.engine.torchvision_fix import import_torchvision
+from pagevec.engine.models.torchvision_fix import import_torchvision
 from training.architecture import make_config, make_tokenizer
 from training.crops import LETTERS, PATCH, POINTS
 from training.initial import look_at_neighbours

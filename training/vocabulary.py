@@ -8,7 +8,7 @@ import random
 import string
 from collections import deque
 
-from pagevec.bench.retrieval.words import is_held_out, printed_word
+from benchmarks.retrieval.words import is_held_out, printed_word
 
 _NEAR_MISSES = 0.2  # of the printed words
 _REMEMBERED = 100

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pagevec.engine.torchvision_fix import import_torchvision
+from pagevec.engine.models.torchvision_fix import import_torchvision
 
 from . import gemma, idefics, qwen_configs, qwen_files, qwen_vocabularies
 from .files import Files, Json

@@ -20,8 +20,8 @@ from conftest import Service, make_settings, png, running
 from pagevec.client import Client
 from pagevec.client.images import image_file
 from pagevec.client.png import is_plain_and_whole
-from pagevec.engine.loader import load
-from pagevec.engine.local import LocalEmbedder
+from pagevec.engine.embedder import LocalEmbedder
+from pagevec.engine.models.loader import load
 from pagevec.errors import InvalidImage
 from pagevec.grid import PageResizing
 from pagevec.images import read_image

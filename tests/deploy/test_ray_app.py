@@ -7,8 +7,8 @@ from pydantic import ValidationError
 from ray.serve import Application, Deployment
 
 from conftest import make_settings
-from pagevec.deploy.ray_app import Options, application, replicas_here
-from pagevec.deploy.ray_metrics import merged
+from pagevec.deploy.ray.app import Options, application, replicas_here
+from pagevec.deploy.ray.metrics import merged
 from pagevec.errors import ConfigurationError
 
 
@@ -30,7 +30,7 @@ def test_defaults_on_a_cpu() -> None:
 
 def test_one_replica_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many replicas as there are CUDA devices, one device each; arguments count more."""
-    monkeypatch.setattr("pagevec.deploy.ray_app.cuda_devices", lambda: 3)
+    monkeypatch.setattr("pagevec.deploy.ray.app.cuda_devices", lambda: 3)
     made = deployment(application(make_settings(), Options()))
     assert made._deployment_config.autoscaling_config.max_replicas == 3
     assert made.ray_actor_options == {"num_gpus": 1, "num_cpus": 1}

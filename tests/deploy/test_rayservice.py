@@ -14,7 +14,7 @@ import ray
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from pagevec.deploy.ray_app import Options
+from pagevec.deploy.ray.app import Options
 from pagevec.settings import Settings, variable_names
 
 MANIFEST = Path(__file__).parents[2] / "deploy" / "ray" / "rayservice.yaml"
@@ -107,7 +107,7 @@ def test_serve_config(documents: list[dict[str, Any]], cluster: dict[str, Any]) 
     config = ServeDeploySchema.model_validate(yaml.safe_load(documents[1]["spec"]["serveConfigV2"]))
     (application,) = config.applications
     options = Options.model_validate(application.args)
-    assert application.import_path == "pagevec.deploy.ray_app:app"
+    assert application.import_path == "pagevec.deploy.ray.app:app"
     assert options.max_replicas == cluster["workerGroupSpecs"][0]["maxReplicas"]
     assert cluster["rayVersion"] == ray.__version__
 

@@ -22,10 +22,10 @@ from checkpoints import (
     processor_class,
 )
 from conftest import make_settings, png
-from pagevec.engine.loader import LoadedModel, load
-from pagevec.engine.local import LocalEmbedder
-from pagevec.engine.registry import FAMILIES as SERVED
-from pagevec.engine.runner import runner_of
+from pagevec.engine.backends.padded import runner_of
+from pagevec.engine.embedder import LocalEmbedder
+from pagevec.engine.models.loader import LoadedModel, load
+from pagevec.engine.models.registry import FAMILIES as SERVED
 from pagevec.errors import CheckpointError, ConfigurationError, InvalidText
 from pagevec.images import read_image
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from conftest import make_settings, png
-from pagevec.engine.base import Embedded
-from pagevec.engine.loader import LoadedModel, load
-from pagevec.engine.local import LocalEmbedder
+from pagevec.engine.api import Embedded
+from pagevec.engine.embedder import LocalEmbedder
+from pagevec.engine.models.loader import LoadedModel, load
 from pagevec.errors import (
     CheckpointError,
     Draining,

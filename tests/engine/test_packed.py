@@ -12,9 +12,9 @@ from PIL import Image
 
 from checkpoints import build_checkpoint, model_class, processor_class
 from conftest import make_settings, png
-from pagevec.engine.loader import LoadedModel, load
-from pagevec.engine.registry import FAMILIES
-from pagevec.engine.runner import runner_of
+from pagevec.engine.backends.padded import runner_of
+from pagevec.engine.models.loader import LoadedModel, load
+from pagevec.engine.models.registry import FAMILIES
 from pagevec.images import read_image
 from pagevec.types import MultiVector
 

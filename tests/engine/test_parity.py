@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from conftest import EXAMPLES, png
-from pagevec.engine.bundled import bundled_checkpoint
-from pagevec.engine.local import LocalEmbedder
+from pagevec.engine.embedder import LocalEmbedder
+from pagevec.engine.models.bundled import bundled_checkpoint
 from pagevec.images import EncodedImage, read_image
 from pagevec.ingest.sources import pages_of
 from pagevec.types import MultiVector

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from benchmarks.pooling import pool_as_colpali
 
-from pagevec.bench.pooling import pool_as_colpali
 from pagevec.engine.pooling import pool
 from pagevec.types import MultiVector
 

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.inputs import make_images
 from torch import nn
 
 from checkpoints import FAMILIES, build_checkpoint
 from conftest import make_settings, pagevec
-from pagevec.bench.inputs import make_images
-from pagevec.engine import precision
-from pagevec.engine.loader import LoadedModel, load, on_device, read
-from pagevec.engine.packed.layers import GatedMLP, Product
-from pagevec.engine.precision import reduce_precision, require_precision
-from pagevec.engine.preprocess import Prepared
-from pagevec.engine.runner import runner_of
+from pagevec.engine.backends.packed.layers import GatedMLP, Product
+from pagevec.engine.backends.padded import runner_of
+from pagevec.engine.backends.preprocess import Prepared
+from pagevec.engine.models import precision
+from pagevec.engine.models.loader import LoadedModel, load, on_device, read
+from pagevec.engine.models.precision import reduce_precision, require_precision
 from pagevec.errors import ConfigurationError
 from pagevec.types import MultiVector
 

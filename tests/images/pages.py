@@ -11,7 +11,7 @@ from pagevec.images import read_image
 
 Array = np.ndarray[Any, Any]
 WHITE = (255, 255, 255)
-# Pillow warns about damaged TIFF directories, and pytest unsets the filter of `pagevec.pixels`.
+# Pillow warns about damaged TIFF directories; pytest unsets the filter of `pagevec.images.decode`.
 HARMLESS_WARNINGS = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),

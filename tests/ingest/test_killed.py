@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from workers import small_pdf, start
 
 from conftest import Service, make_settings, running
-from pagevec.engine.local import LocalEmbedder
+from pagevec.engine.embedder import LocalEmbedder
 from pagevec.ingest.worker import name_of
 from pagevec.stores.base import DocumentStore
 from pagevec.stores.open import open_store

@@ -14,9 +14,9 @@ from workers import small_pdf
 from conftest import make_settings, running
 from pagevec.client import Client
 from pagevec.commands.ingest import ATTEMPTS
-from pagevec.engine.local import LocalEmbedder
+from pagevec.engine.embedder import LocalEmbedder
 from pagevec.ingest.worker import Worker, name_of
-from pagevec.stores.embedded import EmbeddedStore
+from pagevec.stores.sqlite.store import EmbeddedStore
 
 PAGES, SHARE = 200, 0.3
 

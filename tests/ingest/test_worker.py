@@ -14,7 +14,7 @@ from pagevec.client import Client
 from pagevec.grid import PageResizing
 from pagevec.ingest.sources import documents
 from pagevec.ingest.worker import Outcome, Worker, name_of
-from pagevec.stores.embedded import EmbeddedStore
+from pagevec.stores.sqlite.store import EmbeddedStore
 
 
 def ingest(service: Service, store: Path, *paths: Path) -> list[Outcome]:

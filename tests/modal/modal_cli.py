@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-MODULE = ("-m", "pagevec.deploy.modal_app")
+MODULE = ("-m", "pagevec.deploy.modal.app")
 
 
 def modal(

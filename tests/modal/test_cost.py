@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import pagevec
-from pagevec.deploy.prices import AS_OF, SOURCE
+from pagevec.deploy.modal.prices import AS_OF, SOURCE
 
 
 def rows(*arguments: str) -> dict[str, list[str]]:

@@ -14,13 +14,18 @@ from hub import hub_with
 from modal_cli import MODULE, modal
 
 from conftest import EXAMPLES
-from pagevec.deploy.corpus import Document, documents_of_folder, documents_of_mount, embed_document
-from pagevec.deploy.embed_corpus import bucket_mount
-from pagevec.deploy.results import Shards, Stored
-from pagevec.engine.local import LocalEmbedder
+from pagevec.deploy.modal.corpus import (
+    Document,
+    documents_of_folder,
+    documents_of_mount,
+    embed_document,
+)
+from pagevec.deploy.modal.embed_corpus import bucket_mount
+from pagevec.deploy.modal.results import Shards, Stored
+from pagevec.engine.embedder import LocalEmbedder
 from pagevec.errors import InvalidRequest
 from pagevec.images import read_image
-from pagevec.stores.embedded import EmbeddedStore
+from pagevec.stores.sqlite.store import EmbeddedStore
 
 RUN = (*MODULE[:1], f"{MODULE[1]}::embed")
 

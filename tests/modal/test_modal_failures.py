@@ -10,7 +10,7 @@ from control_plane import ControlPlane, serving
 from modal_cli import MODULE, modal
 from modal_proto import api_pb2 as api
 
-from pagevec.deploy.container import Container
+from pagevec.deploy.modal.container import Container
 from pagevec.errors import ConfigurationError
 
 
@@ -35,7 +35,7 @@ def test_an_empty_volume(tmp_path: Path) -> None:
         assert answer.status_code == 303
         said = failure_of(plane)
         assert "the volume 'pagevec-weights' does not hold tsystems/colqwen2.5" in said
-        assert "run `modal run -m pagevec.deploy.modal_app::download`" in said
+        assert "run `modal run -m pagevec.deploy.modal.app::download`" in said
         assert "CheckpointError" in plane.containers.printed()
 
 

@@ -5,9 +5,9 @@ from typing import get_args
 
 import pytest
 
-from pagevec.deploy.environment import GATEWAY_SECONDS, START_SECONDS, container_environment
-from pagevec.deploy.modal_settings import ModalSettings
-from pagevec.deploy.prices import GPU_SECOND, Gpu
+from pagevec.deploy.modal.environment import GATEWAY_SECONDS, START_SECONDS, container_environment
+from pagevec.deploy.modal.prices import GPU_SECOND, Gpu
+from pagevec.deploy.modal.settings import ModalSettings
 from pagevec.errors import ConfigurationError
 from pagevec.settings import Settings, settings_table
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import reportlab
+from benchmarks.retrieval.words import name
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 
 from conftest import Service
-from pagevec.bench.retrieval.words import name
 from pagevec.client import Client
 from pagevec.ingest.pdf import pdf_pages
 from pagevec.search.retriever import Retriever
-from pagevec.stores.embedded import EmbeddedStore
+from pagevec.stores.sqlite.store import EmbeddedStore
 from pagevec.types import Page, PageKey
 
 PAGES, LINES = 50, 7

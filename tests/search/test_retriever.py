@@ -15,18 +15,19 @@ from PIL import Image
 from checkpoints import build_checkpoint
 from conftest import EXAMPLES, Service, make_settings, pagevec, running
 from pagevec.client import Client
-from pagevec.engine.loader import load
-from pagevec.engine.local import LocalEmbedder
+from pagevec.engine.embedder import LocalEmbedder
+from pagevec.engine.models.loader import load
 from pagevec.errors import InvalidRequest
 from pagevec.grid import PageResizing
 from pagevec.ingest.sources import documents
 from pagevec.ingest.worker import Worker, name_of
 from pagevec.search.retriever import Retriever
 from pagevec.search.similarity_maps import draw, map_of_all, similarity_maps
-from pagevec.stores import embedded, postgres_cache
 from pagevec.stores.base import Filter
-from pagevec.stores.embedded import EmbeddedStore
 from pagevec.stores.open import open_store
+from pagevec.stores.postgres import cache as postgres_cache
+from pagevec.stores.sqlite import store as embedded
+from pagevec.stores.sqlite.store import EmbeddedStore
 from pagevec.types import MultiVector, Page, PageKey
 from vectors import unit_vectors
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from conftest import Service, make_settings
-from pagevec.engine.loader import LoadedModel, load
+from pagevec.engine.models.loader import LoadedModel, load
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from conftest import KEY, Service, make_settings, running
-from pagevec.engine.local import LocalEmbedder
+from pagevec.engine.embedder import LocalEmbedder
 from processes import MIB, environment, serving
 
 LIMIT = MIB

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from conftest import KEY, Service, make_settings, running
-from pagevec.engine.loader import LoadedModel, load
-from pagevec.engine.local import LocalEmbedder
+from pagevec.engine.embedder import LocalEmbedder
+from pagevec.engine.models.loader import LoadedModel, load
 
 BODY = b'{"input_type": "text", "inputs": ["a caller who will not wait"]}'
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import KEY, Service, make_settings, running
-from pagevec.engine.local import LocalEmbedder
+from pagevec.engine.embedder import LocalEmbedder
 from server.calls import HELLO, NOTHING, PATHS, TYPES, arrays, image, images, texts, vectors
 
 # What a client may send as Accept, and the format it gets; None: the path decides.

@@ -9,7 +9,7 @@ import pytest
 from conftest import Service, make_settings, running
 from documents import commands, run
 from load import loaded
-from pagevec.engine.local import LocalEmbedder
+from pagevec.engine.embedder import LocalEmbedder
 from pagevec.errors import ConfigurationError
 from pagevec.settings import Settings
 from processes import environment, serving

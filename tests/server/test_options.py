@@ -8,9 +8,9 @@ from typing import Any, get_args
 import httpx
 import numpy as np
 import pytest
+from benchmarks.pooling import pool_as_colpali
 
 from conftest import Service, png
-from pagevec.bench.pooling import pool_as_colpali
 from pagevec.wire.decode import decode_json, decode_npz
 from pagevec.wire.negotiation import MEDIA_TYPES, Format
 from pagevec.wire.quantize import Dtype

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from conftest import Service, make_settings, running
-from pagevec.engine.local import LocalEmbedder
+from pagevec.engine.embedder import LocalEmbedder
 from pagevec.errors import ConfigurationError
 from pagevec.server.limits import RateLimits
 

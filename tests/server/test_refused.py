@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import KEY, Service, make_settings, png, running
-from pagevec.engine.local import LocalEmbedder
+from pagevec.engine.embedder import LocalEmbedder
 from server.calls import (
     GETS,
     HELLO,

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from conftest import KEY, make_settings, running
-from pagevec.engine.loader import LoadedModel
-from pagevec.engine.local import LocalEmbedder
+from pagevec.engine.embedder import LocalEmbedder
+from pagevec.engine.models.loader import LoadedModel
 from server.calls import (
     GETS,
     HELLO,

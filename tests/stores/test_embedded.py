@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagevec.errors import StoreError
-from pagevec.stores import bits, embedded
+from pagevec.stores import hamming as bits
 from pagevec.stores.base import Filter
-from pagevec.stores.bits import BitIndex, PackedBits
-from pagevec.stores.embedded import FILE, EmbeddedStore
-from pagevec.stores.packing import Format, pack, unpack
+from pagevec.stores.codec import Format, pack, unpack
+from pagevec.stores.hamming import BitIndex, PackedBits
+from pagevec.stores.sqlite import store as embedded
+from pagevec.stores.sqlite.store import FILE, EmbeddedStore
 from pagevec.types import Page, PageKey
 from vectors import page, unit_vectors
 

@@ -11,9 +11,9 @@ import pytest
 
 from pagevec.errors import StoreError
 from pagevec.grid import PatchGrid
-from pagevec.stores import postgres_cache
 from pagevec.stores.base import Filter
-from pagevec.stores.postgres import PostgresStore
+from pagevec.stores.postgres import cache as postgres_cache
+from pagevec.stores.postgres.store import PostgresStore
 from pagevec.types import MultiVector, Page, PageKey
 from postgres_server import new_database, running_postgres
 from vectors import page, unit_vectors

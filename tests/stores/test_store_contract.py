@@ -10,10 +10,10 @@ from contract import ADD_FOR_EVER, another_process, elsewhere
 
 from pagevec.errors import StoreError
 from pagevec.grid import PatchGrid
-from pagevec.stores import embedded
 from pagevec.stores.base import DocumentStore, Filter
+from pagevec.stores.fingerprint import agree_on_model, check_model
 from pagevec.stores.open import open_store
-from pagevec.stores.probe import agree_on_model, check_model
+from pagevec.stores.sqlite import store as embedded
 from pagevec.types import DocumentRecord, Page, PageKey
 from vectors import page, unit_vectors
 
@@ -28,7 +28,7 @@ def store(store_name: str) -> Iterator[DocumentStore]:
 @pytest.fixture
 def scanning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even few pages are searched by their sign bits."""
-    from pagevec.stores import postgres_cache
+    from pagevec.stores.postgres import cache as postgres_cache
 
     monkeypatch.setattr(embedded, "SCAN_FROM", 0)
     monkeypatch.setattr(postgres_cache, "SCAN_FROM", 0)

@@ -11,8 +11,8 @@ from training.export import write_checkpoint
 from training.model import AUGMENTATION, Reader
 
 from conftest import make_settings
-from pagevec.engine.loader import LoadedModel, load
-from pagevec.engine.runner import runner_of
+from pagevec.engine.backends.padded import runner_of
+from pagevec.engine.models.loader import LoadedModel, load
 from pagevec.images import read_image
 
 TOLERANCE = 1e-4

@@ -1,7 +1,7 @@
 """Whether a PNG file is whole, and of a kind whose pixels Pillow reads rightly. No Pillow here.
 
 What is not so goes to the service as it is, which judges it: a damaged page must not be mended on
-the way. `pagevec.pixels` tells what Pillow gets wrong.
+the way. `pagevec.images.decode` tells what Pillow gets wrong.
 """
 
 import struct

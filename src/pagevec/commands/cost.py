@@ -2,7 +2,7 @@
 
 import click
 
-from pagevec.deploy.prices import AS_OF, GPU_SECOND, SOURCE, Gpu, second
+from pagevec.deploy.modal.prices import AS_OF, GPU_SECOND, SOURCE, Gpu, second
 
 
 @click.command("cost")

@@ -63,8 +63,8 @@ def _service(url: str, key: str | None) -> Iterator[EmbedPage]:
 
 @contextmanager
 def _this_process(model: str | None) -> Iterator[EmbedPage]:
-    from pagevec.engine.loader import load
-    from pagevec.engine.local import LocalEmbedder
+    from pagevec.engine.embedder import LocalEmbedder
+    from pagevec.engine.models.loader import load
     from pagevec.images import read_image
     from pagevec.settings import Settings
 

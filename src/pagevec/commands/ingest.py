@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from pagevec.client import Client
 from pagevec.grid import PageResizing
-from pagevec.ingest.claims import CLAIM_SECONDS
+from pagevec.ingest.leases import CLAIM_SECONDS
 from pagevec.ingest.sources import documents
 from pagevec.ingest.worker import Outcome, Worker
 from pagevec.stores.open import DEFAULT_STORE, open_store

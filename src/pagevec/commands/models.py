@@ -2,7 +2,7 @@
 
 import click
 
-from pagevec.engine.registry import DEFAULT_CHECKPOINT, FAMILIES
+from pagevec.engine.models.registry import DEFAULT_CHECKPOINT, FAMILIES
 
 
 @click.command("models")

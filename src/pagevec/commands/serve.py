@@ -11,13 +11,13 @@ import click
 import uvicorn
 
 from pagevec.demo import table_of
-from pagevec.engine.base import ModelInfo
-from pagevec.engine.loader import load
-from pagevec.engine.local import LocalEmbedder
+from pagevec.engine.embedder import LocalEmbedder
+from pagevec.engine.models.loader import load
 from pagevec.server.app import create_app
 from pagevec.server.logs import configure_logs
 from pagevec.server.run import address_of, listen, run, server_for, with_key
 from pagevec.settings import Settings, settings_table, variable_names
+from pagevec.types import ModelInfo
 
 _NOT_ON_A_COMMAND_LINE = {"service_api_key", "huggingface_token", "hf_home"}
 # Read when Ray is imported: it reports to nobody, and hides no line of the log that repeats.
@@ -45,7 +45,7 @@ def _serve_on_ray(
     for name, value in _RAY.items():
         os.environ.setdefault(name, value)
     try:
-        from pagevec.deploy.ray_host import run_on_ray
+        from pagevec.deploy.ray.host import run_on_ray
     except ImportError as error:
         raise click.ClickException(f"{error}; try `pip install 'pagevec[serve,ray]'`") from None
     key = settings.keys[0]

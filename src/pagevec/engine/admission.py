@@ -3,7 +3,7 @@
 import threading
 from dataclasses import dataclass
 
-from pagevec.engine.jobs import Job
+from pagevec.engine.requests import Job
 from pagevec.engine.speed import Speed
 from pagevec.errors import QueueFull, TooManyInputs, TooMuchWork
 

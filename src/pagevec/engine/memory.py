@@ -6,7 +6,7 @@ import resource
 import psutil
 import torch
 
-from pagevec.engine.base import Memory
+from pagevec.engine.api import Memory
 
 
 def memory_of(device: torch.device) -> Memory:

@@ -6,10 +6,10 @@ from io import BytesIO
 
 from PIL import Image
 
-from pagevec.engine.loader import LoadedModel
+from pagevec.engine.backends.padded import Runner
+from pagevec.engine.backends.preprocess import Prepared
 from pagevec.engine.memory import free_memory, is_out_of_memory
-from pagevec.engine.preprocess import Prepared
-from pagevec.engine.runner import Runner
+from pagevec.engine.models.loader import LoadedModel
 from pagevec.engine.scheduler import batch_tokens, halve
 from pagevec.engine.speed import Speed
 from pagevec.images import read_image

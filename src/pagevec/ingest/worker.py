@@ -19,12 +19,12 @@ import httpx
 
 from pagevec.errors import PagevecError
 from pagevec.grid import PageResizing
-from pagevec.ingest.claims import CLAIM_SECONDS, Claims
+from pagevec.ingest.leases import CLAIM_SECONDS, Claims
 from pagevec.ingest.page import Pages, SourcePage, stored_page
 from pagevec.ingest.pipeline import in_order
 from pagevec.ingest.sources import open_document
 from pagevec.stores.base import DocumentStore
-from pagevec.stores.probe import PROBE_TEXT, agree_on_model
+from pagevec.stores.fingerprint import PROBE_TEXT, agree_on_model
 from pagevec.types import DocumentRecord, MultiVector, Page
 
 log = logging.getLogger(__name__)

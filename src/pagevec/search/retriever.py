@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pagevec.search.maxsim import maxsim
 from pagevec.stores.base import EVERYTHING, Filter, Store
-from pagevec.stores.probe import PROBE_TEXT, check_model
+from pagevec.stores.fingerprint import PROBE_TEXT, check_model
 from pagevec.types import Hit, MultiVector, PageKey
 
 # Pages that are scored exactly, of those that the store's sign bits bring up.

@@ -6,10 +6,10 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from pagevec import __version__
-from pagevec.engine.base import Embedder
+from pagevec.engine.api import Embedder
 from pagevec.errors import PagevecError
 from pagevec.server.drain import DrainUnreadBody
-from pagevec.server.handlers import answer_http_exception, answer_pagevec_error
+from pagevec.server.errors import answer_http_exception, answer_pagevec_error
 from pagevec.server.metrics import Metrics
 from pagevec.server.observe import Observe
 from pagevec.server.openapi import EMBEDDINGS, GETS, documented

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pagevec.errors import InternalError
-from pagevec.server.handlers import error_response
+from pagevec.server.errors import error_response
 from pagevec.server.metrics import Metrics
 from pagevec.server.record import Record
 

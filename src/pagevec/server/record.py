@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from pagevec.engine.base import Embedded
+from pagevec.engine.api import Embedded
 
 
 @dataclass

@@ -11,11 +11,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive
 
 from pagevec import __version__
-from pagevec.engine.base import Embedded, Embedder
+from pagevec.engine.api import Embedded, Embedder
 from pagevec.errors import Draining, NotReady
 from pagevec.server.auth import Keys
 from pagevec.server.calls import CallReader
-from pagevec.server.handlers import error_response
+from pagevec.server.errors import error_response
 from pagevec.server.limits import RateLimits, read_body
 from pagevec.server.metrics import Metrics
 from pagevec.server.record import record_of

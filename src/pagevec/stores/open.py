@@ -2,7 +2,7 @@
 
 from pagevec.errors import StoreError
 from pagevec.stores.base import DocumentStore
-from pagevec.stores.embedded import EmbeddedStore
+from pagevec.stores.sqlite.store import EmbeddedStore
 
 DEFAULT_STORE = "./pagevec-store"
 
@@ -20,7 +20,7 @@ def open_store(name: str = DEFAULT_STORE) -> DocumentStore:
 
 def _postgres(url: str) -> DocumentStore:
     try:
-        from pagevec.stores.postgres import PostgresStore
+        from pagevec.stores.postgres.store import PostgresStore
     except ImportError:
         raise StoreError("a store in PostgreSQL needs `pip install 'pagevec[postgres]'`") from None
     return PostgresStore(url)

@@ -1,0 +1,82 @@
+"""What can be set when the service is deployed to Modal: environment variables, read once.
+
+Modal's client passes on values that its server, or nobody, refuses (an unknown GPU, no containers,
+no time); here they stop the deployment before anything is sent.
+"""
+
+from typing import Self
+
+from pydantic import model_validator
+from pydantic_settings import SettingsConfigDict
+
+from pagevec.deploy.modal.prices import Gpu
+from pagevec.settings import EnvironmentSettings, bounded
+
+PREFIX = "PAGEVEC_MODAL_"
+
+_NAME = r"^[a-zA-Z0-9._-]{1,64}$"
+_LABEL = r"^[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$"  # a part of a host name
+
+
+class ModalSettings(EnvironmentSettings):
+    """The deployment's configuration. Read it with :meth:`from_environment`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
+
+    app: str = bounded("colpali-embedding-service-prod", "name of the app", pattern=_NAME)
+    label: str = bounded(
+        "embeddings", "of the address: https://<workspace>--<label>.modal.run", pattern=_LABEL
+    )
+
+    # The machine
+    gpu: Gpu = bounded("A10G", "kind of GPU; each container has one")
+    cpu: float = bounded(2.0, "physical cores of a container", ge=0.125, le=64)
+    memory: int = bounded(16_384, "MiB of a container: twice the weights fit", ge=1024, le=344_064)
+    region: str | None = bounded(
+        None, "where containers run, such as `eu`; costs more", pattern=r"^[a-z0-9-]+$"
+    )
+
+    # How many, how long
+    min_containers: int = bounded(0, "containers that never stop, and cost always", ge=0, le=1000)
+    max_containers: int = bounded(5, "containers at most", ge=1, le=1000)
+    scaledown_window: int = bounded(
+        300, "seconds that an idle container waits, and costs", ge=2, le=3600
+    )
+    timeout: int = bounded(600, "seconds of a request, and of a start", ge=30, le=86_400)
+    max_inputs: int = bounded(32, "requests in one container, at most", ge=1, le=1000)
+    target_inputs: int = bounded(
+        16, "requests in each container from which on another one starts", ge=1, le=1000
+    )
+
+    # The start
+    memory_snapshot: bool = bounded(True, "start from a snapshot of the memory")
+    gpu_snapshot: bool = bounded(
+        False, "of the GPU's memory too; Modal calls it alpha and may change it"
+    )
+
+    # What it finds there
+    volume: str = bounded("pagevec-weights", "volume that holds the weights", pattern=_NAME)
+    huggingface_secret: str = bounded(
+        "my-huggingface-secret", "secret with HUGGINGFACE_TOKEN", pattern=_NAME
+    )
+    api_key_secret: str = bounded(
+        "colpali-service-api-key", "secret with SERVICE_API_KEY", pattern=_NAME
+    )
+    proxy_auth: bool = bounded(
+        False, "let Modal refuse requests without its own token, before a container starts"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        self._not_above("min_containers", "max_containers")
+        self._not_above("target_inputs", "max_inputs")
+        if self.gpu_snapshot and not self.memory_snapshot:
+            raise ValueError(f"{PREFIX}GPU_SNAPSHOT needs {PREFIX}MEMORY_SNAPSHOT=true")
+        return self
+
+    def _not_above(self, low: str, high: str) -> None:
+        if getattr(self, low) > getattr(self, high):
+            raise ValueError(
+                f"{PREFIX}{low.upper()} is {getattr(self, low)}, "
+                f"above {PREFIX}{high.upper()}, which is {getattr(self, high)}"
+            )

@@ -1,0 +1,205 @@
+"""Read the images that callers send: base64, limits, upright RGB pixels.
+
+Reading is in two steps: `read_image` looks at the header only and checks the limits, so that it is
+cheap and safe to do for every input first; `EncodedImage.decode` does the work, in any thread.
+How each format is decoded, and what cannot be detected, is in `pagevec.images.decode`.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pybase64
+from PIL import Image
+
+from pagevec.errors import ImageTooLarge, InvalidImage, PagevecError
+from pagevec.images.decode import FORMATS, PIXELS_CEILING, decode_rgb, open_image
+from pagevec.images.orientation import read_orientation, turn_upright, upright_size
+
+_WHITE_SPACE = " \t\r\n"
+_URL_SAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What one image may be at most.
+
+    Attributes:
+        max_bytes: of the file.
+        max_pixels: width times height; never more than 2**28, where Pillow stops.
+        max_side: pixels of the longer side.
+    """
+
+    max_bytes: int = 64 * 1024 * 1024
+    max_pixels: int = 64_000_000
+    max_side: int = 65_500
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """An image file whose header is read and within the limits; its pixels are not decoded yet.
+
+    Attributes:
+        data: the file.
+        format: PNG, JPEG, WEBP, GIF, TIFF or BMP.
+        width, height: in pixels, as seen upright.
+        orientation: the EXIF number (1-8) of how the pixels are stored.
+    """
+
+    data: bytes = field(repr=False)
+    format: str
+    width: int
+    height: int
+    orientation: int = 1
+
+    def decode(self) -> Image.Image:
+        """Decode the first frame: mode RGB, `width` x `height`, alpha over white. Thread-safe.
+
+        Raises:
+            InvalidImage: the data is damaged or incomplete.
+        """
+        with _failing_as(
+            f"The {self.format} image is damaged or incomplete; send the whole file again."
+        ):
+            stored = decode_rgb(self.data)
+            # Pillow turns TIFF by itself.
+            turned = self.format == "TIFF"
+            image = stored if turned else turn_upright(stored, self.orientation)
+            if image.size != (self.width, self.height):
+                raise ValueError(f"the pixels are {image.size}, unlike the header")
+            return image
+
+
+def read_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> EncodedImage:
+    """Read the header of an image file and check it against `limits`.
+
+    Raises:
+        InvalidImage: it is not a file of a known format, or is visibly cut short.
+        ImageTooLarge: it is over a limit.
+    """
+    if not data:
+        raise InvalidImage("The image is empty; send the bytes of an image file as base64.")
+    _check_bytes(len(data), limits)
+    with _failing_as(
+        f"This is not an image file in one of the formats {', '.join(FORMATS)}, "
+        "or it is damaged or incomplete."
+    ):
+        image = open_image(data)
+        orientation = read_orientation(image, data)
+        width, height = upright_size(image, orientation)
+    _check_size(width, height, limits)
+    format_ = "JPEG" if image.format == "MPO" else str(image.format)
+    return EncodedImage(data, format_, width, height, orientation)
+
+
+def read_base64_image(text: str, limits: ImageLimits = DEFAULT_LIMITS) -> EncodedImage:
+    """Read the header of an image given as base64; see `decode_base64` and `read_image`."""
+    return read_image(decode_base64(text, limits), limits)
+
+
+def decode_base64(text: str, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    """Decode base64, bare or in a data URI, of the standard or the URL-safe alphabet.
+
+    White space and missing padding are accepted; any other character is not.
+
+    Raises:
+        InvalidImage: `text` is something else; addresses are never fetched.
+        ImageTooLarge: the decoded bytes are over the limit; this is seen before they are decoded.
+    """
+    digits = _without_data_prefix(text.strip(_WHITE_SPACE))
+    _check_encoded_length(digits, limits)
+    try:
+        return pybase64.b64decode(digits, validate=True)
+    except ValueError:
+        # Cleaning costs many times what decoding does, so it waits until it is needed.
+        return _decode_untidy(digits)
+
+
+def pad_to_ratio(image: Image.Image, ratio: float) -> Image.Image:
+    """Add white at the right or the bottom until the long side is at most `ratio` times the short.
+
+    Returns `image` itself if it is within `ratio` (>= 1).
+    """
+    least = math.ceil(max(image.size) / ratio)
+    if min(image.size) >= least:
+        return image
+    canvas = Image.new("RGB", (max(image.width, least), max(image.height, least)), "white")
+    canvas.paste(image)
+    return canvas
+
+
+@contextmanager
+def _failing_as(sentence: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into `InvalidImage`: for bad data it is nearly any exception."""
+    try:
+        yield
+    except (PagevecError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge(
+            f"The image has more than {PIXELS_CEILING:,} pixels; send a smaller one."
+        ) from error
+    except Exception as error:
+        raise InvalidImage(sentence) from error
+
+
+def _check_bytes(count: int, limits: ImageLimits) -> None:
+    if count > limits.max_bytes:
+        raise ImageTooLarge(
+            f"The image file has {count:,} bytes, more than the {limits.max_bytes:,} allowed; "
+            "send a smaller or more compressed one."
+        )
+
+
+def _check_size(width: int, height: int, limits: ImageLimits) -> None:
+    if max(width, height) > limits.max_side:
+        allowed = f"no side may be longer than {limits.max_side:,}"
+    elif width * height > limits.max_pixels:
+        allowed = f"at most {limits.max_pixels:,} pixels are allowed"
+    else:
+        return
+    raise ImageTooLarge(
+        f"The image is {width:,} x {height:,} pixels, but {allowed}; send it scaled down."
+    )
+
+
+def _without_data_prefix(text: str) -> str:
+    if _ADDRESS.match(text):
+        raise InvalidImage(
+            "The image is given as an address, and addresses are never fetched; "
+            "send the file itself as base64."
+        )
+    if text[:5].lower() != "data:":
+        return text
+    header, _, body = text.partition(",")
+    if not header.replace(" ", "").lower().endswith(";base64"):
+        raise InvalidImage(
+            'The data URI is not base64; it has to start like "data:image/png;base64,".'
+        )
+    return body.strip(_WHITE_SPACE)
+
+
+def _check_encoded_length(digits: str, limits: ImageLimits) -> None:
+    if _decoded_length(len(digits)) > limits.max_bytes:
+        space = sum(map(digits.count, _WHITE_SPACE))
+        _check_bytes(_decoded_length(len(digits) - space), limits)
+
+
+def _decoded_length(digits: int) -> int:
+    return digits * 3 // 4 - 2  # up to two bytes are padding
+
+
+def _decode_untidy(digits: str) -> bytes:
+    try:
+        tidy = digits.encode("ascii").translate(_URL_SAFE_TO_STANDARD, _WHITE_SPACE.encode())
+        return pybase64.b64decode(tidy + b"=" * (-len(tidy) % 4), validate=True)
+    except ValueError as error:
+        raise InvalidImage(
+            "The image is not valid base64; send an image file as base64, bare or as a data URI."
+        ) from error

@@ -1,0 +1,1 @@
+"""The store in PostgreSQL, in morphik-core's own table."""
