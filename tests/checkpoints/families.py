@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pagevec.engine.models.torchvision_fix import import_torchvision
+from pagevec.engine.models.compat import import_torchvision
 
 from . import gemma, idefics, qwen_configs, qwen_files, qwen_vocabularies
 from .files import Files, Json
@@ -30,13 +30,16 @@ class Family:
     """What distinguishes a family.
 
     Attributes:
-        model, processor: the names of colpali-engine's classes.
-        make_vocabulary, config, files: what its directory holds beside the weights.
-        target_modules: the layers that its adapters change, as PEFT's configuration has them.
-        dim: how long one vector is.
-        names: patterns of today's tensor names and what replaces them in the published ones; the
+        model: name of colpali-engine's model class.
+        processor: name of colpali-engine's processor class.
+        make_vocabulary: builds its vocabulary.
+        config: builds its config.json.
+        files: the other files of its directory, beside the weights.
+        target_modules: the layers that its adapters change, as in PEFT's configuration.
+        dim: components of one vector.
+        names: patterns of today's tensor names, and their replacement in the published files; the
             first match wins.
-        legacy_adapters: whether adapters were published with such names, too.
+        legacy_adapters: whether adapters with such names were published, too.
         unsaved: parameters of the model that the published files do not have.
     """
 
@@ -149,10 +152,10 @@ TABLE: dict[str, Family] = {
 }
 
 FAMILIES: tuple[str, ...] = tuple(TABLE)
-"""The names `build_checkpoint` knows."""
+"""The names that `build_checkpoint` knows."""
 
 DIMENSIONS: dict[str, int] = {name: family.dim for name, family in TABLE.items()}
-"""How long one vector of each family is."""
+"""Components of one vector of each family."""
 
 LEGACY_ADAPTERS: tuple[str, ...] = tuple(
     name for name, family in TABLE.items() if family.legacy_adapters

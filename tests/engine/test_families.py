@@ -22,7 +22,8 @@ from checkpoints import (
     processor_class,
 )
 from conftest import make_settings, png
-from pagevec.engine.backends.padded import runner_of
+from pagevec.engine.backends import backend_of
+from pagevec.engine.backends.base import Backend
 from pagevec.engine.embedder import LocalEmbedder
 from pagevec.engine.models.loader import LoadedModel, load
 from pagevec.engine.models.registry import FAMILIES as SERVED
@@ -46,7 +47,7 @@ def family(checkpoint: Path) -> str:
 
 @pytest.fixture(scope="module")
 def embedder(checkpoint: Path) -> Iterator[LocalEmbedder]:
-    engine = LocalEmbedder(lambda: loaded(checkpoint), batch_tokens=4096)
+    engine = LocalEmbedder(lambda: backend(checkpoint), batch_tokens=4096)
     engine.wait_until_ready()
     yield engine
     engine.close()
@@ -56,19 +57,23 @@ def loaded(checkpoint: Path, **settings: Any) -> LoadedModel:
     return load(make_settings(model=str(checkpoint), offline=True, **settings))
 
 
+def backend(checkpoint: Path, **settings: Any) -> Backend[Any]:
+    return backend_of(loaded(checkpoint, **settings))
+
+
 def close(one: np.ndarray, other: np.ndarray) -> bool:
     return one.shape == other.shape and bool(np.abs(one - other).max() <= 1e-4)
 
 
 def test_the_table_names_every_family() -> None:
-    """What `pagevec models` lists is what is tested here."""
+    """Every family that `pagevec models` lists is tested here."""
     assert {family.name for family in SERVED} == set(FAMILIES)
 
 
 def test_family_is_read_from_the_checkpoint(embedder: LocalEmbedder, family: str) -> None:
-    """config.json decides the family; /info tells its true dimension."""
-    assert embedder.info.family == family
-    assert embedder.info.dim == DIMENSIONS[family]
+    """config.json decides the family; info() has its true dimension."""
+    assert embedder.info().family == family
+    assert embedder.info().dim == DIMENSIONS[family]
 
 
 def test_pages_equal_colpali_engine(embedder: LocalEmbedder, family: str, checkpoint: Path) -> None:
@@ -79,7 +84,7 @@ def test_pages_equal_colpali_engine(embedder: LocalEmbedder, family: str, checkp
         batch = processor.process_images([Image.open(BytesIO(png(*size))).convert("RGB")])
         with torch.inference_mode():
             [theirs] = model(**batch)
-        [ours] = embedder.embed([read_image(png(*size))]).result().vectors
+        [ours] = embedder.embed_images([read_image(png(*size))]).result().vectors
         assert close(ours, theirs[batch["attention_mask"][0].bool()].numpy())
 
 
@@ -87,7 +92,7 @@ def test_texts_equal_colpali_engine(embedder: LocalEmbedder, family: str, checkp
     """A text's vectors are those of process_queries and the model, for each text alone."""
     model = model_class(family).from_pretrained(checkpoint, dtype=torch.float32).eval()
     processor = processor_class(family).from_pretrained(checkpoint)
-    for text, ours in zip(TEXTS, embedder.embed(TEXTS).result().vectors, strict=True):
+    for text, ours in zip(TEXTS, embedder.embed_texts(TEXTS).result().vectors, strict=True):
         with torch.inference_mode():
             [theirs] = model(**processor.process_queries([text]))
         assert close(ours, theirs.numpy())
@@ -95,28 +100,27 @@ def test_texts_equal_colpali_engine(embedder: LocalEmbedder, family: str, checkp
 
 def test_batch_equals_single(checkpoint: Path) -> None:
     """Inputs of different sizes and lengths share a forward pass and keep their vectors."""
-    model = loaded(checkpoint)
-    runner = runner_of(model)
-    pages = [model.preprocessor.page(read_image(png(*size))) for size in SIZES]
-    for batch in (pages, model.preprocessor.texts(TEXTS)):
-        for one, vectors in zip(batch, runner.forward(batch), strict=True):
-            [alone] = runner.forward([one])
+    model = backend(checkpoint)
+    pages = [model.prepare_page(read_image(png(*size))) for size in SIZES]
+    for batch in (pages, list(model.prepare_texts(TEXTS))):
+        for one, vectors in zip(batch, model.forward(batch), strict=True):
+            [alone] = model.forward([one])
             assert close(vectors, alone)
             assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
 def test_page_tokens_are_known_from_the_size(checkpoint: Path) -> None:
     """The cost of a page, computed from its size, is the length of its sequence."""
-    preprocessor = loaded(checkpoint).preprocessor
+    model = backend(checkpoint)
     for size in [*SIZES, (1240, 1754)]:
-        prepared = preprocessor.page(read_image(png(*size)))
-        assert preprocessor.page_tokens(*size) == prepared.tokens
+        prepared = model.prepare_page(read_image(png(*size)))
+        assert model.page_tokens(*size) == prepared.tokens
 
 
 def test_texts_with_control_tokens(embedder: LocalEmbedder) -> None:
-    """A text that says an image's placeholder is answered, or refused with its index."""
+    """A text with a placeholder for images is answered, or refused with its index."""
     for text in ("<|image_pad|>", "see <image> here", "<|endoftext|>", "<start_of_image>"):
-        future = embedder.embed(["before", text])
+        future = embedder.embed_texts(["before", text])
         try:
             assert all(np.isfinite(vectors).all() for vectors in future.result().vectors)
         except InvalidText as error:
@@ -128,18 +132,18 @@ def assert_merged_equals_unmerged(family: str, checkpoint: Path, adapter: Path) 
     merged = loaded(adapter)
     unmerged = model_class(family).from_pretrained(adapter, dtype=torch.float32).eval()
     assert not any("lora" in name for name, _ in merged.model.named_modules())
-    batch = merged.preprocessor.texts(TEXTS[2:3])
-    [ours] = runner_of(merged).forward(batch)
+    batch = list(backend_of(merged).prepare_texts(TEXTS[2:3]))
+    [ours] = backend_of(merged).forward(batch)
     with torch.inference_mode():
         [theirs] = unmerged(**{name: t[None] for name, t in batch[0].sequence.items()})
-    [base] = runner_of(loaded(checkpoint)).forward(batch)
+    [base] = backend(checkpoint).forward(batch)
     assert np.abs(ours - theirs.numpy()).max() <= 1e-5
     assert np.abs(ours - base).max() > 1e-3
 
 
 class TestAdapters:
     def test_merged_equals_unmerged(self, family: str, checkpoint: Path, tmp_path: Path) -> None:
-        """A LoRA adapter is found on its base, changes the vectors, and merging changes none."""
+        """A LoRA adapter changes its base's vectors; merging it does not change them further."""
         adapter = build_adapter(family, checkpoint, tmp_path / "adapter")
         assert_merged_equals_unmerged(family, checkpoint, adapter)
 
@@ -163,7 +167,7 @@ class TestAdapters:
 
 
 class TestIncomplete:
-    """A checkpoint that lacks weights never becomes a service with random ones."""
+    """A checkpoint without all its weights is never served with random ones."""
 
     @pytest.fixture
     def copy(self, tmp_path: Path) -> Path:
@@ -218,15 +222,15 @@ class TestIncomplete:
 
 class TestOptions:
     def test_max_visual_tokens(self, tmp_path: Path) -> None:
-        """A page can be given fewer visual tokens than the checkpoint says."""
+        """A page can have fewer visual tokens than the checkpoint allows."""
         checkpoint = build_checkpoint("colqwen2_5", tmp_path / "one")
         page = read_image(png(1240, 1754))
-        full = loaded(checkpoint).preprocessor.page(page).tokens
-        fewer = loaded(checkpoint, max_visual_tokens=32).preprocessor.page(page).tokens
+        full = backend(checkpoint).prepare_page(page).tokens
+        fewer = backend(checkpoint, max_visual_tokens=32).prepare_page(page).tokens
         assert fewer < full
         assert fewer <= 32 + 20
 
-    def test_max_visual_tokens_where_there_is_no_such_thing(self, tmp_path: Path) -> None:
+    def test_max_visual_tokens_of_other_families(self, tmp_path: Path) -> None:
         """A family whose pages cannot be limited says so, rather than ignoring the setting."""
         checkpoint = build_checkpoint("colpali", tmp_path / "one")
         with pytest.raises(ConfigurationError, match="PAGEVEC_MAX_VISUAL_TOKENS"):
@@ -235,10 +239,10 @@ class TestOptions:
     def test_dtype(self, tmp_path: Path) -> None:
         """bfloat16 weights give float32 vectors of unit length, close to those of float32."""
         checkpoint = build_checkpoint("colqwen2_5", tmp_path / "one")
-        full, half = loaded(checkpoint), loaded(checkpoint, dtype="bfloat16")
-        batch = full.preprocessor.texts(TEXTS[:1])
-        [exact], [rounded] = runner_of(full).forward(batch), runner_of(half).forward(batch)
-        assert half.info.dtype == "bfloat16"
+        full, half = backend(checkpoint), backend(checkpoint, dtype="bfloat16")
+        batch = list(full.prepare_texts(TEXTS[:1]))
+        [exact], [rounded] = full.forward(batch), half.forward(batch)
+        assert half.info().dtype == "bfloat16"
         assert rounded.dtype == np.float32
         assert np.allclose(np.linalg.norm(rounded, axis=1), 1, atol=1e-6)
         assert (exact * rounded).sum(axis=1).min() > 0.99

@@ -1,4 +1,4 @@
-"""The families that run without padding: colpali-engine's vectors for pages of any size."""
+"""The packed backend gives colpali-engine's vectors, for pages of any size."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -12,13 +12,13 @@ from PIL import Image
 
 from checkpoints import build_checkpoint, model_class, processor_class
 from conftest import make_settings, png
-from pagevec.engine.backends.padded import runner_of
-from pagevec.engine.models.loader import LoadedModel, load
+from pagevec.engine.backends import load
+from pagevec.engine.backends.base import Backend
 from pagevec.engine.models.registry import FAMILIES
 from pagevec.images import read_image
 from pagevec.types import MultiVector
 
-PACKED = [family.name for family in FAMILIES if family.packs]
+PACKED = [family.name for family in FAMILIES if family.packed]
 SIZES = {"A4": (1240, 1754), "stripe": (256, 3), "column": (9, 1500), "dot": (1, 1)}
 TEXTS = ["hello", "", "   \n", "Öffnungszeiten, 値段, سعر, 🚢", "a passage " * 60]
 
@@ -30,7 +30,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="module")
-def ours(checkpoint: Path) -> LoadedModel:
+def ours(checkpoint: Path) -> Backend[Any]:
     return load(make_settings(model=str(checkpoint), offline=True))
 
 
@@ -41,7 +41,7 @@ def original(checkpoint: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def theirs(original: tuple[Any, Any], batch: Any) -> list[MultiVector]:
-    """Return what colpali-engine gives for `batch`, its padding rows cut."""
+    """Return colpali-engine's vectors for `batch`, without its padding rows."""
     with torch.inference_mode():
         padded = original[0](**batch)
     masks = batch["attention_mask"].bool()
@@ -53,9 +53,8 @@ def pages_of(original: tuple[Any, Any], *files: bytes) -> list[MultiVector]:
     return theirs(original, original[1].process_images(images))
 
 
-def embedded(ours: LoadedModel, *files: bytes) -> list[MultiVector]:
-    pages = [ours.preprocessor.page(read_image(file)) for file in files]
-    return runner_of(ours).forward(pages)
+def embedded(ours: Backend[Any], *files: bytes) -> list[MultiVector]:
+    return ours.forward([ours.prepare_page(read_image(file)) for file in files])
 
 
 def assert_equal(some: list[MultiVector], others: list[MultiVector]) -> None:
@@ -68,14 +67,14 @@ def assert_equal(some: list[MultiVector], others: list[MultiVector]) -> None:
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_a_page_of_any_size(
-    size: tuple[int, int], ours: LoadedModel, original: tuple[Any, Any]
+    size: tuple[int, int], ours: Backend[Any], original: tuple[Any, Any]
 ) -> None:
-    """A page, thin ones and a dot alone give the vectors of the family's own model."""
+    """A page, a thin one and a dot have the vectors of the family's own model."""
     file = png(*size)
     assert_equal(embedded(ours, file), pages_of(original, file))
 
 
-def test_mixed_pages(ours: LoadedModel, original: tuple[Any, Any]) -> None:
+def test_mixed_pages(ours: Backend[Any], original: tuple[Any, Any]) -> None:
     """Pages of different grids in one pack equal colpali-engine's batch, and each one alone."""
     files = [png(*size, seed=seed) for seed, size in enumerate(SIZES.values())]
     packed = embedded(ours, *files)
@@ -83,13 +82,13 @@ def test_mixed_pages(ours: LoadedModel, original: tuple[Any, Any]) -> None:
     assert_equal(packed, [one for file in files for one in embedded(ours, file)])
 
 
-def test_mixed_texts(ours: LoadedModel, original: tuple[Any, Any]) -> None:
+def test_mixed_texts(ours: Backend[Any], original: tuple[Any, Any]) -> None:
     """Texts of different lengths in one pack equal colpali-engine's padded batch of them."""
-    packed = runner_of(ours).forward(ours.preprocessor.texts(TEXTS))
+    packed = ours.forward(list(ours.prepare_texts(TEXTS)))
     assert_equal(packed, theirs(original, original[1].process_queries(TEXTS)))
 
 
-def test_half_precision(ours: LoadedModel, checkpoint: Path) -> None:
+def test_half_precision(ours: Backend[Any], checkpoint: Path) -> None:
     """In bfloat16 a page's vectors stay close to those of float32."""
     half = load(make_settings(model=str(checkpoint), offline=True, dtype="bfloat16"))
     [exact], [rounded] = embedded(ours, png(300, 200)), embedded(half, png(300, 200))

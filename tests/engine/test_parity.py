@@ -10,9 +10,9 @@ from PIL import Image
 
 from conftest import EXAMPLES, png
 from pagevec.engine.embedder import LocalEmbedder
-from pagevec.engine.models.bundled import bundled_checkpoint
+from pagevec.engine.models.registry import bundled_checkpoint
 from pagevec.images import EncodedImage, read_image
-from pagevec.ingest.sources import pages_of
+from pagevec.ingest.sources import read_pages
 from pagevec.types import MultiVector
 
 TOLERANCE = 1e-4
@@ -37,7 +37,7 @@ def original(embedder: LocalEmbedder) -> tuple[Any, Any]:
 
 
 def reference(original: tuple[Any, Any], batch: Any) -> list[MultiVector]:
-    """Return what colpali-engine gives for `batch`, its padding rows cut."""
+    """Return colpali-engine's vectors for `batch`, without its padding rows."""
     model, _ = original
     with torch.inference_mode():
         padded = model(**batch)
@@ -61,31 +61,31 @@ def images(*files: bytes) -> list[EncodedImage]:
 def test_image_of_size(
     size: tuple[int, int], embedder: LocalEmbedder, original: tuple[Any, Any]
 ) -> None:
-    """A page of any size gives colpali-engine's vectors: A4, 35 megapixels, thin ones, a dot."""
+    """A page of any size has colpali-engine's vectors: A4, 35 megapixels, a stripe, a dot."""
     file = png(*size)
-    ours = embedder.embed(images(file)).result().vectors
+    ours = embedder.embed_images(images(file)).result().vectors
     pages = [Image.open(BytesIO(file)).convert("RGB")]
     assert_equal(ours, reference(original, original[1].process_images(pages)))
 
 
 def test_mixed_pages_in_one_request(embedder: LocalEmbedder, original: tuple[Any, Any]) -> None:
     """Pages of different sizes in one request equal colpali-engine's padded batch of them."""
-    rendered = [page.content for page in pages_of(EXAMPLES / "annual-report.pdf")]
+    rendered = [page.content for page in read_pages(EXAMPLES / "annual-report.pdf")]
     files = [rendered[0], png(300, 200), png(256, 3), rendered[2], png(1, 1)]
     assert all(isinstance(file, bytes) for file in files)
-    ours = embedder.embed([read_image(bytes(file)) for file in files]).result().vectors  # type: ignore[arg-type]
+    ours = embedder.embed_images([read_image(bytes(file)) for file in files]).result().vectors  # type: ignore[arg-type]
     pages = [Image.open(BytesIO(bytes(file))).convert("RGB") for file in files]  # type: ignore[arg-type]
     assert_equal(ours, reference(original, original[1].process_images(pages)))
 
 
 def test_texts(embedder: LocalEmbedder, original: tuple[Any, Any]) -> None:
     """Texts equal process_queries, augmentation tokens included, blank ones too."""
-    ours = embedder.embed(TEXTS).result().vectors
+    ours = embedder.embed_texts(TEXTS).result().vectors
     assert_equal(ours, reference(original, original[1].process_queries(TEXTS)))
 
 
 def test_a_stripe_that_colpali_engine_refuses(embedder: LocalEmbedder) -> None:
-    """256 x 1, which morphik-core sends and the resizing refuses, gives finite unit vectors."""
-    [vectors] = embedder.embed(images(png(256, 1))).result().vectors
+    """256 x 1, which morphik-core sends and the resizing refuses, has finite unit vectors."""
+    [vectors] = embedder.embed_images(images(png(256, 1))).result().vectors
     assert len(vectors) > 0
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)

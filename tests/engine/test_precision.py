@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks.inputs import make_images
+from benchmarks.data import make_images
 from torch import nn
 
 from checkpoints import FAMILIES, build_checkpoint
 from conftest import make_settings, pagevec
-from pagevec.engine.backends.packed.layers import GatedMLP, Product
-from pagevec.engine.backends.padded import runner_of
-from pagevec.engine.backends.preprocess import Prepared
+from pagevec.engine.backends import backend_of
+from pagevec.engine.backends.base import Backend, Prepared
+from pagevec.engine.backends.packed.layers import FusedLinear, GatedMLP
 from pagevec.engine.models import precision
 from pagevec.engine.models.loader import LoadedModel, load, on_device, read
 from pagevec.engine.models.precision import reduce_precision, require_precision
@@ -28,16 +28,16 @@ TEXTS = ["hello", "", "a longer query with more words in it"]
 NEAR = 0.98
 
 
-def batches(model: LoadedModel) -> list[list[Prepared]]:
-    # Pieces of print, which the weights are trained for: on marks of chance a rounded activation
-    # may decide between two readings.
-    pages = [model.preprocessor.page(image) for size in SIZES for image in make_images(1, size)]
-    return [pages, list(model.preprocessor.texts(TEXTS))]
+def batches(backend: Backend[Any]) -> list[list[Prepared]]:
+    # Pieces of print, which the weights are trained for: on random marks a rounded activation may
+    # decide between two readings.
+    pages = [backend.prepare_page(image) for size in SIZES for image in make_images(1, size)]
+    return [pages, list(backend.prepare_texts(TEXTS))]
 
 
 def vectors_of(model: LoadedModel) -> MultiVector:
-    runner = runner_of(model)
-    return np.concatenate([one for batch in batches(model) for one in runner.forward(batch)])
+    backend = backend_of(model)
+    return np.concatenate([one for batch in batches(backend) for one in backend.forward(batch)])
 
 
 def cosines(one: MultiVector, other: MultiVector) -> MultiVector:
@@ -68,21 +68,21 @@ class TestInt8:
         assert cosines(exact, reduced).max() < 1 - 1e-7
 
     def test_batch_equals_single(self, int8: LoadedModel) -> None:
-        """A token's scale is its own: who shares its batch does not change its vector."""
-        runner = runner_of(int8)
-        for batch in batches(int8):
-            for one, vectors in zip(batch, runner.forward(batch), strict=True):
-                assert cosines(vectors, runner.forward([one])[0]).min() > 0.9999
+        """Each token has its own scale: other inputs of its batch do not change its vector."""
+        backend = backend_of(int8)
+        for batch in batches(backend):
+            for one, vectors in zip(batch, backend.forward(batch), strict=True):
+                assert cosines(vectors, backend.forward([one])[0]).min() > 0.9999
 
     def test_full_changes_nothing(self, full: LoadedModel, int8: LoadedModel) -> None:
-        """Without the setting, and after another model was reduced, every bit is as before."""
+        """Full precision is bit for bit the same, also after another model was reduced."""
         before = vectors_of(full)
         assert int8.info.precision == "int8"
         assert np.array_equal(before, vectors_of(load(make_settings(precision="full"))))
         assert np.array_equal(before, vectors_of(full))
 
     def test_what_is_reduced(self, int8: LoadedModel) -> None:
-        """All products of both towers' layers, and nothing else."""
+        """The linear layers of both towers are reduced, and nothing else."""
         names = {
             name
             for name, module in int8.model.named_modules()
@@ -110,7 +110,7 @@ class TestInt8:
 
 
 class TestFp8:
-    """Its numbers, by the product that torch has for them on a CPU; its speed needs a GPU."""
+    """FP8's numbers, with torch's product for the CPU; its speed needs a GPU."""
 
     @pytest.fixture(autouse=True)
     def on_a_cpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,21 +133,21 @@ class TestFp8:
         assert 0.99 < cosines(exact, reduced).mean() < 1 - 1e-6
 
 
-class TestProducts:
-    def test_joined_equals_single(self) -> None:
-        """Reduced layers that share an input are joined row by row, and see parts of the whole."""
+class TestFusedLinear:
+    def test_fused_equals_single(self) -> None:
+        """Reduced layers that share an input are fused row by row, and keep views of the whole."""
         torch.manual_seed(0)
         layers = [nn.Linear(32, 48), nn.Linear(32, 16)]
         reduce_precision(in_a_layer(nn.ModuleList(layers)), "int8", CPU)
         inputs = torch.randn(5, 32)
         apart = torch.cat([layer(inputs) for layer in layers], dim=1)
-        product = Product(*layers)
-        assert product.sizes == [48, 16]
-        assert torch.equal(product(inputs), apart)
+        fused = FusedLinear(*layers)
+        assert fused.sizes == [48, 16]
+        assert torch.equal(fused(inputs), apart)
         assert torch.equal(torch.cat([layer(inputs) for layer in layers], dim=1), apart)
 
     def test_widened(self) -> None:
-        """An MLP whose inner side suits no kernel gets neurons that add nothing."""
+        """An MLP whose intermediate size suits no kernel gets neurons that add nothing."""
         torch.manual_seed(0)
         mlp: Any = nn.Module()
         mlp.gate_proj, mlp.up_proj = nn.Linear(32, 44), nn.Linear(32, 44)
@@ -177,24 +177,24 @@ class TestRefused:
             require_precision("fp8", cuda, bfloat16)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
         require_precision("fp8", cuda, bfloat16)
-        with pytest.raises(ConfigurationError, match=r"PAGEVEC_DTYPE 'float32'.*bfloat16"):
+        with pytest.raises(ConfigurationError, match=r"PAGEVEC_DTYPE='float32'.*bfloat16"):
             require_precision("fp8", cuda, torch.float32)
 
     def test_int8_on_mps(self) -> None:
-        """What has no products of int8 says so."""
+        """A device without int8 products is refused."""
         with pytest.raises(ConfigurationError, match=r"'int8'.*mps.*full"):
             require_precision("int8", torch.device("mps"), torch.float32)
 
     def test_without_torchao(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without the extra its name is said; full precision needs none."""
+        """Without torchao the error names the extra; full precision does not need it."""
         monkeypatch.setitem(sys.modules, "torchao", None)
         require_precision("full", CPU, torch.float32)
         with pytest.raises(ConfigurationError, match=r"pagevec\[precision\]"):
             require_precision("int8", CPU, torch.float32)
 
     def test_on_the_command_line(self) -> None:
-        """What this machine cannot do ends `serve` with a sentence."""
+        """A precision that this machine does not have ends `serve` with a sentence."""
         ended = pagevec("serve", "--device", "cpu", "--precision", "fp8", SERVICE_API_KEY="key")
         assert ended.returncode == 1
-        assert "PAGEVEC_PRECISION is 'fp8', which cpu has no products for" in ended.stderr
+        assert "PAGEVEC_PRECISION='fp8' is not supported on cpu" in ended.stderr
         assert "Traceback" not in ended.stderr

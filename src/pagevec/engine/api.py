@@ -1,4 +1,4 @@
-"""The seam between the HTTP service and whatever embeds: a handful of methods, no more."""
+"""The `Embedder` protocol: all that the HTTP service knows of the engine."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -6,14 +6,20 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from pagevec.images import EncodedImage
-from pagevec.types import ModelInfo, MultiVector
+from pagevec.types import ModelInfo, MultiVector, Token
 
 State = Literal["loading", "ready", "failed", "draining"]
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of the device that computes: CUDA's allocator, or this process on a CPU."""
+    """Memory in use, in bytes: of CUDA's allocator, or of this process on other devices.
+
+    Attributes:
+        allocated: held by tensors, or resident.
+        reserved: held by the allocator, or virtual.
+        peak: most that was allocated so far.
+    """
 
     allocated: int
     reserved: int
@@ -22,10 +28,16 @@ class Memory:
 
 @dataclass(frozen=True)
 class Health:
-    """A snapshot: the state, what waits, the memory, seconds that the device has computed.
+    """A snapshot of the engine.
 
     Attributes:
-        start_seconds: what each stage of the start took, such as reading the weights.
+        state: whether the model is loading, ready, failed or draining.
+        queued_inputs: inputs accepted and not answered yet.
+        queued_tokens: tokens of the inputs that are prepared and wait for a batch.
+        batch_tokens: tokens of one batch at most.
+        memory: of the device that computes.
+        busy_seconds: seconds that the device has computed so far.
+        start_seconds: duration of each stage of the start, such as reading the weights.
     """
 
     state: State
@@ -39,7 +51,13 @@ class Health:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds of one request: summed over its inputs (prepare), longest wait, its batches."""
+    """Seconds that one request took.
+
+    Attributes:
+        prepare: preparing its inputs, summed.
+        queue: the longest wait of an input for its batch.
+        forward: the batches that its inputs were in, summed.
+    """
 
     prepare: float = 0.0
     queue: float = 0.0
@@ -48,38 +66,60 @@ class Timings:
 
 @dataclass(frozen=True)
 class Embedded:
-    """The answer to one request: one multi-vector for each input, in the inputs' order.
+    """The answer to one request, with one entry for each input, in order.
 
     Attributes:
-        vectors: float32 arrays (vectors, dim), ragged.
-        tokens: sequence tokens (visual and text) that were computed.
-        batch_sizes: for each input, how many inputs shared its forward pass.
+        vectors: one multi-vector for each input: float32 (vectors, dim), ragged.
+        token_count: sequence tokens, visual and text, that were computed.
+        timings: what took how long.
+        batch_sizes: for each input, the number of inputs in its batch.
+        tokens: for each text, one token for each of its vectors; empty unless asked for.
     """
 
     vectors: list[MultiVector]
-    tokens: int = 0
+    token_count: int = 0
     timings: Timings = Timings()
     batch_sizes: tuple[int, ...] = ()
+    tokens: tuple[tuple[Token, ...], ...] = ()
 
 
 class Embedder(Protocol):
-    """Turns texts or page images into multi-vectors. All methods may be called from any thread."""
+    """Turns texts or page images into multi-vectors. All methods may be called from any thread.
 
-    @property
+    A request is answered for all of its inputs or, with an error, for none. Cancelling its future
+    takes its inputs out of the queue. The future raises NotReady, Draining, QueueFull, TooMuchWork,
+    or the error of the one input that is to blame, with its index.
+    """
+
     def info(self) -> ModelInfo:
-        """What answers. Raises NotReady while the model is being loaded."""
+        """Return the model and where it runs.
+
+        Raises:
+            NotReady: the model is still being loaded.
+        """
         ...
 
-    def embed(
-        self, inputs: Sequence[str] | Sequence[EncodedImage], pool_factor: int = 1
+    def embed_texts(
+        self, texts: Sequence[str], pool_factor: int = 1, *, tokens: bool = False
     ) -> "Future[Embedded]":
-        """Embed inputs of one kind: all of them or, with an error, none.
+        """Embed texts.
 
-        A cancelled future leaves the queue. `pool_factor` above 1 merges similar vectors
-        (token pooling), to about 1 / `pool_factor` of them.
+        Args:
+            texts: queries or passages.
+            pool_factor: above 1, similar vectors are merged into about 1 / `pool_factor` of them.
+            tokens: whether to return the token behind each vector; not with pooling, and only for
+                models whose `info().tells_tokens` is true.
+        """
+        ...
 
-        The future raises: NotReady, Draining, QueueFull, TooMuchWork, or the error of the one
-        input that is to blame, with its index.
+    def embed_images(
+        self, images: Sequence[EncodedImage], pool_factor: int = 1
+    ) -> "Future[Embedded]":
+        """Embed page images.
+
+        Args:
+            images: the pages.
+            pool_factor: above 1, similar vectors are merged into about 1 / `pool_factor` of them.
         """
         ...
 
@@ -88,5 +128,5 @@ class Embedder(Protocol):
         ...
 
     def close(self) -> None:
-        """Take nothing new, finish what is there, release the model."""
+        """Accept no more requests, finish those that were accepted, release the model."""
         ...

@@ -1,84 +1,102 @@
-"""Forward passes over batches of items: timed, measured, halved when they fail."""
+"""Runs batches: measures them, and halves those that fail."""
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
 
-import torch
+import numpy as np
+from PIL import Image
 
+from pagevec.engine.admission import Throughput
 from pagevec.engine.api import Memory
-from pagevec.engine.backends.padded import runner_of
-from pagevec.engine.memory import free_memory, is_out_of_memory, memory_of
-from pagevec.engine.models.loader import LoadedModel
+from pagevec.engine.backends.base import Backend, BatchHints, Device, Prepared
 from pagevec.engine.requests import Item
 from pagevec.engine.scheduler import Scheduler, batch_tokens, halve
-from pagevec.engine.speed import Speed
-from pagevec.engine.warmup import warm_up
-from pagevec.errors import OutOfMemory
+from pagevec.errors import ConfigurationError, InternalError, OutOfMemory
+from pagevec.images import read_image
 from pagevec.types import MultiVector
 
 log = logging.getLogger(__name__)
 
 # The memory is logged again when it has changed by this factor.
-_MUCH = 1.25
+_LOGGED_CHANGE = 1.25
 _MIB = 1024 * 1024
+_A4_AT_150_DPI = (1240, 1754)
+_QUERY = "Which route carried the most passengers in the winter of 2024?"
+# The first batch allocates; a second one is measured, unless the first took longer than this.
+_SLOW_SECONDS = 2.0
+_UNIT_TOLERANCE = 1e-2
 
 Finish = Callable[[Item, MultiVector, int], None]
 
 
-class Passes:
-    """Runs the model on batches, from one thread or several.
+class BatchExecutor:
+    """Runs batches on a backend, from one thread or several.
 
     Attributes:
-        busy_seconds: what all passes took so far.
+        busy_seconds: duration of all batches so far.
     """
 
     def __init__(
-        self, model: LoadedModel, scheduler: Scheduler[Item], speed: Speed, finish: Finish
+        self,
+        backend: Backend[Any],
+        device: Device,
+        scheduler: Scheduler,
+        throughput: Throughput,
+        finish: Finish,
     ) -> None:
-        """Take each item's vectors, and the size of its batch, to `finish`."""
-        self._measuring = threading.Lock()
-        self.busy_seconds = 0.0
-        self._model = model
-        self._runner = runner_of(model)
-        self._scheduler = scheduler
-        self._speed = speed
-        self._finish = finish
-        self._logged = Memory(0, 0, 0)
+        """Run nothing yet.
 
-    def warm_up(self, batch_tokens: int) -> None:
-        """Run the first passes; learn the speed, and how much of `batch_tokens` fits."""
-        self._speed.attention_knee = self._model.attention_knee
-        self._scheduler.padded = self._speed.padded = not self._model.packs
-        self._scheduler.budget = warm_up(self._model, self._runner, self._speed, batch_tokens)
+        Args:
+            backend: runs the model.
+            device: what the backend computes on.
+            scheduler: is told when a batch was too large.
+            throughput: learns from each batch.
+            finish: called with each item, its multi-vector, and the size of its batch.
+        """
+        self.busy_seconds = 0.0
+        self._backend = backend
+        self._device = device
+        self._scheduler = scheduler
+        self._throughput = throughput
+        self._finish = finish
+        self._measuring = threading.Lock()
+        self._logged = Memory(0, 0, 0)
         self._log_memory()
 
     def run(self, batch: list[Item], at_once: int = 1) -> None:
-        """Embed `batch`, one of `at_once` that share the device: each item is finished, or failed.
+        """Embed `batch`: each item is finished, or its request fails.
+
+        Args:
+            batch: texts, or pages.
+            at_once: batches that share the device, this one included.
 
         Raises:
-            torch.AcceleratorError: the device itself failed, and will fail whatever comes next.
+            Exception: the device itself failed, and will fail whatever comes next.
         """
         started = time.perf_counter()
         try:
-            vectors = self._runner.forward([item.prepared for item in batch])
-        except torch.AcceleratorError:
-            raise
+            vectors = _forward(self._backend, [item.prepared for item in batch])
         except Exception as error:
+            if self._device.is_fatal(error):
+                raise
             self._run_halves(batch, at_once, error)
             return
         self._measure(batch, at_once, time.perf_counter() - started)
         for item, one in zip(batch, vectors, strict=True):
-            item.job.waited(started - item.since)
+            item.request.note_wait(started - item.since)
             self._finish(item, one, len(batch))
 
     def _run_halves(self, batch: list[Item], at_once: int, error: Exception) -> None:
         """Go on with smaller batches after a failure, down to the one input that is to blame."""
-        out_of_memory = is_out_of_memory(error)
+        out_of_memory = self._device.is_out_of_memory(error)
         if out_of_memory:
-            error.__traceback__ = None  # it holds the tensors of the failed pass
-            free_memory(self._model.device)
+            error.__traceback__ = None  # it holds the tensors of the failed batch
+            self._device.free_memory()
         if len(batch) == 1:
             _blame(batch[0], error, out_of_memory)
             return
@@ -90,20 +108,110 @@ class Passes:
         self.run(second, at_once)
 
     def _measure(self, batch: list[Item], at_once: int, seconds: float) -> None:
-        budget = self._scheduler.budget
+        budget, own = self._scheduler.budget, seconds / at_once
         with self._measuring:
-            self.busy_seconds += seconds / at_once
-            self._speed.learn_forward(batch[0].is_query, _lengths(batch), budget, seconds / at_once)
-        for job in {item.job for item in batch}:
-            job.add_forward(seconds)
+            self.busy_seconds += own
+            self._throughput.learn_forward(batch[0].is_query, _lengths(batch), budget, own)
+        for request in {item.request for item in batch}:
+            request.add_forward(seconds)
         self._log_memory()
 
     def _log_memory(self) -> None:
-        now, before = memory_of(self._model.device), self._logged.allocated
-        if not before / _MUCH < now.allocated < before * _MUCH:
+        now, before = self._device.measure_memory(), self._logged.allocated
+        if not before / _LOGGED_CHANGE < now.allocated < before * _LOGGED_CHANGE:
             self._logged = now
             figures = (now.allocated // _MIB, now.reserved // _MIB, now.peak // _MIB)
             log.info("memory: %d MiB allocated, %d reserved, %d at the peak", *figures)
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What the first batches showed.
+
+    Attributes:
+        batch_tokens: tokens of the largest batch that fits, within the budget.
+        throughput: estimates from full batches of queries and of pages.
+        seconds: duration of the warm-up.
+    """
+
+    batch_tokens: int
+    throughput: Throughput
+    seconds: float
+
+
+def warm_up(backend: Backend[Any], hints: BatchHints, budget: int) -> WarmUp:
+    """Run full batches of pages and of queries.
+
+    Args:
+        backend: runs the model.
+        hints: of the backend.
+        budget: tokens of a batch.
+
+    Raises:
+        ConfigurationError: what the backend returns are not multi-vectors.
+        Exception: whatever a single page or query raises, because the model does not work.
+    """
+    begun = time.perf_counter()
+    throughput = Throughput(hints.quadratic_crossover, hints.padded)
+    for is_query in (False, True):
+        [prepared] = backend.prepare_texts([_QUERY]) if is_query else [_prepare_page(backend)]
+        _require_multi_vectors(backend, prepared)
+        batch = [prepared] * max(1, budget // max(1, prepared.tokens))
+        fitting, seconds = _run_what_fits(backend, hints.device, batch)
+        if seconds < _SLOW_SECONDS:
+            fitting, seconds = _run_what_fits(backend, hints.device, fitting)
+        lengths = [one.tokens for one in fitting]
+        if len(fitting) < len(batch):
+            budget = batch_tokens(lengths, hints.padded)
+        throughput.learn_forward(is_query, lengths, budget, seconds)
+        kind = "queries" if is_query else "pages"
+        log.info("warm-up: %d %s, %d tokens, %.3f s", len(fitting), kind, sum(lengths), seconds)
+    return WarmUp(budget, throughput, time.perf_counter() - begun)
+
+
+def _run_what_fits(
+    backend: Backend[Any], device: Device, batch: list[Prepared]
+) -> tuple[list[Prepared], float]:
+    """Run `batch`, or its half, or a half of that, until it fits; return it and its seconds."""
+    while True:
+        started = time.perf_counter()
+        try:
+            _forward(backend, batch)
+            return batch, time.perf_counter() - started
+        except Exception as error:
+            if len(batch) == 1 or not device.is_out_of_memory(error):
+                raise
+        device.free_memory()
+        batch, _ = halve(batch)
+
+
+def _forward(backend: Backend[Any], batch: list[Prepared]) -> list[MultiVector]:
+    vectors = backend.forward(batch)
+    if len(vectors) != len(batch):
+        raise InternalError(f"the backend returned {len(vectors)} results for {len(batch)} inputs")
+    return vectors
+
+
+def _prepare_page(backend: Backend[Any]) -> Prepared:
+    blank = BytesIO()
+    Image.new("RGB", _A4_AT_150_DPI, "white").save(blank, "PNG")
+    page: Prepared = backend.prepare_page(read_image(blank.getvalue()))
+    return page
+
+
+def _require_multi_vectors(backend: Backend[Any], prepared: Prepared) -> None:
+    [vectors], dim = _forward(backend, [prepared]), backend.info().dim
+    is_array = isinstance(vectors, np.ndarray) and vectors.dtype == np.float32
+    if not is_array or vectors.ndim != 2 or vectors.shape[1] != dim:
+        form = f"{vectors.dtype} {vectors.shape}" if hasattr(vectors, "dtype") else type(vectors)
+        raise ConfigurationError(
+            f"{type(backend).__name__}.forward returned {form} for one input; "
+            f"expected a numpy array, float32 (vectors, {dim})"
+        )
+    if np.abs(np.linalg.norm(vectors, axis=1) - 1).max(initial=0) > _UNIT_TOLERANCE:
+        raise ConfigurationError(
+            f"{type(backend).__name__}.forward returned rows that are not of unit length"
+        )
 
 
 def _blame(item: Item, error: Exception, out_of_memory: bool) -> None:
@@ -114,7 +222,7 @@ def _blame(item: Item, error: Exception, out_of_memory: bool) -> None:
         )
     else:
         log.error("an input failed", exc_info=error)
-    item.job.fail(error, item.index)
+    item.request.fail(error, item.index)
 
 
 def _lengths(batch: Sequence[Item]) -> list[int]:

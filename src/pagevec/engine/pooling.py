@@ -1,18 +1,23 @@
 """Token pooling: fewer vectors for each page, by merging similar ones."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pagevec.types import MultiVector
 
 
 def pool(vectors: MultiVector, factor: int) -> MultiVector:
-    """Merge (n, dim) into about n / `factor` unit vectors, at least one.
+    """Merge similar vectors (Clavié, Chaffin, Adams 2024, "Reducing the footprint...").
 
-    Hierarchical pooling: Ward clusters of similar vectors, each replaced by its mean, which
-    "Reducing the footprint of multi-vector retrieval" evaluates (Clavié, Chaffin, Adams, 2024).
-    The clusters, and their order, are those of colpali-engine's pooler.
+    Hierarchical pooling: Ward clusters of similar vectors, each replaced by its mean. The clusters,
+    and their order, are those of colpali-engine's pooler.
+
+    Args:
+        vectors: float32 (n, dim), rows of unit length.
+        factor: how many vectors become one, on average.
+
+    Returns:
+        float32 (about n / `factor`, at least one, dim), rows of unit length.
     """
     if factor == 1 or len(vectors) < 2:
         return vectors
@@ -25,20 +30,22 @@ def pool(vectors: MultiVector, factor: int) -> MultiVector:
 
 
 def _clusters(vectors: MultiVector, most: int) -> NDArray[np.int32]:
-    """Return the number of each vector's cluster, from 0; `most` of them at most."""
+    """Return each vector's cluster, int32 (n,), numbered from 0; at most `most` clusters."""
     from scipy.cluster.hierarchy import fcluster, linkage
 
-    tree = linkage(_by_similarities(vectors), method="ward")
+    tree = linkage(_embed_similarities(vectors), method="ward")
     numbers: NDArray[np.int32] = fcluster(tree, most, criterion="maxclust") - 1
     return numbers
 
 
-def _by_similarities(vectors: MultiVector) -> NDArray[np.float64]:
-    """Return (n, dim) points as far from each other as the vectors' rows of similarities are.
+def _embed_similarities(vectors: MultiVector) -> NDArray[np.float64]:
+    """Return float64 points (n, dim), as far apart as the rows of the similarity matrix.
 
     colpali-engine clusters the rows of V V', n numbers each. The distance of two rows is
-    |(v - w) V'|, the length of (v - w) R for any R with R R' = V'V: `dim` numbers do.
+    |(v - w) V'|, which is the length of (v - w) R for any R with R R' = V'V: `dim` numbers suffice.
     """
+    import torch  # whose number of threads is limited here, unlike that of numpy's BLAS
+
     rows = torch.from_numpy(vectors).double()
     variances, axes = torch.linalg.eigh(rows.T @ rows)
     points: NDArray[np.float64] = (rows @ (axes * variances.clamp(min=0).sqrt())).numpy()

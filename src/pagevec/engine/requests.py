@@ -1,4 +1,4 @@
-"""A request inside the engine: its inputs part and come back in order, or not at all."""
+"""A request inside the engine: its inputs travel apart and are answered together."""
 
 import threading
 from collections.abc import Sequence
@@ -7,56 +7,85 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from pagevec.engine.api import Embedded, Timings
-from pagevec.engine.backends.preprocess import Prepared
+from pagevec.engine.backends.base import Prepared
 from pagevec.errors import InternalError, PagevecError
-from pagevec.images import EncodedImage
-from pagevec.types import MultiVector
+from pagevec.types import MultiVector, Token
 
 
-class Job:
-    """Collects the multi-vectors of one request; settles its future once, with all or an error."""
+class Request:
+    """Collects the multi-vectors of one request and resolves its future, with all or an error.
 
-    def __init__(self, inputs: Sequence[str] | Sequence[EncodedImage], pool_factor: int) -> None:
-        self.inputs = inputs
+    Attributes:
+        count: number of inputs.
+        is_query: whether they are texts.
+        pool_factor: see `Embedder`.
+        future: the caller's.
+    """
+
+    def __init__(self, count: int, *, is_query: bool, pool_factor: int = 1) -> None:
+        self.count = count
+        self.is_query = is_query
         self.pool_factor = pool_factor
-        self.is_query = bool(inputs) and isinstance(inputs[0], str)
         self.future: Future[Embedded] = Future()
         self._vectors: dict[int, MultiVector] = {}
-        self._batch_sizes = [0] * len(inputs)
-        self._tokens = 0
+        self._tokens: tuple[tuple[Token, ...], ...] = ()
+        self._batch_sizes = [0] * count
+        self._token_count = 0
         self._prepare = self._queue = self._forward = 0.0
         self._lock = threading.Lock()
-        if not inputs:
+        if not count:
             self.future.set_result(Embedded(vectors=[]))
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody waits for more: it failed, or its caller left."""
+        """Whether nobody waits for more of it: it failed, or its caller left."""
         return self.future.done()
 
     def add_prepare(self, seconds: float) -> None:
-        """Count the seconds of one input's preparation."""
+        """Add the duration of preparing one input."""
         with self._lock:
             self._prepare += seconds
 
     def add_forward(self, seconds: float) -> None:
-        """Count the seconds of one batch that inputs of this request were in."""
+        """Add the duration of one batch that some of its inputs were in."""
         with self._lock:
             self._forward += seconds
 
-    def deliver(self, index: int, vectors: MultiVector, *, tokens: int, batch_size: int) -> None:
-        """Take the multi-vector of the input at `index`; the last one settles the future."""
+    def note_wait(self, seconds: float) -> None:
+        """Note how long an input waited for its batch; the longest wait counts."""
+        with self._lock:
+            self._queue = max(self._queue, seconds)
+
+    def set_tokens(self, tokens: Sequence[Sequence[Token]]) -> None:
+        """Set the tokens of all texts, before any of them is delivered."""
+        self._tokens = tuple(map(tuple, tokens))
+
+    def deliver(
+        self, index: int, vectors: MultiVector, *, token_count: int, batch_size: int
+    ) -> None:
+        """Add the multi-vector of one input; the last one resolves the future.
+
+        Args:
+            index: position of the input in the request.
+            vectors: float32 (vectors, dim).
+            token_count: length of its sequence.
+            batch_size: number of inputs in its batch.
+        """
+        if self._tokens and len(self._tokens[index]) != len(vectors):
+            tokens = len(self._tokens[index])
+            self.fail(InternalError(f"{tokens} tokens for {len(vectors)} vectors"), index)
+            return
         with self._lock:
             self._vectors[index] = vectors
             self._batch_sizes[index] = batch_size
-            self._tokens += tokens
-            complete = len(self._vectors) == len(self.inputs)
+            self._token_count += token_count
+            complete = len(self._vectors) == self.count
         if complete:
             with suppress(InvalidStateError):  # the caller left meanwhile
-                self.future.set_result(self._result())
+                self.future.set_result(self._answer())
 
     def fail(self, error: BaseException, index: int | None = None) -> None:
-        """Settle the future with `error`, blaming the input at `index` where there is one."""
+        """Resolve the future with `error`, blaming the input at `index`, if one is to blame."""
         if not isinstance(error, PagevecError):
             fault = InternalError("the engine failed on this request", index=index)
             fault.__cause__ = error
@@ -66,25 +95,28 @@ class Job:
         with suppress(InvalidStateError):
             self.future.set_exception(error)
 
-    def waited(self, seconds: float) -> None:
-        """Note how long an input waited for its batch; the longest wait counts."""
-        with self._lock:
-            self._queue = max(self._queue, seconds)
-
-    def _result(self) -> Embedded:
+    def _answer(self) -> Embedded:
         return Embedded(
-            vectors=[self._vectors[index] for index in range(len(self.inputs))],
-            tokens=self._tokens,
+            vectors=[self._vectors[index] for index in range(self.count)],
+            token_count=self._token_count,
             timings=Timings(prepare=self._prepare, queue=self._queue, forward=self._forward),
             batch_sizes=tuple(self._batch_sizes),
+            tokens=self._tokens,
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Item:
-    """One prepared input of a job, waiting for its batch (an Entry of the scheduler)."""
+    """One prepared input in the queue.
 
-    job: Job
+    Attributes:
+        request: the request that it belongs to.
+        index: its position in the request.
+        prepared: what the backend made of it.
+        since: when it joined the queue, by `time.perf_counter`.
+    """
+
+    request: Request
     index: int
     prepared: Prepared
     since: float
@@ -92,14 +124,14 @@ class Item:
     @property
     def is_query(self) -> bool:
         """Whether it is a text."""
-        return self.job.is_query
+        return self.request.is_query
 
     @property
     def tokens(self) -> int:
-        """Its sequence length."""
+        """Length of its sequence."""
         return self.prepared.tokens
 
     @property
     def abandoned(self) -> bool:
-        """Whether its request failed or its caller left."""
-        return self.job.abandoned
+        """Whether nobody waits for it any more."""
+        return self.request.abandoned

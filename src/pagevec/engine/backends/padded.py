@@ -1,68 +1,78 @@
-"""One forward pass: a batch of prepared inputs in, ragged multi-vectors out."""
+"""The padded backend: runs colpali-engine's own model, for every family that cannot be packed."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
-import numpy as np
 import torch
 
-from pagevec.engine.backends.preprocess import ModelInput, Prepared, collate
+from pagevec.engine.backends.device import require_kind, split_rows
+from pagevec.engine.backends.preprocess import CheckpointBackend, ModelInput, PageInput, TextInput
 from pagevec.engine.models.loader import LoadedModel
-from pagevec.errors import InternalError
+from pagevec.images import EncodedImage
 from pagevec.types import MultiVector
 
 
-class Runner(Protocol):
-    """Runs a model on batches."""
+class PaddedBackend(CheckpointBackend):
+    """Implements `Backend[ModelInput]`: pads the inputs of a batch to the longest one."""
 
-    def forward(self, batch: Sequence[Prepared]) -> list[MultiVector]:
-        """Return one float32 array (tokens, dim) of unit rows for each input, in order.
+    def __init__(self, loaded: LoadedModel) -> None:
+        super().__init__(loaded)
+        self._model, self._device = loaded.model, loaded.device
+        self._dtype = next(loaded.model.parameters()).dtype
+        self._padding_side = loaded.processor.tokenizer.padding_side
+        self._pad_token_id = loaded.processor.tokenizer.pad_token_id
+
+    def prepare_page(self, image: EncodedImage) -> PageInput:
+        """See `Backend.prepare_page`."""
+        return self._process_page(self._pad_to_ratio(image.decode()))
+
+    @torch.inference_mode()
+    def forward(self, batch: Sequence[ModelInput]) -> list[MultiVector]:
+        """See `Backend.forward`.
 
         Raises:
             torch.OutOfMemoryError: the batch does not fit into the device's memory.
-            InternalError: the model gave numbers that are not finite.
+            InternalError: the batch mixes texts and pages, or the result is not finite.
         """
-        ...
+        kind = PageInput if isinstance(batch[0], PageInput) else TextInput
+        inputs = require_kind(batch, kind)
+        tensors = _collate(inputs, self._padding_side, self._pad_token_id)
+        on_device = {name: self._move(tensor) for name, tensor in tensors.items()}
+        vectors = self._model(**on_device, use_cache=False)
+        mask = on_device["attention_mask"].bool()
+        return split_rows(vectors[mask], [one.tokens for one in inputs])
 
-
-class PaddedRunner:
-    """Runs a model of colpali-engine, which gives (inputs, tokens, dim) with padding rows zero."""
-
-    def __init__(self, loaded: LoadedModel) -> None:
-        self._loaded = loaded
-        self._dtype = next(loaded.model.parameters()).dtype
-
-    @torch.inference_mode()
-    def forward(self, batch: Sequence[Prepared]) -> list[MultiVector]:
-        """See `Runner.forward`."""
-        known = [one for one in batch if isinstance(one, ModelInput)]
-        tensors = collate(known, self._loaded.padding_side, self._loaded.pad_token_id)
-        on_device = {name: self._on_device(tensor) for name, tensor in tensors.items()}
-        vectors = self._loaded.model(**on_device, use_cache=False)
-        return ragged(vectors[on_device["attention_mask"].bool()], [one.tokens for one in batch])
-
-    def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _move(self, tensor: torch.Tensor) -> torch.Tensor:
         dtype = self._dtype if tensor.is_floating_point() else tensor.dtype
-        return tensor.to(self._loaded.device, dtype, non_blocking=True)
+        return tensor.to(self._device, dtype, non_blocking=True)
 
 
-def runner_of(loaded: LoadedModel) -> Runner:
-    """Return what runs `loaded`: without padding where its family can be packed."""
-    if not loaded.packs:
-        return PaddedRunner(loaded)
-    from pagevec.engine.backends.packed.backend import PackedRunner
+def _collate(
+    batch: Sequence[ModelInput], padding_side: str, pad_token_id: int
+) -> dict[str, torch.Tensor]:
+    """Pad the sequences of a batch to the longest one, as colpali-engine's processors do.
 
-    return PackedRunner(loaded)
-
-
-def ragged(vectors: torch.Tensor, lengths: Sequence[int]) -> list[MultiVector]:
-    """Bring packed `vectors` (sum of lengths, dim) home as unit rows, float32, cut into inputs.
-
-    Raises:
-        InternalError: not all numbers are finite.
+    Visual tensors are concatenated along their first dimension, and padded with zeros in the
+    others.
     """
-    unit = torch.nn.functional.normalize(vectors.to(torch.float32), dim=-1).cpu().numpy()
-    if not np.isfinite(unit).all():
-        raise InternalError("the model gave numbers that are not finite")
-    ends = np.cumsum(lengths)[:-1]
-    return [np.ascontiguousarray(one) for one in np.split(unit, ends)]
+    sequences = {
+        name: torch.nn.utils.rnn.pad_sequence(
+            [one.sequence[name] for one in batch],
+            batch_first=True,
+            padding_value=pad_token_id if name == "input_ids" else 0,
+            padding_side=padding_side,
+        )
+        for name in batch[0].sequence
+    }
+    visual = {name: _concatenate([one.visual[name] for one in batch]) for name in batch[0].visual}
+    return sequences | visual
+
+
+def _concatenate(tensors: list[torch.Tensor]) -> torch.Tensor:
+    sizes = [max(dims) for dims in zip(*(t.shape[1:] for t in tensors), strict=True)]
+    return torch.cat([_pad(tensor, sizes) for tensor in tensors])
+
+
+def _pad(tensor: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+    missing = [(0, size - now) for size, now in zip(sizes, tensor.shape[1:], strict=True)]
+    padding = [side for pair in reversed(missing) for side in pair]
+    return torch.nn.functional.pad(tensor, padding) if any(padding) else tensor

@@ -1,37 +1,26 @@
-"""Image -> patches, text -> tokens: exactly what colpali-engine's processors do, one input each.
+"""Image to patches, text to tokens: what the backends over a colpali-engine checkpoint share.
 
-Inputs are prepared one by one, on several threads, and put together only when a batch is formed
-(`collate`). Padding belongs to a batch, never to an input.
+Inputs are prepared one by one, in several threads, exactly as colpali-engine's processors do it.
+Padding belongs to a batch, never to an input.
 """
 
-import copy
-import os
-import sys
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from PIL import Image
 
-from pagevec.engine.models.registry import Family
+from pagevec.engine.backends.device import choose_hints
+from pagevec.engine.backends.tokens import TokenSpeller
+from pagevec.engine.models.loader import LoadedModel
 from pagevec.errors import InvalidText, TextTooLong
 from pagevec.grid import PageResizing
-from pagevec.images import EncodedImage, pad_to_ratio
+from pagevec.images import pad_to_ratio
+from pagevec.types import ModelInfo, Token
 
-CORES = torch.get_num_threads()
-"""Cores of this process: fewer than the machine has where OMP_NUM_THREADS says so (Ray sets it)."""
-_BEHIND = 5  # nice value: a third of the share of a thread at 0, where cores are scarce
-
-
-class Prepared(Protocol):
-    """One input, ready for the model."""
-
-    @property
-    def tokens(self) -> int:
-        """The sequence's length, visual and text tokens."""
-        ...
+_TINY = (64, 64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +29,7 @@ class ModelInput:
 
     Attributes:
         sequence: tensors (tokens,), such as `input_ids` and `attention_mask`.
-        visual: tensors of the page, such as `pixel_values`, with a first dimension of their own.
+        visual: tensors of a page, such as `pixel_values`, with a first dimension of their own.
     """
 
     sequence: dict[str, torch.Tensor]
@@ -48,109 +37,116 @@ class ModelInput:
 
     @property
     def tokens(self) -> int:
-        """The sequence's length, visual and text tokens."""
+        """Length of its sequence, visual and text tokens."""
         return len(self.sequence["input_ids"])
 
 
-class Preprocessor:
-    """Prepares inputs with a checkpoint's own processor; may be used from many threads.
+class TextInput(ModelInput):
+    """A text."""
+
+
+class PageInput(ModelInput):
+    """A page."""
+
+
+class CheckpointBackend:
+    """The half of a backend that prepares inputs, with a checkpoint's own processor.
+
+    Pages all use the same settings of the tokenizer, so their threads share one processor. Texts
+    have their own, one thread at a time.
 
     Attributes:
-        tiny: a small white page, as the processor prepares it.
-        resizing: how it resizes pages, where their visual tokens are cells of one grid.
-
-    Texts and pages have a processor each: a fast tokenizer keeps the settings of its last call,
-    and changing them while another thread uses it fails with "Already borrowed". Pages all use the
-    same settings, so their threads share one; texts take turns.
+        hints: see `BatchHints`.
     """
 
-    def __init__(self, processor: Any, family: Family, max_tokens: int) -> None:
-        self._for_pages = processor
-        self._for_texts = copy.deepcopy(processor)
-        self._one_at_a_time = threading.Lock()
-        self._family = family
-        self._max_tokens = max_tokens
-        self.tiny = self._model_input(Image.new("RGB", (64, 64), "white"))
-        self._prompt_tokens = self.tiny.tokens - self._visual_tokens(64, 64)
-        self.resizing = self._page_resizing(self.tiny) if family.limits_visual_tokens else None
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._page_processor = loaded.processor
+        self._text_processor = loaded.text_processor
+        self._text_lock = threading.Lock()
+        self._speller = TokenSpeller(loaded.text_processor)
+        self._family = loaded.family
+        self._max_tokens = loaded.model.config.get_text_config().max_position_embeddings
+        self._tiny = self._process_page(Image.new("RGB", _TINY, "white"))
+        self._prompt_tokens = self._tiny.tokens - self._count_visual_tokens(*_TINY)
+        resizing = self._find_resizing() if loaded.family.limits_visual_tokens else None
+        self._info = replace(loaded.info, resizing=resizing, tells_tokens=True)
+        self.hints = choose_hints(loaded)
 
-    def texts(self, texts: Sequence[str]) -> list[ModelInput]:
-        """Prepare texts as queries, augmentation tokens included.
+    def info(self) -> ModelInfo:
+        """See `Backend.info`."""
+        return self._info
+
+    def prepare_texts(self, texts: Sequence[str]) -> list[TextInput]:
+        """Prepare texts as queries, with colpali-engine's augmentation tokens.
 
         Raises:
-            InvalidText: a text is not valid Unicode, or this family's processor refuses it.
+            InvalidText: a text is not valid Unicode, or this family's processor rejects it.
             TextTooLong: a text has more tokens than the model's context.
         """
         for index, text in enumerate(texts):
             _refuse_lone_surrogates(text, index)
         try:
-            prepared = self._prepare_texts(texts)
+            prepared = self._process_texts(texts)
         except ValueError:
-            prepared = [self._prepare_or_blame(index, text) for index, text in enumerate(texts)]
+            prepared = [self._process_or_blame(index, text) for index, text in enumerate(texts)]
         for index, one in enumerate(prepared):
             self._refuse_too_many_tokens(one, index)
         return prepared
 
-    def page(self, page: EncodedImage) -> Prepared:
-        """Decode and prepare a page.
-
-        Raises:
-            InvalidImage: its pixels cannot be decoded completely.
-        """
-        return self._prepare_page(self._within_ratio(page.decode()))
-
     def page_tokens(self, width: int, height: int) -> int:
-        """Return how many tokens a page of this size has, without its pixels."""
+        """See `Backend.page_tokens`."""
         ratio = self._family.max_side_ratio
         if ratio is not None:
             width, height = max(width, -(-height // ratio)), max(height, -(-width // ratio))
-        return self._prompt_tokens + self._visual_tokens(width, height)
+        return self._prompt_tokens + self._count_visual_tokens(width, height)
 
-    def _prepare_texts(self, texts: Sequence[str]) -> list[ModelInput]:
-        with self._one_at_a_time:
-            batch = self._for_texts.process_queries(list(texts))
+    def tokenize(self, text: str, prepared: TextInput) -> list[Token]:
+        """Return the token behind each vector of `text`: see `TokenSpeller.spell`."""
+        with self._text_lock:
+            return self._speller.spell(text, prepared.sequence["input_ids"].tolist())
+
+    def _process_texts(self, texts: Sequence[str]) -> list[TextInput]:
+        with self._text_lock:
+            batch = self._text_processor.process_queries(list(texts))
         if self._family.texts_need_type_ids:
             batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
-        return [ModelInput(sequence=row, visual={}) for row in _rows_without_padding(batch)]
+        return [TextInput(sequence=row, visual={}) for row in _remove_padding(batch)]
 
-    def _prepare_or_blame(self, index: int, text: str) -> ModelInput:
-        # Idefics' processors want an image for every `<image>` that a text says.
+    def _process_or_blame(self, index: int, text: str) -> TextInput:
+        # Idefics' processors expect an image for every `<image>` in a text.
         try:
-            return self._prepare_texts([text])[0]
+            return self._process_texts([text])[0]
         except ValueError as error:
             raise InvalidText(
-                f"the model's processor refuses the text: {error}", index=index
+                f"the model's processor rejects the text: {error}", index=index
             ) from None
 
-    def _prepare_page(self, image: Image.Image) -> Prepared:
-        return self._model_input(image)
-
-    def _model_input(self, image: Image.Image) -> ModelInput:
-        batch = self._for_pages.process_images([image])
+    def _process_page(self, image: Image.Image) -> PageInput:
+        batch = self._page_processor.process_images([image])
         shape = batch["input_ids"].shape
-        tensors = _tensors(batch)
-        return ModelInput(
+        tensors = _select_tensors(batch)
+        return PageInput(
             sequence={name: t[0] for name, t in tensors.items() if t.shape == shape},
             visual={name: t for name, t in tensors.items() if t.shape != shape},
         )
 
-    def _within_ratio(self, image: Image.Image) -> Image.Image:
+    def _pad_to_ratio(self, image: Image.Image) -> Image.Image:
         ratio = self._family.max_side_ratio
         return image if ratio is None else pad_to_ratio(image, ratio)
 
-    def _visual_tokens(self, width: int, height: int) -> int:
-        processor = self._for_texts
+    def _count_visual_tokens(self, width: int, height: int) -> int:
+        processor = self._text_processor
         if not hasattr(processor, "_get_num_multimodal_tokens"):
             images = processor.image_processor
             patches = images.get_number_of_image_patches(height, width, {})
             return int(patches // images.merge_size**2)
-        with self._one_at_a_time:
+        with self._text_lock:
             sizes = processor._get_num_multimodal_tokens(image_sizes=[(height, width)])
         return int(sizes["num_image_tokens"][0])
 
-    def _page_resizing(self, page: ModelInput) -> PageResizing:
-        images = self._for_pages.image_processor
-        is_visual = page.sequence["mm_token_type_ids"].bool()
+    def _find_resizing(self) -> PageResizing:
+        images = self._page_processor.image_processor
+        is_visual = self._tiny.sequence["mm_token_type_ids"].bool()
         return PageResizing(
             cell=images.patch_size * images.merge_size,
             min_pixels=images.size["shortest_edge"],
@@ -159,71 +155,23 @@ class Preprocessor:
             max_ratio=self._family.max_side_ratio or 1,
         )
 
-    def _refuse_too_many_tokens(self, text: Prepared, index: int) -> None:
+    def _refuse_too_many_tokens(self, text: TextInput, index: int) -> None:
         if text.tokens > self._max_tokens:
             raise TextTooLong(
-                f"the text has {text.tokens} tokens, the model takes {self._max_tokens}; split it",
+                f"the text has {text.tokens} tokens, but the model takes {self._max_tokens}; "
+                "split it",
                 index=index,
             )
 
 
-def collate(
-    batch: Sequence[ModelInput], padding_side: str, pad_token_id: int
-) -> dict[str, torch.Tensor]:
-    """Put prepared inputs of one kind together: sequences padded to the longest one.
-
-    Visual tensors are joined along their first dimension, after padding the others with zeros,
-    which is how colpali-engine's processors lay out a batch.
-    """
-    sequences = {
-        name: torch.nn.utils.rnn.pad_sequence(
-            [one.sequence[name] for one in batch],
-            batch_first=True,
-            padding_value=pad_token_id if name == "input_ids" else 0,
-            padding_side=padding_side,
-        )
-        for name in batch[0].sequence
-    }
-    visual = {name: _join([one.visual[name] for one in batch]) for name in batch[0].visual}
-    return sequences | visual
-
-
-def share_cores(threads: int) -> None:
-    """Let torch use in this thread its share of the cores, one of `threads` equal ones."""
-    torch.set_num_threads(max(1, CORES // threads))
-
-
-def one_thread_each() -> None:
-    """Let torch use one core in this thread: the threads share the work by inputs."""
-    torch.set_num_threads(1)
-
-
-def one_thread_behind() -> None:
-    """The same, behind the threads that run the model and answer: pages are prepared ahead."""
-    one_thread_each()
-    if sys.platform == "linux":  # elsewhere this would slow the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BEHIND)
-
-
-def _join(tensors: list[torch.Tensor]) -> torch.Tensor:
-    sizes = [max(dims) for dims in zip(*(t.shape[1:] for t in tensors), strict=True)]
-    return torch.cat([_grown(tensor, sizes) for tensor in tensors])
-
-
-def _grown(tensor: torch.Tensor, sizes: list[int]) -> torch.Tensor:
-    missing = [(0, size - now) for size, now in zip(sizes, tensor.shape[1:], strict=True)]
-    padding = [side for pair in reversed(missing) for side in pair]
-    return torch.nn.functional.pad(tensor, padding) if any(padding) else tensor
-
-
-def _rows_without_padding(batch: Any) -> Iterable[dict[str, torch.Tensor]]:
-    tensors = _tensors(batch)
+def _remove_padding(batch: Any) -> Iterable[dict[str, torch.Tensor]]:
+    tensors = _select_tensors(batch)
     for row, mask in enumerate(tensors["attention_mask"].bool()):
         yield {name: tensor[row][mask] for name, tensor in tensors.items()}
 
 
-def _tensors(batch: Any) -> dict[str, torch.Tensor]:
-    # PaliGemma's processor adds labels to train on; with them the model would compute a loss.
+def _select_tensors(batch: Any) -> dict[str, torch.Tensor]:
+    # PaliGemma's processor adds labels for training; with them the model would compute a loss.
     return {
         name: value for name, value in batch.items() if torch.is_tensor(value) and name != "labels"
     }

@@ -1,1 +1,1 @@
-"""A checkpoint on its way to a device: what happens once, when a model is loaded."""
+"""What happens once: a model's checkpoint is found, read, and moved to its device."""

@@ -1,28 +1,41 @@
-"""A checkpoint's files: where they are, which family they are of, how they are read completely."""
+"""Find a checkpoint, identify its family, read all of its weights, merge its LoRA adapter."""
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pagevec.engine.models import bundled
-from pagevec.engine.models.adapter import merge_adapter
-from pagevec.engine.models.registry import DEFAULT_CHECKPOINT, Family, family_named, family_of
-from pagevec.engine.models.report import faults_in, refuse_faults
+from pagevec.engine.models.registry import (
+    BUNDLED,
+    BUNDLED_NOTICE,
+    BUNDLED_REVISION,
+    DEFAULT_CHECKPOINT,
+    Family,
+    bundled_checkpoint,
+    find_family,
+    identify_family,
+)
 from pagevec.errors import CheckpointError, ConfigurationError
 from pagevec.settings import Settings
+
+_KEYS_SHOWN = 4
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Files on the hub or in a directory; of an adapter, its base too.
+    """The files of a model, on the hub or in a directory.
 
     Attributes:
-        name: as users know it; source: hub name or directory; revision: as the settings pin it.
-        base: what an adapter is made for, where it is one.
-        notice: what a user must know of it.
+        name: the name that users see.
+        source: hub name or directory.
+        revision: commit, tag or branch, where the settings pin one.
+        token: access token of the hub.
+        offline: whether to use local files only.
+        base: for a LoRA adapter, the checkpoint that it adapts.
+        notice: what a user must know of the model.
     """
 
     name: str
@@ -35,17 +48,17 @@ class Checkpoint:
 
     @classmethod
     def of(cls, settings: Settings, device: torch.device) -> "Checkpoint":
-        """Find the checkpoint that `settings` name.
+        """Find the checkpoint that `settings` name; `auto` depends on `device`.
 
         Raises:
-            CheckpointError: there is none there.
+            CheckpointError: it cannot be found.
         """
         name = settings.model
         if name == "auto":
-            name = DEFAULT_CHECKPOINT if device.type == "cuda" else bundled.NAME
-        if name == bundled.NAME:
-            source = str(bundled.bundled_checkpoint())
-            return cls(name, source, bundled.REVISION, None, True, notice=bundled.NOTICE)
+            name = DEFAULT_CHECKPOINT if device.type == "cuda" else BUNDLED
+        if name == BUNDLED:
+            source = str(bundled_checkpoint())
+            return cls(name, source, BUNDLED_REVISION, None, True, notice=BUNDLED_NOTICE)
         token = settings.huggingface_token
         found = cls(
             name=name,
@@ -56,20 +69,24 @@ class Checkpoint:
         )
         return found._with_base()
 
-    def family(self, named: str) -> Family:
-        """Return the family, `named` in the settings or read from the config.json."""
-        if named != "auto":
-            return family_named(named)
+    def find_family(self, name: str) -> Family:
+        """Return the family called `name`, or for `auto` the one that config.json indicates.
+
+        Raises:
+            CheckpointError: the family is unknown, or there is no config.json.
+        """
+        if name != "auto":
+            return find_family(name)
         config = self._read_json("config.json", self.base or self.source, pinned=self.base is None)
         if config is None:
             raise CheckpointError(f"{self.base or self.source} has no config.json")
-        return family_of(config.get("model_type"), self.base or self.source)
+        return identify_family(config.get("model_type"), self.base or self.source)
 
     def load_model(self, family: Family, dtype: torch.dtype) -> Any:
-        """Return the model on the CPU, its adapter merged.
+        """Read the model into the CPU's memory and merge its adapter, if it is one.
 
         Raises:
-            CheckpointError: files are missing or unreadable, or weights did not load.
+            CheckpointError: files are missing or unreadable, or not all weights loaded.
         """
         model_class = _colpali_engine(family.model_class)
         source, pinned = (self.source, True) if self.base is None else (self.base, False)
@@ -80,15 +97,19 @@ class Checkpoint:
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{source} cannot be loaded: {error}") from error
         if self.base is None:
-            refuse_faults(source, faults_in(report))
+            _require_all_loaded(source, _find_faults(report))
         else:
-            merge_adapter(model, self.source, self._hub(True), report)
+            _merge_adapter(model, self.source, self._hub(True), report)
         for name in family.unused:
             model.set_submodule(name, torch.nn.Identity())
         return model
 
     def load_processor(self, family: Family, max_visual_tokens: int | None) -> Any:
-        """Return the processor: an adapter's own where it has one, else its base's.
+        """Read the processor; an adapter without one of its own uses its base's.
+
+        Args:
+            family: whose processor class reads it.
+            max_visual_tokens: visual tokens of a page at most; None for the checkpoint's own limit.
 
         Raises:
             CheckpointError: its files are missing or unreadable.
@@ -96,8 +117,8 @@ class Checkpoint:
         """
         if max_visual_tokens is not None and not family.limits_visual_tokens:
             raise ConfigurationError(
-                f"PAGEVEC_MAX_VISUAL_TOKENS is {max_visual_tokens}, but pages of {family.name} "
-                "have a number of visual tokens of their own: leave it out"
+                f"PAGEVEC_MAX_VISUAL_TOKENS={max_visual_tokens}: the visual tokens of "
+                f"{family.name} cannot be limited; leave it unset"
             )
         processor_class = _colpali_engine(family.processor_class)
         wanted = {} if max_visual_tokens is None else {"max_num_visual_tokens": max_visual_tokens}
@@ -116,7 +137,7 @@ class Checkpoint:
             return self
         base = adapter.get("base_model_name_or_path")
         if not base:
-            raise CheckpointError(f"{self.source}/adapter_config.json names no base model")
+            raise CheckpointError(f"{self.source}/adapter_config.json does not name a base model")
         return Checkpoint(**{**vars(self), "base": str(base)})
 
     def _read_json(self, file: str, source: str, pinned: bool = True) -> dict[str, Any] | None:
@@ -146,3 +167,78 @@ def _colpali_engine(name: str) -> Any:
     import colpali_engine.models
 
     return getattr(colpali_engine.models, name)
+
+
+def _merge_adapter(model: Any, source: str, hub: dict[str, Any], base_report: Any) -> None:
+    """Merge the LoRA adapter at `source` into the weights of `model`, in place.
+
+    The layers are plain ones again afterwards, so an adapter costs nothing per batch. The base may
+    lack weights that the adapter brings whole, such as the projection (PEFT's `modules_to_save`).
+
+    Args:
+        model: the base model.
+        source: hub name or directory of the adapter.
+        hub: options for the hub.
+        base_report: transformers' loading report of the base.
+
+    Raises:
+        CheckpointError: not all tensors of the adapter were used, some were missing, or neither
+            base nor adapter had a weight.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    # Published adapters carry the tensor names of older versions of transformers; colpali-engine's
+    # mapping for whole checkpoints applies to them too.
+    names = getattr(type(model), "_checkpoint_conversion_mapping", {})
+    try:
+        report = model.load_adapter(
+            source,
+            weight_mapping=get_model_conversion_mapping(model, key_mapping=names),
+            adapter_kwargs=hub,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"the adapter {source} does not fit its base: {error}") from error
+    _require_all_loaded(source, _find_faults(vars(report)))
+    replaced = _merge_layers(model)
+    faults = _find_faults(base_report)
+    faults["missing_keys"] = [
+        key for key in faults.get("missing_keys", []) if key.rpartition(".")[0] not in replaced
+    ]
+    _require_all_loaded(source, {kind: keys for kind, keys in faults.items() if keys})
+
+
+def _merge_layers(model: Any) -> set[str]:
+    """Make every adapted layer a plain one; return the names of layers that were replaced whole."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    replaced = set()
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge(safe_merge=True)
+            model.set_submodule(name, layer.get_base_layer())
+        elif isinstance(layer, ModulesToSaveWrapper):
+            replaced.add(name)
+            model.set_submodule(name, layer.modules_to_save[layer.active_adapter])
+    model._hf_peft_config_loaded = False
+    return replaced
+
+
+def _find_faults(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the keys at fault in transformers' loading report, by the kind of fault."""
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    return {kind: sorted(map(str, report[kind])) for kind in kinds if report.get(kind)}
+
+
+def _require_all_loaded(source: str, faults: Mapping[str, Collection[str]]) -> None:
+    if faults:
+        listed = "; ".join(_list_keys(kind, list(keys)) for kind, keys in faults.items())
+        raise CheckpointError(
+            f"{source} did not load completely ({listed}): it is damaged, of another family "
+            "(PAGEVEC_FAMILY), or made for another version of transformers"
+        )
+
+
+def _list_keys(kind: str, keys: list[str]) -> str:
+    more = f" and {len(keys) - _KEYS_SHOWN} more" if len(keys) > _KEYS_SHOWN else ""
+    return f"{kind.replace('_', ' ')}: {', '.join(keys[:_KEYS_SHOWN])}{more}"

@@ -1,8 +1,9 @@
-"""A checkpoint -> a model in memory -> the same on its device.
+"""Load a checkpoint in two steps: weights into host memory, then onto the device.
 
-The two steps can be taken apart: a memory snapshot of a process keeps what was read, and no device.
+The steps are separate because a memory snapshot of a process keeps what was read, but no device.
 """
 
+import copy
 import logging
 import os
 import time
@@ -12,50 +13,38 @@ from typing import Any
 
 import torch
 
-from pagevec.engine.backends.packed.inputs import PackedPreprocessor
-from pagevec.engine.backends.preprocess import CORES, Preprocessor
 from pagevec.engine.models.checkpoint import Checkpoint
-from pagevec.engine.models.patches import use_patch_products
+from pagevec.engine.models.compat import import_torchvision, replace_patch_convolutions
 from pagevec.engine.models.precision import reduce_precision, require_precision
 from pagevec.engine.models.registry import Family
-from pagevec.engine.models.torchvision_fix import import_torchvision
 from pagevec.errors import ConfigurationError
-from pagevec.grid import PageResizing
 from pagevec.settings import Settings
 from pagevec.types import ModelInfo
 
 log = logging.getLogger(__name__)
 
-_BATCH_TOKENS_ON_CPU = 1024  # about one page: on a CPU caches decide, not launches
-_BATCH_TOKENS_ON_ACCELERATOR = 16_384
-# Two passes on one core each do more than one pass on two, whose threads wait for each other after
-# every step; a single page takes longer. Transformers' own forward is not made for threads.
-_PASSES_ON_CPU = 4
-
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model on its device, and what prepares its inputs.
+    """A colpali-engine model on its device, and what its checkpoint comes with.
 
     Attributes:
-        padding_side, pad_token_id: how its tokenizer pads a batch.
-        packs: whether it runs without padding.
-        attention_knee: see `pagevec.engine.speed.Speed`.
-        default_batch_tokens: tokens of a forward pass that suit the device.
-        default_threads: passes at the same time that suit it.
-        seconds: what each stage of its start took so far.
+        model: the module.
+        processor: colpali-engine's processor of the family, which prepares pages.
+        text_processor: a copy of it for texts: a fast tokenizer keeps the settings of its last
+            call, and changing them while another thread uses it fails with "Already borrowed".
+        family: the model family.
+        info: what users are told of the model; a backend adds `resizing` and `tells_tokens`.
+        device: where the weights are.
+        seconds: duration of each stage of loading so far.
     """
 
     model: Any
-    preprocessor: Preprocessor
+    processor: Any
+    text_processor: Any
+    family: Family
     info: ModelInfo
     device: torch.device
-    padding_side: str
-    pad_token_id: int
-    packs: bool
-    attention_knee: float
-    default_batch_tokens: int
-    default_threads: int
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -63,19 +52,25 @@ def load(settings: Settings) -> LoadedModel:
     """Load the checkpoint that `settings` name onto its device.
 
     Raises:
-        CheckpointError, ConfigurationError: see `read`, `find_device` and `require_precision`.
+        CheckpointError: see `read`.
+        ConfigurationError: see `find_device` and `require_precision`.
     """
     device = find_device(settings.device)
-    # Before minutes of reading; a model that was read elsewhere is checked when it is moved.
-    require_precision(settings.precision, device, _dtype(settings.dtype, device))
+    # Before reading, which may take minutes.
+    require_precision(settings.precision, device, _choose_dtype(settings.dtype, device))
     return on_device(read(settings, device), device)
 
 
 def read(settings: Settings, device: torch.device | None = None) -> LoadedModel:
-    """Read the checkpoint that `settings` name into this machine's memory, as `device` needs it.
+    """Read the checkpoint that `settings` name into this machine's memory.
 
-    No device is touched, and none need be there yet. Without `device` it is the one that the
-    settings name, and CUDA where they say `auto`.
+    Args:
+        settings: which checkpoint, dtype and precision.
+        device: where the model will run, which decides `auto` settings; it is not touched and need
+            not exist yet. Default: the device in the settings, and CUDA for `auto`.
+
+    Returns:
+        The model on the CPU; `on_device` moves it.
 
     Raises:
         CheckpointError: it cannot be found or read, its family is unknown, or not all of its
@@ -87,34 +82,26 @@ def read(settings: Settings, device: torch.device | None = None) -> LoadedModel:
     if settings.hf_home is not None:
         os.environ["HF_HOME"] = str(settings.hf_home)  # read when huggingface_hub is imported
     import_torchvision()
-    _quiet()
+    _silence_libraries()
     checkpoint = Checkpoint.of(settings, device)
-    family = checkpoint.family(settings.family)
-    model = checkpoint.load_model(family, _dtype(settings.dtype, device))
-    use_patch_products(model)
+    family = checkpoint.find_family(settings.family)
+    model = checkpoint.load_model(family, _choose_dtype(settings.dtype, device))
+    replace_patch_convolutions(model)
     model.eval()
     processor = checkpoint.load_processor(family, settings.max_visual_tokens)
-    text = model.config.get_text_config()
-    prepares = PackedPreprocessor if family.packs else Preprocessor
-    preprocessor = prepares(processor, family, text.max_position_embeddings)
-    cpu = device.type == "cpu"
     return LoadedModel(
         model=model,
-        preprocessor=preprocessor,
-        info=_info(checkpoint, family, model, preprocessor.resizing, settings.precision),
+        processor=processor,
+        text_processor=copy.deepcopy(processor),
+        family=family,
+        info=_describe(checkpoint, family, model, settings.precision),
         device=torch.device("cpu"),
-        padding_side=processor.tokenizer.padding_side,
-        pad_token_id=processor.tokenizer.pad_token_id,
-        packs=family.packs,
-        attention_knee=4 * text.hidden_size + 3 * text.intermediate_size,
-        default_batch_tokens=_BATCH_TOKENS_ON_CPU if cpu else _BATCH_TOKENS_ON_ACCELERATOR,
-        default_threads=min(_PASSES_ON_CPU, CORES) if cpu and family.packs else 1,
         seconds={"read": time.perf_counter() - started},
     )
 
 
 def on_device(loaded: LoadedModel, device: torch.device) -> LoadedModel:
-    """Move a model that was read to `device`, where it answers in the precision asked for.
+    """Move a model that was read to `device`, in the precision that the settings asked for.
 
     Raises:
         ConfigurationError: see `require_precision`.
@@ -140,7 +127,7 @@ def on_device(loaded: LoadedModel, device: torch.device) -> LoadedModel:
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device that a setting names; for `auto` the best one of this machine.
+    """Return the device called `name`; for `auto` the best one of this machine.
 
     Raises:
         ConfigurationError: this machine has no such device.
@@ -152,11 +139,11 @@ def find_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigurationError(
-            f"PAGEVEC_DEVICE is {name!r}; this machine has {torch.cuda.device_count()} CUDA "
-            "devices: name another one (cpu works everywhere), or start where there is one"
+            f"PAGEVEC_DEVICE={name!r}: this machine has {torch.cuda.device_count()} CUDA "
+            "devices: name another one (cpu works everywhere), or use a machine that has it"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigurationError(f"PAGEVEC_DEVICE is {name!r}; this machine has none")
+        raise ConfigurationError(f"PAGEVEC_DEVICE={name!r}: this machine has no MPS device")
     return device
 
 
@@ -165,24 +152,18 @@ def cuda_devices() -> int:
     return torch.cuda.device_count()
 
 
-def _quiet() -> None:
-    # Torchao, which transformers imports where it is there, tells of kernels for other devices.
+def _silence_libraries() -> None:
+    # torchao, which transformers imports where it is installed, reports kernels of other devices.
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Progress bars of a fraction of a second, and a warning for every page one pixel wide.
+    # Progress bars for a fraction of a second, and a warning for every page one pixel wide.
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
 
 
-def _info(
-    checkpoint: Checkpoint,
-    family: Family,
-    model: Any,
-    resizing: PageResizing | None,
-    precision: str,
-) -> ModelInfo:
+def _describe(checkpoint: Checkpoint, family: Family, model: Any, precision: str) -> ModelInfo:
     weights = next(model.parameters())
     return ModelInfo(
         model=checkpoint.name,
@@ -192,13 +173,12 @@ def _info(
         device=str(weights.device),
         dtype=str(weights.dtype).removeprefix("torch."),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        resizing=resizing,
         notice=checkpoint.notice,
         precision=precision,
     )
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def _choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]

@@ -1,8 +1,8 @@
-"""Reduced precision: the large products of a model in int8 or FP8, by torchao.
+"""Reduced precision: the large matrix products of a model in int8 or FP8, by torchao.
 
-Weights get a scale for each row when the model is loaded, activations one for each token on their
-way: what a token becomes does not depend on its neighbours. What is small, or the last step to the
-vectors, stays as it is: norms, patch embedding, merger, projection.
+Weights are scaled by row when the model is loaded, activations by token in each forward pass, so a
+token's vector does not depend on the other inputs of its batch. Norms, patch embedding, merger and
+projection keep their precision: they are small, or the last step before the vectors.
 """
 
 import importlib.util
@@ -19,46 +19,50 @@ from pagevec.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
-# The kernels of CUDA take FP8 matrices whose sides are multiples of 16 (int8: of 8). The same
-# products are reduced on every device.
+# CUDA's kernels take FP8 matrices whose sides are multiples of 16 (int8: of 8). One rule for all
+# devices, so that the same products are reduced everywhere.
 _MULTIPLE = 16
 _IN_A_LAYER = re.compile(r"\.(layers|blocks)\.\d+\.")
-# Compute capability of Ada; of those before it no kernel multiplies FP8.
+# The compute capability of Ada, the first with FP8 matrix products.
 _FP8_FROM = (8, 9)
-# Of a token's largest number: a token of zeros (padding has such) would be divided by its scale, 0.
+# Lower bound of a token's largest value: a token of zeros, such as padding, would be divided by 0.
 _SMALLEST = 1e-12
 
 
 def require_precision(precision: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Do nothing where `device` has such products.
+    """Check that `device` can multiply in `precision`.
+
+    Args:
+        precision: full, int8 or fp8.
+        device: where the model will run.
+        dtype: data type of the weights.
 
     Raises:
-        ConfigurationError: it has none, `dtype` (of the weights) does not go with them, or torchao
-            is not installed.
+        ConfigurationError: it cannot, `dtype` does not allow it, or torchao is not installed.
     """
     if precision == "full":
         return
-    asked = f"PAGEVEC_PRECISION is {precision!r}"
+    setting = f"PAGEVEC_PRECISION={precision!r}"
     if importlib.util.find_spec("torchao") is None:
-        raise ConfigurationError(f"{asked}, which needs `pip install 'pagevec[precision]'`")
+        raise ConfigurationError(f"{setting} requires `pip install 'pagevec[precision]'`")
     if precision == "int8" and device.type not in ("cpu", "cuda"):
-        raise ConfigurationError(f"{asked}, which {device} has no products for: take full")
+        raise ConfigurationError(f"{setting} is not supported on {device}; use full")
     if precision == "fp8" and not _has_fp8(device):
         raise ConfigurationError(
-            f"{asked}, which {device} has no products for: it takes CUDA and a compute capability "
-            "of 8.9 or above (L4, L40S, H100, H200); take int8 or full"
+            f"{setting} is not supported on {device}: FP8 needs CUDA with compute capability 8.9 "
+            "or above (L4, L40S, H100, H200); use int8 or full"
         )
     if precision == "fp8" and dtype != torch.bfloat16:
         name = str(dtype).removeprefix("torch.")
         raise ConfigurationError(
-            f"{asked} and PAGEVEC_DTYPE {name!r}: FP8 goes with bfloat16 alone; take that, or int8"
+            f"{setting} is not supported with PAGEVEC_DTYPE={name!r}: use bfloat16, or int8"
         )
 
 
 def reduce_precision(model: nn.Module, precision: str, device: torch.device) -> None:
-    """Quantise, in place, the linear layers in the numbered layers of `model` on `device`.
+    """Quantise, in place, the large linear layers of the transformer blocks of `model`.
 
-    A model that is quantised already stays as it is: one in a snapshot of a GPU is moved twice.
+    A model that is quantised already is left alone: a snapshot of a GPU's memory is moved twice.
     """
     if precision == "full" or any(map(is_traceable_wrapper_subclass, model.parameters())):
         return
@@ -67,13 +71,13 @@ def reduce_precision(model: nn.Module, precision: str, device: torch.device) -> 
     for module in model.modules():
         if isinstance(getattr(module, "gate_proj", None), nn.Linear):
             _widen(module)
-    products = {name: one for name, one in model.named_modules() if isinstance(one, nn.Linear)}
-    reduced = {name for name, layer in products.items() if _is_large(layer, name)}
-    quantize_(model, _config(precision, device), filter_fn=lambda _, name: name in reduced)
-    log.info("%s precision: %d of %d linear layers", precision, len(reduced), len(products))
+    linear = {name: one for name, one in model.named_modules() if isinstance(one, nn.Linear)}
+    large = {name for name, layer in linear.items() if _is_large(layer, name)}
+    quantize_(model, _make_config(precision, device), filter_fn=lambda _, name: name in large)
+    log.info("%s precision: %d of %d linear layers", precision, len(large), len(linear))
 
 
-def _config(precision: str, device: torch.device) -> Any:
+def _make_config(precision: str, device: torch.device) -> Any:
     from torchao import quantization
     from torchao.utils import should_reduce_range
 
@@ -83,7 +87,7 @@ def _config(precision: str, device: torch.device) -> Any:
             activation_value_lb=_SMALLEST,
             set_inductor_config=False,
         )
-    # CPUs without VNNI add pairs of products in 16 bits: there one bit of eight stays unused.
+    # CPUs without VNNI add pairs of products in 16 bits: one bit of eight must stay unused there.
     return quantization.Int8DynamicActivationInt8WeightConfig(
         reduce_range=should_reduce_range(device), set_inductor_config=False
     )
@@ -95,12 +99,13 @@ def _is_large(layer: nn.Linear, name: str) -> bool:
 
 
 def _widen(mlp: Any) -> None:
-    """Make the inner side of a gated MLP a multiple of 16, with neurons that nothing listens to.
+    """Pad the intermediate size of a gated MLP to a multiple of 16, without changing its output.
 
-    What it computes is the same. Qwen2.5's vision tower has 3,420 there, and most of its work.
+    Qwen2.5's vision tower has 3,420 there, in the layers that do most of its work.
     """
     missing = -mlp.down_proj.in_features % _MULTIPLE
-    # Copies of other neurons, not zeros: FP8 has no scale for a row of zeros.
+    # Neurons are repeated, not zeroed: FP8 has no scale for a row of zeros. Their weights in
+    # down_proj are zero.
     for layer in (mlp.gate_proj, mlp.up_proj):
         layer.weight = _frozen(torch.cat([layer.weight, layer.weight[:missing]]))
         if layer.bias is not None:

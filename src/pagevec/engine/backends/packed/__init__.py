@@ -1,4 +1,5 @@
-"""The families of Qwen2 to Qwen3 without padding: sequences stand one behind another in a pack.
+"""The packed backend: the families of Qwen2 to Qwen3 without padding.
 
-The weights are those that colpali-engine and transformers loaded; the passes over them are ours.
+The sequences of a batch stand one behind another in a pack. The weights are those that
+colpali-engine and transformers loaded; the forward pass over them is pagevec's own.
 """

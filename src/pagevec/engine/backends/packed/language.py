@@ -1,4 +1,4 @@
-"""The language model over packed sequences: hidden vectors in, hidden vectors out."""
+"""The language model over a pack: hidden vectors in, hidden vectors out."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,62 +6,66 @@ from typing import Any
 import torch
 
 from pagevec.engine.backends.packed.layers import (
-    Product,
-    Turns,
-    head_norm_of,
-    mlp_of,
-    norm_of,
-    rotate,
+    CosSin,
+    FusedLinear,
+    apply_rotary,
+    build_head_norm,
+    build_mlp,
+    build_norm,
 )
 from pagevec.engine.backends.packed.segments import Segments, attend
 
-Added = tuple[torch.Tensor, torch.Tensor]
-"""Tokens of a pack, int64 (n,), and what is added to them, (n, hidden)."""
+DeepFeatures = tuple[torch.Tensor, torch.Tensor]
+"""Indices of visual tokens in a pack, int64 (n,), and features to add to them, (n, hidden)."""
 
 
 class _Layer:
     def __init__(self, layer: Any) -> None:
         attention = layer.self_attn
-        self._norm = norm_of(layer.input_layernorm)
-        self._second_norm = norm_of(layer.post_attention_layernorm)
-        self._qkv = Product(attention.q_proj, attention.k_proj, attention.v_proj)
-        self._out = Product(attention.o_proj)
+        self._norm = build_norm(layer.input_layernorm)
+        self._second_norm = build_norm(layer.post_attention_layernorm)
+        self._qkv = FusedLinear(attention.q_proj, attention.k_proj, attention.v_proj)
+        self._out = FusedLinear(attention.o_proj)
         self._dim = attention.head_dim
         self._heads = [size // self._dim for size in self._qkv.sizes]
-        self._head_norm = head_norm_of(attention, *self._heads[:2])
-        self._mlp = mlp_of(layer.mlp)
+        self._head_norm = build_head_norm(attention, *self._heads[:2])
+        self._mlp = build_mlp(layer.mlp)
 
-    def __call__(self, hidden: torch.Tensor, turns: Turns, segments: Segments) -> torch.Tensor:
+    def __call__(self, hidden: torch.Tensor, cos_sin: CosSin, segments: Segments) -> torch.Tensor:
         queries, keys, values = self._heads
         qkv = self._qkv(self._norm(hidden)).view(len(hidden), -1, self._dim)
-        turned = rotate(self._head_norm(qkv[:, : queries + keys]), turns)
-        query, key = torch.split(turned, [queries, keys], dim=1)
+        rotated = apply_rotary(self._head_norm(qkv[:, : queries + keys]), cos_sin)
+        query, key = torch.split(rotated, [queries, keys], dim=1)
         hidden += self._out(attend(query, key, qkv[:, -values:], segments, causal=True))
         hidden += self._mlp(self._second_norm(hidden))
         return hidden
 
 
 class LanguageModel:
-    """Qwen2's and Qwen3's decoder, each token seeing those before it in its sequence."""
+    """The decoder of Qwen2 and Qwen3, with causal attention in each sequence."""
 
     def __init__(self, model: Any) -> None:
         self._layers = [_Layer(layer) for layer in model.layers]
-        self._norm = norm_of(model.norm)
+        self._norm = build_norm(model.norm)
 
     def __call__(
         self,
         hidden: torch.Tensor,
-        turns: Turns,
+        cos_sin: CosSin,
         segments: Segments,
-        added: Sequence[Added] = (),
+        deep: Sequence[DeepFeatures] = (),
     ) -> torch.Tensor:
         """Map (tokens, hidden), which is overwritten, to (tokens, hidden).
 
-        What `added` has first is added behind the first layer, and so on.
+        Args:
+            hidden: embeddings of the tokens, (tokens, hidden).
+            cos_sin: rotary angles of the tokens.
+            segments: the sequences of the pack.
+            deep: features to add after each of the first layers (DeepStack).
         """
         for number, layer in enumerate(self._layers):
-            hidden = layer(hidden, turns, segments)
-            if number < len(added):
-                tokens, features = added[number]
+            hidden = layer(hidden, cos_sin, segments)
+            if number < len(deep):
+                tokens, features = deep[number]
                 hidden[tokens] += features
         return self._norm(hidden)

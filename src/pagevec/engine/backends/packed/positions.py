@@ -1,4 +1,4 @@
-"""What depends on a page's grid alone, and on the length of a text: computed once, and kept."""
+"""Cached indices and rotary angles, which depend on a page's shape or a text's length alone."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,93 +11,104 @@ from transformers.vision_utils import (
     get_vision_window_index,
 )
 
-from pagevec.engine.backends.packed.layers import Pair, Turns, turns_of
+from pagevec.engine.backends.packed.layers import CosSin, Pair, rotary_cos_sin
 from pagevec.engine.backends.packed.segments import Segments
 
-# Grids that are kept: a page's tables take 1 to 2 MB in a model of 3 billion parameters.
-_KEPT = 64
+# Entries of each cache: a page's take 1 to 2 MB in a model of 3 billion parameters.
+_CACHE_SIZE = 64
 
 Shape = tuple[int, int]
 """Rows and columns of a page's patches; a cell is 2 x 2 of them."""
 
 
 @dataclass(frozen=True, eq=False)
-class PageTables:
-    """All that a page of one shape needs besides its pixels.
+class TextPositions:
+    """What a sequence of one length needs besides its tokens.
 
     Attributes:
-        patches: the order in which patches go through the vision tower: window by window, windows
-            of equal size beside each other; int64 (patches,).
-        windows, page: which patches attend to each other, in most layers and in the others.
-        vision_turns: rotary angles of the patches in that order.
-        places: where they lie on the tower's grid of learned positions: the four around each, and
-            the weight of each of these; (patches, 4) both. None where it has learned none.
-        cells: where in that order each cell of the grid is, row by row; int64 (cells,).
-        ids: the sequence's tokens, int64 (tokens,); visual: which of them are cells, (cells,).
-        turns: rotary angles of the sequence's tokens; sequence: its length.
+        cos_sin: rotary angles of its tokens.
+        segments: the sequence as a pack of one.
     """
 
-    patches: torch.Tensor
-    windows: Segments
-    page: Segments
-    vision_turns: Turns
-    places: Pair | None
-    cells: torch.Tensor
-    ids: torch.Tensor
-    visual: torch.Tensor
-    turns: Turns
-    sequence: Segments
+    cos_sin: CosSin
+    segments: Segments
 
 
 @dataclass(frozen=True, eq=False)
-class TextTables:
-    """All that a text of one length needs besides its tokens."""
+class PagePositions(TextPositions):
+    """What a page of one shape needs besides its pixels.
 
-    turns: Turns
-    sequence: Segments
+    Attributes:
+        input_ids: tokens of the page's sequence, int64 (tokens,).
+        visual_tokens: indices of the visual ones among them, int64 (cells,).
+        patch_order: the order in which patches go through the vision tower, int64 (patches,):
+            window by window, windows of equal size side by side.
+        cell_order: where each cell of the grid, row by row, is in that order, int64 (cells,).
+        windows: segments of the layers with windowed attention.
+        page: segments of the layers with full attention.
+        vision_cos_sin: rotary angles of the patches, in that order.
+        interpolation: the four neighbours of each patch on the tower's grid of learned positions,
+            int64 (patches, 4), and their weights, float32 (patches, 4). None for a tower without
+            learned positions.
+    """
+
+    input_ids: torch.Tensor
+    visual_tokens: torch.Tensor
+    patch_order: torch.Tensor
+    cell_order: torch.Tensor
+    windows: Segments
+    page: Segments
+    vision_cos_sin: CosSin
+    interpolation: Pair | None
 
 
-class Tables:
-    """The tables of a model; those of the latest shapes and lengths are kept on its device."""
+class PositionCache:
+    """The positions of the latest page shapes and text lengths, on the model's device."""
 
     def __init__(self, model: Any, device: torch.device, prompt: torch.Tensor) -> None:
-        """Take the tokens of any page as `prompt`: its cells stand between two parts of text."""
+        """Prepare for the pages and texts of one model.
+
+        Args:
+            model: colpali-engine's model.
+            device: where the positions are needed.
+            prompt: tokens of any page, int64 (tokens,): visual ones between two parts of text.
+        """
         self._model = model
         self._device = device
         self._image_token = model.config.image_token_id
         cells = (prompt == self._image_token).nonzero().flatten().tolist()
         self._before, self._after = prompt[: cells[0]], prompt[cells[-1] + 1 :]
-        self.of_page = lru_cache(_KEPT)(self._page)
-        self.of_text = lru_cache(_KEPT)(self._text)
+        self.of_page = lru_cache(_CACHE_SIZE)(self._locate_page)
+        self.of_text = lru_cache(_CACHE_SIZE)(self._locate_text)
 
-    def _page(self, shape: Shape) -> PageTables:
+    def _locate_page(self, shape: Shape) -> PagePositions:
         vision = self._model.visual
         merge = vision.spatial_merge_size
         grid = torch.tensor([[1, *shape]])
-        order, lengths = _windows(vision, grid)
+        order, lengths = _order_by_window(vision, grid)
         unit = torch.arange(merge**2)
         patches = (order[:, None] * merge**2 + unit).flatten()
         positions = get_vision_position_ids(grid, merge)[patches]
         first, cells = len(self._before), len(order)
         image = torch.full((cells,), self._image_token)
         ids = torch.cat([self._before, image, self._after])
-        return PageTables(
-            patches=patches.to(self._device),
+        return PagePositions(
+            cos_sin=self._rotate(self._place_tokens(shape[0] // merge, shape[1] // merge)),
+            segments=Segments((len(ids),), self._device),
+            input_ids=ids.to(self._device),
+            visual_tokens=torch.arange(first, first + cells).to(self._device),
+            patch_order=patches.to(self._device),
+            cell_order=order.argsort().to(self._device),
             windows=Segments(lengths, self._device),
             page=Segments((len(patches),), self._device),
-            vision_turns=turns_of(vision.rotary_pos_emb, positions.to(self._device)),
-            places=_places(vision, grid, patches, self._device),
-            cells=order.argsort().to(self._device),
-            ids=ids.to(self._device),
-            visual=torch.arange(first, first + cells).to(self._device),
-            turns=self._text_turns(self._positions(shape[0] // merge, shape[1] // merge)),
-            sequence=Segments((len(ids),), self._device),
+            vision_cos_sin=rotary_cos_sin(vision.rotary_pos_emb, positions.to(self._device)),
+            interpolation=_interpolate(vision, grid, patches, self._device),
         )
 
-    def _positions(self, rows: int, columns: int) -> torch.Tensor:
-        """Return where a page's tokens are in time, down and across: int64 (3, 1, tokens).
+    def _place_tokens(self, rows: int, columns: int) -> torch.Tensor:
+        """Return the position of a page's tokens in time, down and across: int64 (3, 1, tokens).
 
-        Text moves on in all three; cells stand on their grid at one time, and the text behind them
+        Text advances in all three. The cells are on their grid at one time, and the text after them
         begins beyond the longer side (M-RoPE, Wang et al. 2024, "Qwen2-VL").
         """
         first = len(self._before)
@@ -107,36 +118,36 @@ class Tables:
         after = torch.arange(beyond, beyond + len(self._after)).expand(3, -1)
         return torch.cat([before, first + grid.T, after], dim=1)[:, None]
 
-    def _text(self, length: int) -> TextTables:
+    def _locate_text(self, length: int) -> TextPositions:
         positions = torch.arange(length).expand(3, 1, -1)
-        return TextTables(self._text_turns(positions), Segments((length,), self._device))
+        return TextPositions(self._rotate(positions), Segments((length,), self._device))
 
-    def _text_turns(self, positions: torch.Tensor) -> Turns:
-        return turns_of(self._model.get_decoder().rotary_emb, positions.to(self._device))
+    def _rotate(self, positions: torch.Tensor) -> CosSin:
+        return rotary_cos_sin(self._model.get_decoder().rotary_emb, positions.to(self._device))
 
 
-def _places(
+def _interpolate(
     vision: Any, grid: torch.Tensor, patches: torch.Tensor, device: torch.device
 ) -> Pair | None:
     if not hasattr(vision, "pos_embed"):
         return None
-    around, weights = get_vision_interpolation_indices_and_weights(
+    neighbours, weights = get_vision_interpolation_indices_and_weights(
         grid,
         num_grid_per_side=vision.num_grid_per_side,
         mode=vision.interpolation_mode,
         align_corners=vision.interpolation_align_corners,
         spatial_merge_size=vision.spatial_merge_size,
     )
-    return around[patches].to(device), weights[patches].to(device)
+    return neighbours[patches].to(device), weights[patches].to(device)
 
 
-def _windows(vision: Any, grid: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
+def _order_by_window(vision: Any, grid: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
     """Return the cells window by window, the largest windows first, and patches of each window."""
     merge = vision.spatial_merge_size
     cells = int(grid.prod()) // merge**2
     if not getattr(vision.config, "window_size", None):
         return torch.arange(cells), (cells * merge**2,)
-    order, bounds = get_vision_window_index(grid, merge, vision.window_size, vision.patch_size)
-    sizes = (bounds.diff() // merge**2).tolist()
+    order, cu_seqlens = get_vision_window_index(grid, merge, vision.window_size, vision.patch_size)
+    sizes = (cu_seqlens.diff() // merge**2).tolist()
     windows = sorted(order.split(sizes), key=len, reverse=True)
     return torch.cat(windows), tuple(len(window) * merge**2 for window in windows)

@@ -1,4 +1,4 @@
-"""Packed attention: each sequence of a pack attends to itself alone, and nothing is padded."""
+"""Attention over a pack: each sequence attends to itself alone, without padding."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,13 @@ from torch.nn.functional import scaled_dot_product_attention
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbours of equal length: `count` sequences from token `start` to before token `end`."""
+    """Neighbouring sequences of equal length, which attention can treat as a batch.
+
+    Attributes:
+        start: first token of the first sequence.
+        end: token after the last sequence.
+        count: number of sequences.
+    """
 
     start: int
     end: int
@@ -23,42 +29,47 @@ class Segments:
     """The sequences of a pack.
 
     Attributes:
-        lengths: of each, in their order; device: where the pack is.
+        lengths: tokens of each sequence, in order.
+        device: where the pack is.
     """
 
     lengths: tuple[int, ...]
     device: torch.device
 
     @classmethod
-    def joined(cls, parts: Iterable["Segments"]) -> "Segments":
-        """Return the sequences of several packs, one behind another."""
-        known = list(parts)
-        if len(known) == 1:
-            return known[0]
-        return cls(tuple(length for one in known for length in one.lengths), known[0].device)
+    def concatenate(cls, packs: Iterable["Segments"]) -> "Segments":
+        """Return the segments of several packs, one behind another."""
+        first, *others = packs
+        if not others:
+            return first
+        return cls(tuple(n for one in (first, *others) for n in one.lengths), first.device)
 
     @cached_property
-    def bounds(self) -> torch.Tensor:
-        """Where sequences begin, and the end: int32 (sequences + 1,)."""
+    def cu_seqlens(self) -> torch.Tensor:
+        """Cumulative sequence lengths, from 0: int32 (sequences + 1,)."""
         ends = torch.tensor([0, *self.lengths]).cumsum(0)
         return ends.to(torch.int32).to(self.device, non_blocking=True)
 
     @cached_property
-    def longest(self) -> int:
-        """The length of the longest."""
+    def max_seqlen(self) -> int:
+        """Tokens of the longest sequence."""
         return max(self.lengths)
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
-        """Neighbours of equal length, which are one batch."""
+        """Neighbouring sequences of equal length."""
         return tuple(self._runs())
 
-    def pieces(self, most: int) -> Iterator[tuple[slice, "Segments"]]:
-        """Cut the pack into pieces of whole sequences, of `most` tokens or a single longer one."""
+    def split(self, max_tokens: int) -> Iterator[tuple[slice, "Segments"]]:
+        """Split the pack between sequences, into parts of `max_tokens` or one longer sequence.
+
+        Yields:
+            The tokens of a part, and its segments.
+        """
         piece: list[int] = []
         start = end = 0
         for length in self.lengths:
-            if piece and end + length - start > most:
+            if piece and end + length - start > max_tokens:
                 yield slice(start, end), Segments(tuple(piece), self.device)
                 piece, start = [], end
             piece.append(length)
@@ -81,23 +92,31 @@ def attend(
     *,
     causal: bool = False,
 ) -> torch.Tensor:
-    """Return the attention (tokens, heads x dim) of `query` (tokens, heads, dim) in each sequence.
+    """Return scaled dot-product attention within each sequence.
 
-    `key` and `value` (tokens, fewer heads, dim) may serve several heads of the query each.
+    Args:
+        query: (tokens, heads, dim).
+        key: (tokens, heads or fewer, dim); with fewer, each serves several heads of the query.
+        value: of the shape of `key`.
+        segments: the sequences.
+        causal: whether a token attends only to itself and the tokens before it.
+
+    Returns:
+        (tokens, heads x dim).
     """
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        return _in_one_call(query, key, value, segments, causal).flatten(1)
+        return _attend_varlen(query, key, value, segments, causal).flatten(1)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
     attended = [
-        _equal_lengths([one[run.start : run.end] for one in (query, key, value)], run.count, causal)
+        _attend_batch([one[run.start : run.end] for one in (query, key, value)], run.count, causal)
         for run in segments.runs
     ]
     return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 
-def _in_one_call(
+def _attend_varlen(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, causal: bool
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
@@ -106,19 +125,19 @@ def _in_one_call(
         query,
         key,
         value,
-        segments.bounds,
-        segments.bounds,
-        segments.longest,
-        segments.longest,
+        segments.cu_seqlens,
+        segments.cu_seqlens,
+        segments.max_seqlen,
+        segments.max_seqlen,
         window_size=(-1, 0) if causal else (-1, -1),
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    assert isinstance(attended, torch.Tensor)  # noqa: S101 - a pair only where asked for
+    assert isinstance(attended, torch.Tensor)  # noqa: S101 - a pair only with return_aux
     return attended
 
 
-def _equal_lengths(qkv: list[torch.Tensor], count: int, causal: bool) -> torch.Tensor:
-    """Attend in `count` sequences of equal length as one batch."""
+def _attend_batch(qkv: list[torch.Tensor], count: int, causal: bool) -> torch.Tensor:
+    """Attend within `count` sequences of equal length, as one batch."""
     query, key, value = (
         one.view(count, -1, one.shape[1], one.shape[2]).transpose(1, 2) for one in qkv
     )

@@ -1,4 +1,4 @@
-"""The engine on this machine: batches, order, failures, running out of memory."""
+"""The embedder on this machine: batches, order, failures, running out of memory."""
 
 import threading
 import time
@@ -13,8 +13,11 @@ import torch
 
 from conftest import make_settings, png
 from pagevec.engine.api import Embedded
+from pagevec.engine.backends import backend_of, load
+from pagevec.engine.backends.base import Backend
 from pagevec.engine.embedder import LocalEmbedder
-from pagevec.engine.models.loader import LoadedModel, load
+from pagevec.engine.models import loader
+from pagevec.engine.models.loader import LoadedModel
 from pagevec.errors import (
     CheckpointError,
     Draining,
@@ -36,13 +39,13 @@ def engine(
     prepare: Callable[[LoadedModel], None] = lambda model: None,
     **options: Any,
 ) -> Iterator[LocalEmbedder]:
-    """Yield a ready engine over the bundled model, after `prepare` has had it in hand."""
+    """Yield a ready embedder over the bundled model, which `prepare` may change first."""
     settings = make_settings()
 
-    def load_and_prepare() -> LoadedModel:
-        model = load(settings)
+    def load_and_prepare() -> Backend[Any]:
+        model = loader.load(settings)
         prepare(model)
-        return model
+        return backend_of(model)
 
     embedder = LocalEmbedder(load_and_prepare, **options)
     try:
@@ -67,24 +70,26 @@ def assert_same(one: Embedded, others: list[Embedded]) -> None:
 class TestBatches:
     def test_texts_batch_equals_single(self, embedder: LocalEmbedder) -> None:
         """A text's vectors do not depend on which texts share its batch."""
-        together = embedder.embed(QUERIES).result()
+        together = embedder.embed_texts(QUERIES).result()
         assert max(together.batch_sizes) > 1
-        assert_same(together, [embedder.embed([query]).result() for query in QUERIES])
+        assert_same(together, [embedder.embed_texts([query]).result() for query in QUERIES])
 
     def test_pages_batch_equals_single(self) -> None:
         """A page's vectors do not depend on which pages, of other sizes, share its batch."""
         inputs = pages((600, 800), (1, 1), (256, 1), (800, 600), (300, 40))
         with engine(batch_tokens=5000, model_threads=1) as embedder:
-            together = embedder.embed(inputs).result()
+            together = embedder.embed_images(inputs).result()
             assert max(together.batch_sizes) > 1
-            assert_same(together, [embedder.embed([page]).result() for page in inputs])
+            assert_same(together, [embedder.embed_images([page]).result() for page in inputs])
 
     def test_callers_share_batches(self) -> None:
         """Requests that wait at the same time go through the model together."""
-        gate = threading.Event()
-        with engine(lambda model: hold_pages(model, gate), model_threads=1) as embedder:
-            page = embedder.embed(pages((300, 300)))
-            texts = [embedder.embed([f"caller {n}"]) for n in range(8)]
+        gate, passes = threading.Event(), list[int]()
+        with engine(lambda model: hold_pages(model, gate, passes), model_threads=1) as embedder:
+            page = embedder.embed_images(pages((300, 300)))
+            while not passes:  # the page is in the model: whatever comes now waits
+                time.sleep(0.01)
+            texts = [embedder.embed_texts([f"caller {n}"]) for n in range(8)]
             while embedder.health().queued_tokens == 0:
                 time.sleep(0.01)
             time.sleep(0.1)
@@ -93,12 +98,12 @@ class TestBatches:
             assert max(text.result().batch_sizes[0] for text in texts) > 1
 
     def test_answers_go_to_their_callers(self, embedder: LocalEmbedder) -> None:
-        """64 callers at once get their own vectors, each as if alone."""
+        """Each of 64 callers at once gets its own vectors, as if it were alone."""
         texts = [f"number {n} " + "x" * (n % 7 * 9) for n in range(64)]
         futures: dict[int, Future[Embedded]] = {}
 
         def call(n: int) -> None:
-            futures[n] = embedder.embed([texts[n], "same for all"])
+            futures[n] = embedder.embed_texts([texts[n], "same for all"])
 
         threads = [threading.Thread(target=call, args=(n,)) for n in range(64)]
         for thread in threads:
@@ -108,49 +113,52 @@ class TestBatches:
         for n, text in enumerate(texts):
             assert_same(
                 futures[n].result(),
-                [embedder.embed([text]).result(), embedder.embed(["same for all"]).result()],
+                [
+                    embedder.embed_texts([text]).result(),
+                    embedder.embed_texts(["same for all"]).result(),
+                ],
             )
 
 
 class TestFailures:
     def test_a_bad_image_fails_its_request_only(self, embedder: LocalEmbedder) -> None:
-        """A truncated page is blamed by its index; a neighbour's request goes on."""
+        """A truncated page fails its request, with its index; another request goes on."""
         good = pages((300, 300), (320, 200))
         cut = EncodedImage(good[0].data[:-400], "PNG", 300, 300)
-        bad, neighbour = embedder.embed([good[0], cut, good[1]]), embedder.embed(good)
+        bad, neighbour = embedder.embed_images([good[0], cut, good[1]]), embedder.embed_images(good)
         with pytest.raises(InvalidImage) as error:
             bad.result()
         assert error.value.index == 1
         assert len(neighbour.result().vectors) == 2
 
     def test_a_cancelled_request_leaves_the_queue(self) -> None:
-        """Work of a caller who left is not done."""
+        """The work of a caller who left is not done."""
         gate, passes = threading.Event(), []
         with engine(lambda model: hold_pages(model, gate, passes), model_threads=1) as embedder:
-            first = embedder.embed(pages((300, 300)))
+            first = embedder.embed_images(pages((300, 300)))
             while embedder.health().queued_inputs == 0 or not passes:
                 time.sleep(0.01)
-            second = embedder.embed(pages((300, 300)))
+            second = embedder.embed_images(pages((300, 300)))
             assert second.cancel()
             gate.set()
             first.result()
-            third = embedder.embed(pages((280, 280)))
+            third = embedder.embed_images(pages((280, 280)))
             third.result()
             assert len(passes) == 2
             with pytest.raises(CancelledError):
                 second.result()
             assert embedder.health().queued_inputs == 0
 
-    def test_a_fault_of_the_model_hits_the_guilty_input_only(self) -> None:
-        """When a pass raises, the batch is halved until the one input at fault is found."""
+    def test_a_failing_batch_fails_only_the_input_to_blame(self) -> None:
+        """When a forward pass raises, the batch is halved until the input to blame is found."""
 
         def fails_on_repetition(ids: torch.Tensor) -> None:
             if ids.unique_consecutive(return_counts=True)[1].max() > 150:
                 raise RuntimeError("a kernel failed")
 
         with engine(lambda model: check_texts(model, fails_on_repetition)) as embedder:
-            guilty = embedder.embed(["y" * 200])
-            neighbours = [embedder.embed([query]) for query in ("one", "two", "three")]
+            guilty = embedder.embed_texts(["y" * 200])
+            neighbours = [embedder.embed_texts([query]) for query in ("one", "two", "three")]
             with pytest.raises(InternalError) as error:
                 guilty.result()
             assert error.value.index == 0
@@ -158,23 +166,23 @@ class TestFailures:
             assert all(len(one.result().vectors) == 1 for one in neighbours)
 
     def test_a_text_beyond_the_context_is_refused(self) -> None:
-        """A text with more tokens than the model takes is an error with its index, never cut."""
+        """A text beyond the model's context is an error with its index; it is never cut."""
 
         def shorten(model: LoadedModel) -> None:
-            model.preprocessor._max_tokens = 100
+            model.model.config.get_text_config().max_position_embeddings = 100
 
         with engine(shorten) as embedder, pytest.raises(TextTooLong) as error:
-            embedder.embed(["fine", "z" * 101]).result()
+            embedder.embed_texts(["fine", "z" * 101]).result()
         assert error.value.index == 1
 
-    def test_loading_failure_is_told(self) -> None:
-        """A checkpoint that is not there fails the start, and every request, with a sentence."""
+    def test_loading_failure_is_reported(self) -> None:
+        """A missing checkpoint fails the start, and every request, with a sentence."""
         settings = make_settings(model="/nowhere/at/all", offline=True)
         embedder = LocalEmbedder(lambda: load(settings))
         with pytest.raises(CheckpointError, match="/nowhere/at/all"):
             embedder.wait_until_ready()
         with pytest.raises(NotReady):
-            embedder.embed(["hello"]).result()
+            embedder.embed_texts(["hello"]).result()
         assert embedder.health().state == "failed"
         embedder.close()
 
@@ -182,35 +190,35 @@ class TestFailures:
 class TestAdmission:
     def test_empty_request(self, embedder: LocalEmbedder) -> None:
         """No inputs, no vectors, no wait."""
-        assert embedder.embed([]).result().vectors == []
+        assert embedder.embed_texts([]).result().vectors == []
 
     def test_more_than_the_time_budget_allows(self) -> None:
         """A request that cannot be done in time is refused at once; a smaller one is served."""
         with engine(request_seconds=1.5) as embedder:
             many = pages(*[(1240, 1754)] * 40)
             with pytest.raises(TooMuchWork):
-                embedder.embed(many).result()
-            assert len(embedder.embed(pages((300, 300))).result().vectors) == 1
+                embedder.embed_images(many).result()
+            assert len(embedder.embed_images(pages((300, 300))).result().vectors) == 1
 
     def test_more_inputs_than_may_ever_wait(self) -> None:
-        """A request larger than the queue is told to send fewer, not to try again for ever."""
+        """A request larger than the queue is refused for good: trying again would not help."""
         with engine(max_queued_inputs=4) as embedder:
             with pytest.raises(TooManyInputs):
-                embedder.embed(["one"] * 5).result()
-            assert len(embedder.embed(["one"] * 4).result().vectors) == 4
+                embedder.embed_texts(["one"] * 5).result()
+            assert len(embedder.embed_texts(["one"] * 4).result().vectors) == 4
 
-    def test_closing_finishes_what_was_taken(self) -> None:
-        """close() waits for all requests that were taken, and takes no new ones."""
+    def test_closing_finishes_what_was_accepted(self) -> None:
+        """close() waits for all requests that were accepted, and accepts no new ones."""
         with engine() as embedder:
-            taken = [embedder.embed(pages((400, 400), (300, 500))) for _ in range(3)]
+            taken = [embedder.embed_images(pages((400, 400), (300, 500))) for _ in range(3)]
             embedder.close()
             assert all(len(one.result(0).vectors) == 2 for one in taken)
             with pytest.raises(Draining):
-                embedder.embed(["too late"]).result()
+                embedder.embed_texts(["too late"]).result()
 
 
 class TestOutOfMemory:
-    """A real model whose forward pass really raises when a batch is too large."""
+    """A real model whose forward pass raises when a batch is too large."""
 
     @pytest.mark.parametrize("kind", ["cuda", "cpu"])
     def test_batches_are_halved_until_they_fit(self, kind: str) -> None:
@@ -227,14 +235,14 @@ class TestOutOfMemory:
             assert embedder.health().batch_tokens <= largest_that_fits
             attempts.clear()
             texts = [f"text number {n:02}" for n in range(40)]
-            together = embedder.embed(texts).result()
+            together = embedder.embed_texts(texts).result()
             assert max(attempts) <= largest_that_fits, "the size that worked is remembered"
         with engine() as plenty:
-            assert_same(together, [plenty.embed([text]).result() for text in texts])
+            assert_same(together, [plenty.embed_texts([text]).result() for text in texts])
 
     @pytest.mark.parametrize("kind", ["cuda", "cpu"])
     def test_memory_that_shrinks_while_serving(self, kind: str) -> None:
-        """Running out later on (another process took memory) halves the batch, loses nothing."""
+        """Running out while serving halves the batch and loses nothing."""
         limit = [10**9]
 
         def runs_out(ids: torch.Tensor) -> None:
@@ -244,20 +252,20 @@ class TestOutOfMemory:
         with engine(lambda model: check_texts(model, runs_out)) as embedder:
             before = embedder.health().batch_tokens
             limit[0] = 200
-            result = embedder.embed([f"text number {n:02}" for n in range(40)]).result()
+            result = embedder.embed_texts([f"text number {n:02}" for n in range(40)]).result()
             assert len(result.vectors) == 40
             assert embedder.health().batch_tokens <= limit[0] < before
 
     def test_one_input_that_does_not_fit(self) -> None:
-        """It is an error for its request only, with its index; others are served."""
+        """An input that does not fit alone fails its own request, with its index."""
 
         def runs_out(ids: torch.Tensor) -> None:
             if len(ids) > 2000:
                 raise_out_of_memory("cuda")
 
         with engine(lambda model: check_texts(model, runs_out)) as embedder:
-            large = embedder.embed(["small", "w" * 2500])
-            other = embedder.embed(["small too"])
+            large = embedder.embed_texts(["small", "w" * 2500])
+            other = embedder.embed_texts(["small too"])
             with pytest.raises(OutOfMemory) as error:
                 large.result()
             assert error.value.index == 1

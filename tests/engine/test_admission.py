@@ -1,0 +1,57 @@
+"""How long a request will take, estimated from the batches so far."""
+
+import pytest
+
+from pagevec.engine.admission import Throughput
+
+
+def test_learned_throughput_predicts_as_much_work() -> None:
+    """The time that a batch took is predicted for as much work."""
+    throughput = Throughput(quadratic_crossover=1e9)
+    throughput.learn_forward(False, [700] * 4, 2800, 2.0)
+    work = throughput.work(700) * 8
+    assert throughput.forward_seconds(False, work) == pytest.approx(4.0, rel=1e-3)
+
+
+def test_padding_counts_as_work() -> None:
+    """A short input beside a long one costs as much as the long one, if it is padded to it."""
+    for padded, inputs in ((True, 2), (False, 1)):
+        throughput = Throughput(quadratic_crossover=1e9, padded=padded)
+        throughput.learn_forward(False, [1000, 1], 1000, 2.0)
+        assert throughput.forward_seconds(False, 1000) == pytest.approx(2.0 / inputs, rel=1e-2)
+
+
+def test_kinds_have_their_own_throughput() -> None:
+    """Pages also pass through a vision tower: what they take says nothing about queries."""
+    throughput = Throughput()
+    throughput.learn_forward(False, [700], 700, 1.0)
+    assert throughput.forward_seconds(True, throughput.work(700)) == 0.0
+
+
+def test_small_batches_do_not_count() -> None:
+    """A lone query takes the time of a launch: it must not spoil the estimate."""
+    throughput = Throughput()
+    throughput.learn_forward(True, [20] * 50, 1000, 0.05)
+    before = throughput.forward_seconds(True, 1000)
+    throughput.learn_forward(True, [20], 1000, 0.05)
+    assert throughput.forward_seconds(True, 1000) == before
+
+
+def test_long_sequences_cost_more_than_their_length() -> None:
+    """At the crossover attention has doubled the work of each token."""
+    throughput = Throughput(quadratic_crossover=2000)
+    assert throughput.work(2000) == pytest.approx(2 * 2000)
+
+
+def test_preparation_is_shared_by_threads() -> None:
+    """Two threads prepare pages in half the time."""
+    throughput = Throughput()
+    throughput.learn_prepare(1_000_000, 0.1)
+    assert throughput.prepare_seconds(4_000_000, 2) == pytest.approx(0.2)
+
+
+def test_tiny_pages_do_not_count() -> None:
+    """A page of one pixel takes the time of the calls; it must not make large pages look slow."""
+    throughput = Throughput()
+    throughput.learn_prepare(1, 0.001)
+    assert throughput.prepare_seconds(1_000_000, 1) == 0.0
