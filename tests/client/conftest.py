@@ -1,4 +1,4 @@
-"""Faulty services, and both clients behind one face, so that every test is of both."""
+"""Faulty services, and both clients behind one interface, so that one test covers both."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from client.faulty import Faulty, made, serving
+from client.faulty import Faulty, make_client, serving
 from pagevec.client import AsyncClient, Client
 
 
 class Awaited:
-    """An `AsyncClient` whose calls are waited for."""
+    """An `AsyncClient` for callers that are not asynchronous."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._made = args, options
@@ -24,12 +24,12 @@ class Awaited:
 
     async def _call(self, name: str, *args: Any, **options: Any) -> Any:
         made_with, made_options = self._made
-        async with made(AsyncClient, *made_with, **made_options) as client:
+        async with make_client(AsyncClient, *made_with, **made_options) as client:
             return await getattr(client, name)(*args, **options)
 
 
 class Direct:
-    """A `Client` that makes its connections anew for each call, as `Awaited` does."""
+    """A `Client` that connects anew for each call, as `Awaited` does."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._made = args, options
@@ -37,15 +37,15 @@ class Direct:
     def __getattr__(self, name: str) -> Any:
         def call(*args: Any, **options: Any) -> Any:
             made_with, made_options = self._made
-            with made(Client, *made_with, **made_options) as client:
+            with make_client(Client, *made_with, **made_options) as client:
                 return getattr(client, name)(*args, **options)
 
         return call
 
 
 @pytest.fixture(params=[Direct, Awaited], ids=["Client", "AsyncClient"])
-def twin(request: pytest.FixtureRequest) -> Any:
-    """Makes a client: one test, two clients."""
+def either_client(request: pytest.FixtureRequest) -> Any:
+    """Return the class of each client in turn, so that a test runs for both."""
     return request.param
 
 

@@ -1,4 +1,4 @@
-"""A small real service that can be told to fail: what it answers next, and what it was asked."""
+"""A small real HTTP service for tests that answers, or fails, as each test asks."""
 
 import json
 import threading
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from conftest import make_settings
-from pagevec.client.base import BaseClient
+from pagevec.client.sync import BaseClient
 from pagevec.server.run import address_of, listen
 from pagevec.wire.encode import encode
 
@@ -27,7 +28,7 @@ DIM = 8
 
 
 def vectors_of(text: str) -> np.ndarray:
-    """A multi-vector that tells which text it is of: a number, as all components."""
+    """A multi-vector whose components all are the number that `text` is: float32 (1 to 3, DIM)."""
     number = int(text)
     return np.full((1 + number % 3, DIM), number, np.float32)
 
@@ -49,7 +50,7 @@ def see(url: str, code: int = 303) -> Answer:
 
 
 def broken(inputs: list[str]) -> Response:
-    """Say that 100 bytes come, and close the connection after 4."""
+    """Announce 100 bytes, and close the connection after 4."""
 
     def some() -> Iterator[bytes]:
         yield b"some"
@@ -67,7 +68,7 @@ def slow(seconds: float) -> Answer:
 
 
 def same(inputs: list[str]) -> Response:
-    """Answer anything, each input alike."""
+    """Answer any input with the vectors of 1."""
     return right(["1"] * len(inputs))
 
 
@@ -75,30 +76,57 @@ def at_most(count: int) -> Answer:
     return lambda inputs: right(inputs) if len(inputs) <= count else status(413)(inputs)
 
 
+def with_tokens(tokens: list[str], spans: list[tuple[int, int]]) -> Answer:
+    """Answer one input as `right` does, with these tokens and their spans in the text."""
+
+    def answer(inputs: list[str]) -> Response:
+        [text], file = inputs, BytesIO()
+        arrays = {"tokens_0": np.array(tokens), "spans_0": np.array(spans, np.int32)}
+        kind = np.array("text")
+        np.savez(file, count=np.array(1), input_type=kind, emb_0=vectors_of(text), **arrays)
+        return Response(file.getvalue())
+
+    return answer
+
+
 @dataclass
 class Asked:
-    """A request as it arrived."""
+    """A request as it arrived.
+
+    Attributes:
+        method: HTTP method.
+        path: without host and query.
+        key: Authorization header.
+        inputs: of its body.
+        size: bytes of its body.
+        options: the other fields of its body.
+    """
 
     method: str
     path: str
     key: str | None
     inputs: list[str]
     size: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Faulty:
-    """Answers `answers` one after the other, then `always`; keeps what it was asked.
+    """Gives `answers` one after the other, then `always`; records what it was asked.
 
     Attributes:
+        url: its address.
+        answers: the next answers.
+        always: the answer once these are used up.
         info: answer of /info; None is a 404.
-        most: requests that were at work at the same time.
+        asked: all requests so far.
+        most: the most requests that were at work at the same time.
     """
 
     url: str = ""
     answers: list[Answer] = field(default_factory=list)
     always: Answer = right
-    info: dict[str, Any] | None = field(default_factory=dict)
+    info: Any = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     most: int = 0
     _busy: int = 0
@@ -118,13 +146,14 @@ class Faulty:
 
     async def handle(self, request: Request) -> Response:
         body = await request.body()
-        inputs = json.loads(body)["inputs"] if body else []
+        options = json.loads(body) if body else {}
+        inputs = options.pop("inputs", [])
         key = request.headers.get("authorization")
         if request.url.path.endswith("/info"):
             self.asked.append(Asked("GET", "/info", key, []))
             return status(404)([]) if self.info is None else JSONResponse(self.info)
         path = request.url.path
-        self.asked.append(Asked(request.method, path, key, inputs, len(body)))
+        self.asked.append(Asked(request.method, path, key, inputs, len(body), options))
         return await run_in_threadpool(self._answer, inputs)
 
     def _answer(self, inputs: list[str]) -> Response:
@@ -173,8 +202,8 @@ def assert_answers(texts: list[str], vectors: list[np.ndarray]) -> None:
 
 
 QUICK: dict[str, Any] = {"timeout": httpx.Timeout(5.0), "patience": 5.0}
-"""Options of a client that does not wait long."""
+"""Options of a client that gives up soon."""
 
 
-def made(kind: type[BaseClient], url: Any, **options: Any) -> Any:
+def make_client(kind: type[BaseClient[Any]], url: Any, **options: Any) -> Any:
     return kind(url, **{"key": "the-key", **QUICK, **options})

@@ -1,4 +1,7 @@
-"""Pages to resize, and what resizing them gains and loses. `python -m client.pages` in `tests`."""
+"""Pages to resize, and a measurement of what resizing gains and loses.
+
+Run it in `tests`: `python -m client.pages`.
+"""
 
 import os
 from collections.abc import Sequence
@@ -27,7 +30,7 @@ def report_pages() -> list[bytes]:
 
 
 def drawn_pages(count: int) -> list[bytes]:
-    """Pages that differ: lines of text, a table's rules and bars, at places that a seed gives."""
+    """Seeded random pages: lines of numbers and a bar chart."""
     return [png_of(_drawn(seed)) for seed in range(count)]
 
 
@@ -51,24 +54,24 @@ def _drawn(seed: int) -> Image.Image:
 
 
 def factor(page: bytes, resizing: PageResizing) -> float:
-    """How many times fewer bytes a resized page has."""
+    """Return how many times fewer bytes a page has once it is resized."""
     return len(page) / len(image_file(page, resizing))
 
 
 def cosines(whole: MultiVector, resized: MultiVector) -> np.ndarray:
-    """Of each vector with the same one of the resized page: (vectors,)."""
+    """Return the cosine of each vector with the resized page's, (vectors,)."""
     assert whole.shape == resized.shape
     lengths = np.linalg.norm(whole, axis=1) * np.linalg.norm(resized, axis=1)
     return (whole * resized).sum(axis=1) / lengths
 
 
 def ranking(query: MultiVector, pages: Sequence[MultiVector]) -> list[int]:
-    """Pages by MaxSim, best first."""
+    """Return the indices of pages by MaxSim, best first."""
     scores = [(query @ page.T).max(axis=1).sum() for page in pages]
     return [int(index) for index in np.argsort(scores)[::-1]]
 
 
-def _embedded(client: Client, pages: list[bytes], resize: bool) -> list[MultiVector]:
+def _embed(client: Client, pages: list[bytes], resize: bool) -> list[MultiVector]:
     # float32, so that only the resizing is measured
     return client.embed_images(pages, resize=resize, dtype="float32")
 
@@ -79,8 +82,8 @@ def main() -> None:
     report, drawn = report_pages(), drawn_pages(46)
     pages = report + drawn
     with Client(url, os.environ.get("SERVICE_API_KEY")) as client:
-        resizing = PageResizing(**client.info()["resizing"])
-        whole, resized = (_embedded(client, pages, on) for on in (False, True))
+        resizing = client.info().resizing
+        whole, resized = (_embed(client, pages, on) for on in (False, True))
         queries = client.embed_texts(["night route", "fares in 2024", "a table", "bars", "2"])
     alike = np.concatenate([cosines(*pair) for pair in zip(whole, resized, strict=True)])
     same = sum(ranking(query, whole) == ranking(query, resized) for query in queries)

@@ -1,4 +1,4 @@
-"""Resizing before sending: what it gains, what it costs, and what it leaves alone."""
+"""Resizing before sending: what it gains, what it costs, and what it leaves unchanged."""
 
 import subprocess
 import sys
@@ -18,10 +18,9 @@ from client.faulty import Faulty, same
 from client.pages import cosines, drawn_pages, factor, png_of, ranking, report_pages
 from conftest import Service, make_settings, png, running
 from pagevec.client import Client
-from pagevec.client.images import image_file
-from pagevec.client.png import is_plain_and_whole
+from pagevec.client.images import image_file, is_plain_and_whole
+from pagevec.engine.backends import load
 from pagevec.engine.embedder import LocalEmbedder
-from pagevec.engine.models.loader import load
 from pagevec.errors import InvalidImage
 from pagevec.grid import PageResizing
 from pagevec.images import read_image
@@ -72,7 +71,7 @@ def test_vectors_stay(client: Client) -> None:
 
 
 def test_ranking_stays(coarse: Client) -> None:
-    """Twenty pages come in the same order for each query, resized or not.
+    """Twenty pages rank in the same order for each query, resized or not.
 
     In float32: an untrained model's scores are so close that float16 alone swaps some.
     """
@@ -87,7 +86,7 @@ def test_ranking_stays(coarse: Client) -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 700), st.integers(1, 700))
 def test_the_service_resizes_no_more(width: int, height: int) -> None:
-    """What is sent has the size that the model sees, or is the file itself."""
+    """What is sent has the size that the model works at, or is the file itself."""
     page = png(width, height)
     sent = image_file(page, SMALL)
     seen = read_image(sent)
@@ -97,7 +96,7 @@ def test_the_service_resizes_no_more(width: int, height: int) -> None:
 
 
 def test_small_pages_go_as_they_are() -> None:
-    """A page within the grid, and every page where nothing is resized, keeps its bytes."""
+    """A page that the model would not shrink, or any page without resizing, keeps its bytes."""
     page = png(300, 200)
     assert image_file(page, GRID) is page
     large = png(1500, 1500)
@@ -106,7 +105,7 @@ def test_small_pages_go_as_they_are() -> None:
 
 @pytest.mark.parametrize("format_", ["JPEG", "WEBP", "TIFF", "BMP", "GIF"])
 def test_other_formats_go_as_they_are(format_: str) -> None:
-    """Only PNG is rewritten: of others Pillow cannot tell whether they are damaged."""
+    """Only PNG is rewritten, since Pillow does not notice damage in other formats."""
     file = BytesIO()
     Image.open(BytesIO(png(1500, 1500))).convert("RGB").save(file, format_)
     assert image_file(file.getvalue(), GRID) == file.getvalue()
@@ -151,7 +150,7 @@ def test_long_pages() -> None:
 
 
 def damaged(page: bytes) -> dict[str, bytes]:
-    """PNG files that are not whole, each in its way."""
+    """PNG files with one kind of damage each."""
     flipped = bytearray(page)
     flipped[len(page) // 2] ^= 255
     rows = zlib.decompress(page[41:-16])
@@ -161,13 +160,15 @@ def damaged(page: bytes) -> dict[str, bytes]:
     return {
         "flipped": bytes(flipped),
         "cut": page[:-200],
+        "cut in the last checksum": page[:-2],
+        "last checksum wrong": page[:-1] + b"?",
         "rows missing": page[:33] + chunk + sums + page[-12:],
         "header only": page[:30],
     }
 
 
 def one_chunk(width: int, height: int) -> bytes:
-    """A PNG file whose pixels stand in a single IDAT chunk."""
+    """A PNG file with all pixels in a single IDAT chunk."""
     page = png_of(Image.new("L", (width, height), 77))
     assert page.count(b"IDAT") == 1
     return page
@@ -175,7 +176,7 @@ def one_chunk(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("kind", damaged(one_chunk(900, 400)))
 def test_damaged_pages_are_not_mended(kind: str) -> None:
-    """A damaged PNG goes as it is, so that the service refuses it."""
+    """A damaged PNG file is sent as it is, and the service refuses it."""
     assert is_plain_and_whole(one_chunk(900, 400))
     page = damaged(one_chunk(900, 400))[kind]
     assert image_file(page, SMALL) == page
@@ -192,7 +193,7 @@ def test_what_pillow_reads_wrongly_goes_as_it_is() -> None:
 
 
 def test_without_pillow(tmp_path: Path) -> None:
-    """Where Pillow is not installed files go as they are, and an array is refused in words."""
+    """Without Pillow, files are sent as they are, and an array is refused with the reason."""
     (tmp_path / "page.png").write_bytes(png(900, 400))
     code = f"""
 import sys
@@ -216,12 +217,12 @@ else:
     "wrong", [np.zeros((4, 4)), np.zeros((4, 4, 7), np.uint8), np.zeros((0, 4), np.uint8), 7]
 )
 def test_wrong_arrays(wrong: Any) -> None:
-    """An array that is no picture is refused."""
+    """An array that is not an image is refused."""
     with pytest.raises(InvalidImage):
         image_file(wrong, GRID)
 
 
-def test_resize_off(twin: Any, faulty: Faulty) -> None:
+def test_resize_off(either_client: Any, faulty: Faulty) -> None:
     """`resize=False` sends the files themselves; with resizing the same pages are smaller."""
     faulty.info = {
         "resizing": {"cell": 28, "min_pixels": 784, "max_pixels": 7840, "first": 0, "max_ratio": 9}
@@ -231,6 +232,6 @@ def test_resize_off(twin: Any, faulty: Faulty) -> None:
     sizes = []
     for resize in (False, True):
         faulty.asked.clear()
-        twin(faulty.url).embed_images(pages, resize=resize)
+        either_client(faulty.url).embed_images(pages, resize=resize)
         sizes.append(sum(one.size for one in faulty.posts))
     assert sizes[0] > sum(map(len, pages)) > sizes[1]

@@ -1,6 +1,6 @@
-"""The client of the embedding service. Needs numpy and httpx; loads no torch, no FastAPI.
+"""HTTP client of the embedding service, synchronous and asynchronous. Needs numpy and httpx only.
 
-What its calls raise is in `pagevec.client.faults`.
+`pagevec.client.faults` documents the errors that its calls raise.
 """
 
 from pagevec.client.aio import AsyncClient

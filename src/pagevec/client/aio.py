@@ -1,4 +1,4 @@
-"""The asynchronous client: tasks carry the steps out. See `sync` for what the calls say."""
+"""The asynchronous client, whose tasks perform the core's steps."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,53 +7,62 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from pagevec.client._protocol import Call
-from pagevec.client.base import BaseClient, checked
-from pagevec.client.images import ImageInput
-from pagevec.client.job import Job, Progress
-from pagevec.client.steps import Exchange, Send, Sleep, Work
-from pagevec.types import MultiVector
+from pagevec.client.core import Exchange, Send, Sleep, Work
+from pagevec.client.requests import Call, Embedding, RequestOptions
+from pagevec.client.sync import BaseClient
+from pagevec.types import ImageInput, ModelInfo, MultiVector, Progress, Query
 from pagevec.wire.quantize import Dtype
 
 T = TypeVar("T")
 
 
-class AsyncClient(BaseClient):
-    """Asks an embedding service, from one event loop.
+class AsyncClient(BaseClient[httpx.AsyncClient]):
+    """The asynchronous twin of `Client`, for one event loop; it takes the same arguments.
 
     >>> async with AsyncClient("http://127.0.0.1:8765", key) as client:  # doctest: +SKIP
-    ...     vectors = await client.embed_texts(["which page says so?"])
+    ...     vectors = await client.embed_texts(["night route", "fares in 2024"])
     """
+
+    _http_class = httpx.AsyncClient
 
     async def embed_texts(
         self,
         texts: Sequence[str],
         *,
-        dtype: Dtype = "float16",
+        dtype: Dtype | None = None,
         pool_factor: int = 1,
         progress: Progress | None = None,
     ) -> list[MultiVector]:
-        """Return one multi-vector for each text, as `Client.embed_texts` does."""
-        return await self._embed(Call("text", dtype, pool_factor), texts, False, progress)
+        """Take, return and raise what `Client.embed_texts` does."""
+        options = self._options("text", dtype, pool_factor)
+        return [one.vectors for one in await self._embed(options, texts, progress=progress)]
 
     async def embed_images(
         self,
         images: Sequence[ImageInput],
         *,
-        dtype: Dtype = "float16",
+        dtype: Dtype | None = None,
         pool_factor: int = 1,
-        resize: bool = True,
+        resize: bool | None = None,
         progress: Progress | None = None,
     ) -> list[MultiVector]:
-        """Return one multi-vector for each image, as `Client.embed_images` does."""
-        return await self._embed(Call("image", dtype, pool_factor), images, resize, progress)
+        """Take, return and raise what `Client.embed_images` does."""
+        options = self._options("image", dtype, pool_factor)
+        resize = self._resize if resize is None else resize
+        return [one.vectors for one in await self._embed(options, images, resize, progress)]
 
-    async def embed_query(self, text: str, *, dtype: Dtype = "float16") -> MultiVector:
-        """Return the multi-vector of a query, as `Client.embed_query` does."""
+    async def embed_query(self, text: str, *, dtype: Dtype | None = None) -> MultiVector:
+        """Take, return and raise what `Client.embed_query` does."""
         return (await self.embed_texts([text], dtype=dtype))[0]
 
-    async def info(self) -> dict[str, Any]:
-        """Return what the service says of its model and its limits."""
+    async def embed_query_with_tokens(self, text: str, *, dtype: Dtype | None = None) -> Query:
+        """Take, return and raise what `Client.embed_query_with_tokens` does."""
+        tokens = (await self._drive(self._core.known_info())).tells_tokens
+        [answer] = await self._embed(self._options("text", dtype, tokens=tokens), [text])
+        return Query(text, answer.vectors, answer.tokens)
+
+    async def info(self) -> ModelInfo:
+        """Return and raise what `Client.info` does."""
         return await self._drive(self._core.info())
 
     async def aclose(self) -> None:
@@ -71,46 +80,47 @@ class AsyncClient(BaseClient):
     ) -> None:
         await self.aclose()
 
-    def _connect(self, **options: Any) -> None:
-        self._http = httpx.AsyncClient(**options)
-
     async def _embed(
-        self, call: Call, inputs: Sequence[Any], resize: bool, progress: Progress | None
-    ) -> list[MultiVector]:
-        job = await self._drive(self._core.job(call, checked(inputs), resize, progress))
+        self,
+        options: RequestOptions,
+        inputs: Sequence[Any],
+        resize: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Embedding]:
+        call = await self._drive(self._core.plan(options, inputs, resize, progress))
         slots = asyncio.Semaphore(self._in_flight)
-        tasks = [asyncio.create_task(self._embed_run(job, run, slots)) for run in job.runs]
+        tasks = [asyncio.create_task(self._embed_run(call, run, slots)) for run in call.runs]
         try:
             await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return job.result()
+        return call.result()
 
-    async def _embed_run(self, job: Job, run: range, slots: asyncio.Semaphore) -> None:
+    async def _embed_run(self, call: Call, run: range, slots: asyncio.Semaphore) -> None:
         async with slots:
-            job.add(run, await self._drive(self._core.embed(job, run)))
+            call.add(run, await self._drive(self._core.embed(call, run)))
 
     async def _drive(self, exchange: Exchange[T]) -> T:
         try:
             step = next(exchange)
             while True:
                 try:
-                    outcome = await self._outcome(step)
+                    result = await self._perform(step)
                 except httpx.RequestError as error:
                     step = exchange.throw(error)
                 else:
-                    step = exchange.send(outcome)
+                    step = exchange.send(result)
         except StopIteration as end:
-            result: T = end.value
-            return result
+            returned: T = end.value
+            return returned
 
-    async def _outcome(self, step: Send | Sleep | Work) -> Any:
+    async def _perform(self, step: Send | Sleep | Work) -> Any:
         if isinstance(step, Send):
             return await self._http.request(
                 step.method, step.url, content=step.content, headers=step.headers
             )
         if isinstance(step, Sleep):
             return await asyncio.sleep(step.seconds)
-        return await asyncio.to_thread(step.do)
+        return await asyncio.to_thread(step.run)

@@ -1,124 +1,200 @@
-"""What both clients do, as exchanges without I/O: ask, try again, halve, put in order."""
+"""The client without I/O: each call is a generator of steps, which `sync` and `aio` perform.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+Requests are sent, polled, retried at other addresses and halved here; answers are put in order.
+"""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import httpx
 
-from pagevec.client._protocol import (
+from pagevec.client.faults import ServiceError, TimedOut, read_error, wrap_error
+from pagevec.client.requests import (
     PATH,
     Call,
-    image_input,
+    Embedding,
+    RequestOptions,
+    halve,
     read_info,
-    read_vectors,
-    text_input,
+    read_redirect,
+    split_by_bytes,
 )
-from pagevec.client.endpoints import Endpoints
-from pagevec.client.faults import ServiceError, fault_from, fault_of
-from pagevec.client.images import image_file
-from pagevec.client.job import Job, Progress
-from pagevec.client.polling import settled
-from pagevec.client.retry import Policy, is_passing, retried
-from pagevec.client.splitting import by_bytes, halves
-from pagevec.client.steps import Exchange, Send, Work
+from pagevec.client.retry import Endpoints, RetryPolicy, is_passing
 from pagevec.errors import PagevecError
-from pagevec.grid import PageResizing
-from pagevec.types import MultiVector
+from pagevec.types import ModelInfo, Progress
 
 T = TypeVar("T")
 Read = Callable[[httpx.Response], T]
-_OK, _NOT_FOUND, _TOO_LARGE = 200, 404, 413
+_OK, _SEE_OTHER, _NOT_FOUND, _TOO_LARGE = 200, 303, 404, 413
+_UNKNOWN = ModelInfo(model="")
 _FRAME = 256  # bytes of a body besides its inputs, at most
+# Modal itself holds each poll for up to 150 s; this keeps other services from a busy loop.
+_POLL_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How large requests are: inputs and bytes in each, and seconds for a result by polling."""
+class Send:
+    """Send a request; its result is an `httpx.Response`, or an `httpx.RequestError` thrown in.
 
-    inputs: int
-    bytes: int
-    polling: float
+    Attributes:
+        method: HTTP method.
+        url: whole address.
+        content: JSON body, if there is one.
+    """
+
+    method: str
+    url: str
+    content: bytes | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers besides those of every request."""
+        return {} if self.content is None else {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """Wait for `seconds`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """Call `run`, which keeps a processor busy; its result is what that returns."""
+
+    run: Callable[[], Any]
+
+
+Exchange = Generator[Send | Sleep | Work, Any, T]
+"""A call in steps: yields a step, is sent the step's result, and finally returns a `T`."""
 
 
 class Core:
-    """One service at one or more addresses."""
+    """One service at one or more addresses.
 
-    def __init__(self, endpoints: Endpoints, policy: Policy, sizes: Sizes) -> None:
+    Args:
+        endpoints: the addresses.
+        policy: when a request is repeated.
+        max_inputs: inputs in one request; the service's own limit counts too.
+        max_bytes: bytes of one request; the service's own limit counts too.
+        polling_seconds: how long a result is polled for.
+    """
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        policy: RetryPolicy,
+        *,
+        max_inputs: int,
+        max_bytes: int,
+        polling_seconds: float,
+    ) -> None:
         self._endpoints = endpoints
         self._policy = policy
-        self._sizes = sizes
-        self._info: dict[str, Any] | None = None
+        self._max_inputs = max_inputs
+        self._max_bytes = max_bytes
+        self._polling_seconds = polling_seconds
+        self._known: ModelInfo | None = None
 
-    def info(self) -> Exchange[dict[str, Any]]:
-        """Ask what the service says of itself. Raises as `embed` does."""
+    def info(self) -> Exchange[ModelInfo]:
+        """Ask for the model and the limits. Raises what `embed` raises of the network."""
         return (yield from self._ask("GET", "/info", None, read_info))
 
-    def job(
-        self, call: Call, inputs: Sequence[Any], resize: bool, progress: Progress | None
-    ) -> Exchange[Job]:
-        """Plan the requests for `inputs`, within the service's limits."""
-        many = len(inputs) > 1
-        info = (yield from self._known_info()) if many or (resize and inputs) else {}
-        limits = info.get("limits") or {}
-        most = min(self._sizes.inputs, limits.get("max_inputs", self._sizes.inputs))
-        room = min(self._sizes.bytes, limits.get("max_body_bytes", self._sizes.bytes)) - _FRAME
-        resizing = _resizing(info) if resize else None
-        return Job(call, inputs, resizing, most, room, progress)
-
-    def embed(self, job: Job, run: range) -> Exchange[list[MultiVector]]:
-        """Embed a run of the job's inputs; the vectors are in order, one array for each.
-
-        Raises:
-            ServiceError: what the service answered; Unreachable, TimedOut, UnsafeRedirect,
-            WrongAnswer: it gave no answer that counts; InvalidImage, InvalidText: an input that
-            cannot be sent. Where one input is to blame, `index` is its position in the job.
-        """
-        encoded: list[bytes] = yield Work(partial(_encoded, job, run))
-        vectors: list[MultiVector] = []
-        try:
-            for part in by_bytes(encoded, job.room):
-                vectors += yield from self._halving(job.call, encoded, part)
-        except ServiceError as error:
-            raise error if error.index is None else error.at(run.start + error.index) from None
-        return vectors
-
-    def _halving(
-        self, call: Call, encoded: Sequence[bytes], run: range
-    ) -> Exchange[list[MultiVector]]:
-        """Embed `run` in one request, or in halves where that is too large (413)."""
-        body = call.body([encoded[position] for position in run])
-        read = partial(read_vectors, expected=len(run))
-        try:
-            return (yield from self._ask("POST", PATH, body, read))
-        except ServiceError as error:
-            index = _index(error, run)
-            if error.response.status_code != _TOO_LARGE or index is not None:
-                raise error if index is None else error.at(index) from None
-        first, second = halves(run)
-        vectors = yield from self._halving(call, encoded, first)
-        return vectors + (yield from self._halving(call, encoded, second))
-
-    def _known_info(self) -> Exchange[dict[str, Any]]:
-        if self._info is None:
+    def known_info(self) -> Exchange[ModelInfo]:
+        """Return what `info` answered first; nothing is known of a service without `/info`."""
+        if self._known is None:
             try:
-                self._info = yield from self.info()
+                self._known = yield from self.info()
             except ServiceError as error:
                 if error.response.status_code != _NOT_FOUND:
                     raise
-                self._info = {}  # another service with this contract
-        return self._info
+                self._known = _UNKNOWN
+        return self._known
+
+    def plan(
+        self,
+        options: RequestOptions,
+        inputs: Sequence[Any],
+        resize: bool,
+        progress: Progress | None,
+    ) -> Exchange[Call]:
+        """Plan the requests for `inputs`, within the service's limits.
+
+        Raises:
+            TypeError: `inputs` is a single input.
+        """
+        if isinstance(inputs, (str, bytes)):
+            raise TypeError(f"expected a list of inputs, got a single {type(inputs).__name__}")
+        # A single text needs neither the limits nor the resizing.
+        asks = len(inputs) > 1 or (resize and len(inputs) > 0)
+        info = (yield from self.known_info()) if asks else _UNKNOWN
+        max_inputs = min(self._max_inputs, info.limits.max_inputs or self._max_inputs)
+        max_bytes = min(self._max_bytes, info.limits.max_body_bytes or self._max_bytes) - _FRAME
+        resizing = info.resizing if resize else None
+        return Call(options, inputs, resizing, max_inputs, max_bytes, progress)
+
+    def embed(self, call: Call, run: range) -> Exchange[list[Embedding]]:
+        """Embed a run of the call's inputs; return one answer for each, in order.
+
+        Where one input is to blame for an error, `index` is its position in the call.
+
+        Raises:
+            ServiceError: the service answered with an error.
+            Unreachable: it could not be reached.
+            TimedOut: it did not answer in time.
+            UnsafeRedirect: it redirects to another origin.
+            WrongAnswer: it answered something else.
+            InvalidImage: an image cannot be read.
+            InvalidText: a text is not valid Unicode.
+        """
+        encoded: list[bytes] = yield Work(partial(call.encode_run, run))
+        answers: list[Embedding] = []
+        try:
+            for part in split_by_bytes(encoded, call.max_bytes):
+                answers += yield from self._embed_part(call.options, encoded, part)
+        except ServiceError as error:
+            raise error if error.index is None else error.at(run.start + error.index) from None
+        return answers
+
+    def _embed_part(
+        self, options: RequestOptions, encoded: Sequence[bytes], part: range
+    ) -> Exchange[list[Embedding]]:
+        """Embed `part` in one request, or in halves where that is too large (413)."""
+        body = options.encode_body([encoded[position] for position in part])
+        read = partial(options.read_answer, expected=len(part))
+        try:
+            return (yield from self._ask("POST", PATH, body, read))
+        except ServiceError as error:
+            index = _blamed_index(error, part)
+            if error.response.status_code != _TOO_LARGE or index is not None:
+                raise error if index is None else error.at(index) from None
+        first, second = halve(part)
+        answers = yield from self._embed_part(options, encoded, first)
+        return answers + (yield from self._embed_part(options, encoded, second))
 
     def _ask(self, method: str, path: str, body: bytes | None, read: Read[T]) -> Exchange[T]:
-        ask = partial(self._try, method, path, body, read)
-        return (yield from retried(ask, self._policy, self._endpoints))
+        """Ask until there is an answer, or the policy allows no further attempt."""
+        started, attempt = time.monotonic(), 0
+        while True:
+            attempt += 1
+            try:
+                return (yield from self._ask_once(method, path, body, read))
+            except PagevecError as error:
+                elapsed = time.monotonic() - started
+                pause = self._policy.pause_before_retry(error, attempt, elapsed, self._endpoints)
+                if pause is None:
+                    raise
+            yield Sleep(pause)
 
-    def _try(self, method: str, path: str, body: bytes | None, read: Read[T]) -> Exchange[T]:
-        """Ask one endpoint once; set it aside if that fails in a way that may pass."""
+    def _ask_once(self, method: str, path: str, body: bytes | None, read: Read[T]) -> Exchange[T]:
+        """Ask one address; set it aside if it fails in a way that may pass."""
         url = self._endpoints.pick()
         try:
-            result = read((yield from self._answer(Send(method, url + path, body))))
+            result = read((yield from self._send(Send(method, url + path, body))))
         except PagevecError as error:
             if is_passing(error):
                 self._endpoints.set_aside(url, error.retry_after)
@@ -126,43 +202,33 @@ class Core:
         self._endpoints.restore(url)
         return result
 
-    def _answer(self, request: Send) -> Exchange[httpx.Response]:
+    def _send(self, request: Send) -> Exchange[httpx.Response]:
         try:
             response: httpx.Response = yield request
-            response = yield from settled(response, self._sizes.polling)
+            response = yield from self._poll(response)
         except httpx.RequestError as error:
             if isinstance(error, PagevecError):
                 raise
-            raise fault_from(error, request.url) from error
+            raise wrap_error(error, request.url) from error
         if response.status_code != _OK:
-            raise fault_of(response)
+            raise read_error(response)
+        return response
+
+    def _poll(self, response: httpx.Response) -> Exchange[httpx.Response]:
+        """Follow 303 with GET: Modal answers so while a request that takes long is at work."""
+        until = time.monotonic() + self._polling_seconds
+        while response.status_code == _SEE_OTHER:
+            target = read_redirect(response)
+            if time.monotonic() > until:
+                raise TimedOut(f"{response.url}: no result within {self._polling_seconds:g} s")
+            yield Sleep(_POLL_PAUSE_SECONDS)
+            response = yield Send("GET", target)
         return response
 
 
-def _resizing(info: dict[str, Any]) -> PageResizing | None:
-    told = info.get("resizing")
-    # By name: a newer service may tell more.
-    return (
-        PageResizing(**{one.name: told[one.name] for one in fields(PageResizing)}) if told else None
-    )
-
-
-def _index(error: ServiceError, run: range) -> int | None:
-    """Return which input is to blame: the one that is named, or the only one that is too large."""
+def _blamed_index(error: ServiceError, part: range) -> int | None:
+    """Return the position of the input that is named, or of the only one if it is too large."""
     if error.index is not None:
-        return run.start + error.index
-    alone = len(run) == 1 and error.response.status_code == _TOO_LARGE
-    return run.start if alone else None
-
-
-def _encoded(job: Job, run: range) -> list[bytes]:
-    return [_encoded_one(job, index) for index in run]
-
-
-def _encoded_one(job: Job, index: int) -> bytes:
-    try:
-        if job.call.input_type == "text":
-            return text_input(job.inputs[index])
-        return image_input(image_file(job.inputs[index], job.resizing))
-    except PagevecError as error:
-        raise error.at(index) from error.__cause__
+        return part.start + error.index
+    alone = len(part) == 1 and error.response.status_code == _TOO_LARGE
+    return part.start if alone else None

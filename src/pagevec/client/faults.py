@@ -1,4 +1,4 @@
-"""What a client's call can raise: all are `PagevecError`, and of httpx's kinds where one fits."""
+"""The errors that a client raises: each is a `PagevecError`, and one of httpx's where one fits."""
 
 from email.utils import parsedate_to_datetime
 from time import time
@@ -11,9 +11,15 @@ from pagevec.errors import PagevecError
 
 
 class ServiceError(PagevecError, httpx.HTTPStatusError):
-    """The service answered with another status than 200.
+    """The service answered with a status other than 200.
 
     Where the answer names one of `pagevec.errors`, the error is of that class too.
+
+    Args:
+        message: what the service says is wrong.
+        response: the answer.
+        index: position of the input at fault, where there is one.
+        retry_after: seconds after which another attempt makes sense, where it does.
     """
 
     def __init__(
@@ -28,26 +34,26 @@ class ServiceError(PagevecError, httpx.HTTPStatusError):
         self.message, self.index, self.retry_after = message, index, retry_after
 
     def at(self, index: int) -> Self:
-        """Return the same error, blaming the input at `index`."""
+        """Return this error with the blame on the input at `index`."""
         return type(self)(
             self.message, response=self.response, index=index, retry_after=self.retry_after
         )
 
 
 class Unreachable(PagevecError, httpx.TransportError):
-    """No answer came: no connection, or it broke. `__cause__` is httpx's own error."""
+    """There was no answer: no connection, or it broke. `__cause__` is httpx's own error."""
 
 
 class TimedOut(Unreachable, httpx.TimeoutException):
-    """No answer came in time."""
+    """There was no answer in time."""
 
 
 class UnsafeRedirect(PagevecError, httpx.RequestError):
-    """The service redirects to another origin, where the key must not go."""
+    """The service redirects to another origin, which must not see the key."""
 
 
 class WrongAnswer(PagevecError, httpx.DecodingError):
-    """A 200 that does not answer the request: of another form, or not for all inputs."""
+    """A 200 that does not answer the request: it has another form, or leaves inputs out."""
 
 
 _BY_CODE: dict[str, type[ServiceError]] = {
@@ -57,28 +63,28 @@ _BY_CODE: dict[str, type[ServiceError]] = {
 }
 
 
-def fault_of(response: httpx.Response) -> ServiceError:
-    """Return the error that an answer other than 200 carries."""
-    retry_after = _seconds(response.headers.get("retry-after", ""))
+def read_error(response: httpx.Response) -> ServiceError:
+    """Return the error that a response other than 200 stands for."""
+    retry_after = _read_seconds(response.headers.get("retry-after", ""))
     try:
         content = response.json()
         kind = _BY_CODE.get(content["code"], ServiceError)
         message, index = str(content["error"]), content.get("index")
-    except (ValueError, KeyError, TypeError):  # not the service: a gateway before it
+    except (ValueError, KeyError, TypeError):  # from a gateway in front of the service
         kind, index = ServiceError, None
         message = f"{response.url} answered {response.status_code} {response.reason_phrase}"
     return kind(message, response=response, index=index, retry_after=retry_after)
 
 
-def fault_from(error: httpx.RequestError, url: str) -> Unreachable:
-    """Return our error for one of httpx's, which becomes its cause."""
+def wrap_error(error: httpx.RequestError, url: str) -> Unreachable:
+    """Return the error to raise in place of httpx's own, which becomes its cause."""
     kind = TimedOut if isinstance(error, httpx.TimeoutException) else Unreachable
-    fault = kind(f"{url} gave no answer: {type(error).__name__} {error}".rstrip())
-    fault.__cause__ = error
-    return fault
+    wrapped = kind(f"{url} did not answer: {type(error).__name__} {error}".rstrip())
+    wrapped.__cause__ = error
+    return wrapped
 
 
-def _seconds(retry_after: str) -> float | None:
+def _read_seconds(retry_after: str) -> float | None:
     """Read a Retry-After header: seconds or a date (RFC 9110, 10.2.3)."""
     if retry_after.isdigit():
         return float(retry_after)
