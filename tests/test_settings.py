@@ -1,11 +1,16 @@
-"""Settings: read once, every mistake named."""
+"""Settings: read once, every mistake cited."""
 
+import os
+import pickle
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from pagevec.environment import settings_table, variable_names
 from pagevec.errors import ConfigurationError
-from pagevec.settings import Settings, settings_table
+from pagevec.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -28,28 +33,86 @@ def test_environment_over_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "allowed"),
+    ("name", "value", "expected"),
     [
-        ("PAGEVEC_PORT", "http", "whole number"),
-        ("PAGEVEC_PORT", "70000", "at most 65,535"),
-        ("PAGEVEC_MAX_INPUTS", "0", "at least 1"),
-        ("PAGEVEC_DTYPE", "int4", "float32 or bfloat16"),
-        ("PAGEVEC_DEVICE", "gpu", "cuda"),
-        ("PAGEVEC_DEFAULT_FORMAT", "xml", "json or npz"),
-        ("PAGEVEC_RATE_LIMIT", "often", "text"),
-        ("PAGEVEC_REQUEST_SECONDS", "-1", "above 0"),
+        ("port", "http", "a whole number, at least 0 and at most 65,535"),
+        ("port", "70000", "a whole number, at least 0 and at most 65,535"),
+        ("max_inputs", "0", "a whole number, at least 1 and at most 100,000"),
+        ("dtype", "int4", "auto, float32, bfloat16 or float16"),
+        ("device", "gpu", "auto, cpu, mps, cuda or cuda:N"),
+        ("default_format", "xml", "json or npz"),
+        ("offline", "perhaps", "true or false"),
+        ("rate_limit", "often", "a rate such as `600/minute`"),
+        ("request_seconds", "-1", "a number, above 0 and at most 86,400"),
+        ("backend", "mymodel", "package.module:name"),
     ],
 )
+@pytest.mark.parametrize("given_as", ["variable", "file", "option", "argument"])
 def test_a_wrong_value(
-    name: str, value: str, allowed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str,
+    value: str,
+    expected: str,
+    given_as: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    """The error names the variable, its value and what is allowed."""
-    monkeypatch.setenv(name, value)
+    """The error cites the value as the user gave it, and says what is expected."""
+    monkeypatch.chdir(tmp_path)
+    variable, option = f"PAGEVEC_{name.upper()}", f"--{name.replace('_', '-')}"
+    cited = f"{variable}={value!r}"
+    read_it: Callable[[], Settings] = Settings.from_environment
+    if given_as == "variable":
+        monkeypatch.setenv(variable, value)
+    elif given_as == "file":
+        (tmp_path / ".env").write_text(f"{variable}={value}\n")
+    elif given_as == "option":
+        read_it = partial(Settings.from_environment, options={name: value})
+        cited = f"{option} {value}"
+    else:
+        read_it = partial(Settings.from_environment, **{name: value})
+        cited = f"{name}={value!r}"
     with pytest.raises(ConfigurationError) as error:
-        read(tmp_path)
-    assert name in error.value.message
-    assert value in error.value.message
-    assert allowed in error.value.message
+        read_it()
+    assert error.value.message == f"{cited}: expected {expected}"
+
+
+def test_a_setting_is_cited_as_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Errors that are found later cite a setting in the same way; a copy remembers it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PAGEVEC_HOST", "::1")
+    typed = Settings.from_environment(options={"device": "cuda:7"})
+    for settings in (
+        typed,
+        typed.model_copy(update={"port": 1}),
+        pickle.loads(pickle.dumps(typed)),  # noqa: S301 (Ray sends settings so)
+    ):
+        assert settings.cite("device") == "--device cuda:7"
+        assert settings.cite("host") == "PAGEVEC_HOST='::1'"
+        assert settings.cite("precision") == "PAGEVEC_PRECISION='full'"
+    in_python = Settings.from_environment(device="cuda:7", service_api_key="secret")
+    assert in_python.cite("device") == "device='cuda:7'"
+    assert in_python.cite("service_api_key") == "SERVICE_API_KEY"
+
+
+def test_an_unknown_argument(tmp_path: Path) -> None:
+    """A misspelt argument is refused, and the right one is offered."""
+    with pytest.raises(ConfigurationError, match=r"unknown setting devcie; did you mean device\?"):
+        read(tmp_path, devcie="cpu")
+
+
+def test_values_with_an_environment_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What `variables` returns, secrets excepted, reads back to the same settings."""
+    monkeypatch.setenv("SERVICE_API_KEY", "very-secret")
+    settings = read(tmp_path, offline=True, device="cuda:1", max_inputs=3, backend="a.b:C")
+    variables = settings.variables()
+    assert "very-secret" not in str(variables)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert read(tmp_path).model_dump() == settings.model_dump()
 
 
 @pytest.mark.parametrize("in_file", [True, False])
@@ -92,4 +155,32 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
 
 def test_every_setting_has_help() -> None:
     """Each variable says what it is for, and what it takes."""
-    assert all(allowed and help_ for _, _, allowed, help_ in settings_table())
+    assert all(expected and help_ for _, _, expected, help_ in settings_table(Settings))
+
+
+def test_the_table_has_real_values() -> None:
+    """Where a type says too little, the table has the values themselves."""
+    expected = {row[0]: row[2] for row in settings_table(Settings)}
+    assert expected["PAGEVEC_DEVICE"] == "auto, cpu, mps, cuda or cuda:N"
+    assert expected["PAGEVEC_LOG_LEVEL"] == "debug, info, warning or error"
+    assert expected["PAGEVEC_OFFLINE"] == "true or false"
+
+
+def test_a_former_environment_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A .env of pagevec 0.1, with every variable that it documented, is read as it was."""
+    for name in list(os.environ):
+        if name.startswith(("PAGEVEC_", "SERVICE_", "HUGGINGFACE_", "HF_")):
+            monkeypatch.delenv(name)
+    file = Path(__file__).parent / "former" / "environment"
+    written = {
+        name: value
+        for name, _, value in (line.partition("=") for line in file.read_text().splitlines())
+        if value and not name.startswith(("#", "PAGEVEC_MODAL_"))
+    }
+    settings = Settings.from_environment(file)
+    assert len(written) == len(settings.model_fields_set) == 30
+    for name in settings.model_fields_set - {"service_api_key", "huggingface_token"}:
+        value = getattr(settings, name)
+        shown = str(value).lower() if isinstance(value, bool) else str(value).removesuffix(".0")
+        assert written[variable_names(name, Settings)[0]] == shown
+    assert settings.keys == ("first-key", "second-key")

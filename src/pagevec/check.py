@@ -1,32 +1,38 @@
-"""What an operator looks at after a deployment, as a list of checks against its address."""
+"""What an operator looks at after a deployment: a list of checks against a service's address."""
 
 import base64
 import json
 import statistics
-import struct
 import time
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import click
 import httpx
 import numpy as np
 
 from pagevec.wire.decode import decode_json, decode_npz
 
 Outcome = tuple[str, bool, str]
+"""Name of a check, whether it passed, what was seen."""
 
-_TIMEOUT = httpx.Timeout(600.0, connect=30.0)
+TIMEOUT = httpx.Timeout(600.0, connect=30.0)
+"""Seconds that morphik-core, and so every check, waits for an answer and for a connection."""
+
 _QUERIES = 5
+_STRIPED_PNG = (  # 64 x 64 pixels, one bit each; the base install has no Pillow to make it
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQAAAACCEkxzAAAAFUlEQVR42mNgIAL8hwJ8jFFzRqQ5AAQD/wEJBSTAAA"
+    "AAAElFTkSuQmCC"
+)
 
 
 class CheckFailed(Exception):
-    """A check saw something else than it should have."""
+    """The service did not do what it should."""
 
 
 def run_checks(url: str, key: str) -> Iterator[Outcome]:
-    """Yield (name, passed, what was seen) of each check against the service at `url`."""
-    with httpx.Client(base_url=url.rstrip("/"), timeout=_TIMEOUT, trust_env=False) as http:
+    """Check the service at `url`; yield the outcome of each check."""
+    with httpx.Client(base_url=url.rstrip("/"), timeout=TIMEOUT, trust_env=False) as http:
         checks = _Checks(http, key)
         for check in (
             checks.alive,
@@ -43,6 +49,16 @@ def run_checks(url: str, key: str) -> Iterator[Outcome]:
             checks.latency,
         ):
             yield _outcome(check)
+
+
+def print_outcomes(outcomes: Iterable[Outcome]) -> bool:
+    """Print a line for each outcome, PASS or FAIL, and a summary; return whether all passed."""
+    failed = 0
+    for name, passed, detail in outcomes:
+        click.echo(f"{'PASS' if passed else 'FAIL'}  {name:34}{detail}")
+        failed += not passed
+    click.echo("all passed" if not failed else f"{failed} failed")
+    return not failed
 
 
 def _outcome(check: Callable[[], str]) -> Outcome:
@@ -85,14 +101,14 @@ class _Checks:
         return self._both_formats(["what does it cost?", ""], "text")
 
     def image_in_both_formats(self) -> str:
-        return self._both_formats([_striped_png()], "image")
+        return self._both_formats([_STRIPED_PNG], "image")
 
     def accept_decides(self) -> str:
         response = self._post(["hello"], path="/json/embeddings", accept="application/x-npz")
         return f"{len(decode_npz(response.content)[0])} vectors as npz from /json/embeddings"
 
     def bad_image_is_refused(self) -> str:
-        good, bad = _striped_png(), base64.b64encode(b"no image").decode()
+        good, bad = _STRIPED_PNG, base64.b64encode(b"no image").decode()
         response = self._post([good, bad], "image")
         _expect(response.json().get("index") == 1, f"the index is {response.json().get('index')}")
         return _status(response, 400)
@@ -149,16 +165,3 @@ def _status(response: httpx.Response, expected: int) -> str:
 def _expect(condition: bool, otherwise: str) -> None:
     if not condition:
         raise CheckFailed(otherwise)
-
-
-def _striped_png(side: int = 64) -> str:
-    """Return a small PNG in base64; made by hand, since the base install has no Pillow."""
-    rows = b"".join(b"\0" + (b"\0" if row % 8 < 4 else b"\xff") * side for row in range(side))
-    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(*chunk) for chunk in chunks)
-    return base64.b64encode(png).decode()
-
-
-def _png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

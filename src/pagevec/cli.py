@@ -9,15 +9,30 @@ import click
 from pagevec import __version__
 from pagevec.errors import PagevecError
 
-_COMMANDS = ("serve", "embed", "ingest", "search", "models", "check", "morphik", "cost")
+# The help of each command stands here too, so that `pagevec --help` imports none of them.
+_COMMANDS = {
+    "serve": "Serve a model over HTTP.",
+    "embed": "Embed the pages of PDFs, images and texts into one .npz file.",
+    "ingest": "Embed the pages of PDFs, images, texts and Office files, and store them.",
+    "search": "Search the pages of a store for QUERY, by late interaction (exact MaxSim).",
+    "models": "List the model families.",
+    "check": "Check the service at URL: keys, inputs, formats, refusals, latency.",
+    "bench": "Measure the service at URL: pages/s, texts/s, latency of queries.",
+    "morphik": "Let a morphik-core installation embed its pages with this service.",
+    "cost": "Show what pages cost on Modal, for each kind of GPU.",
+}
 _EXTRAS = {"morphik": "morphik"}
 
 
 class _Commands(click.Group):
-    """Loads commands lazily; errors of pagevec end one with a sentence, not with a traceback."""
+    """Imports commands lazily; an error of pagevec ends one with a message, not a traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:

@@ -1,4 +1,4 @@
-"""Malformed bodies: damaged requests and images, garbage, JSON of any shape; the same each time."""
+"""Malformed bodies, repeatable: damaged requests and images, garbage, JSON of any shape."""
 
 import base64
 import itertools
@@ -22,6 +22,7 @@ def valid_texts() -> list[bytes]:
         {"input_type": "text", "inputs": ["a"]},
         {"input_type": "text", "inputs": ["", "b"], "dtype": "int8"},
         {"input_type": "text", "inputs": ["é"], "pool_factor": 2, "dtype": "binary"},
+        {"input_type": "text", "inputs": ["c"], "tokens": False},
     ]
     return [json.dumps(body).encode() for body in bodies]
 
@@ -164,6 +165,7 @@ def shapes() -> st.SearchStrategy[bytes]:
         optional={
             "dtype": st.sampled_from(["float16", "int8", "binary", "int4"]) | anything,
             "pool_factor": st.integers(-2, 70) | anything,
+            "tokens": st.booleans() | anything,
             "extra": anything,
         },
     )

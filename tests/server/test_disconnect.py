@@ -6,8 +6,10 @@ import time
 from typing import Any
 
 from conftest import KEY, Service, make_settings, running
+from pagevec.engine.backends import backend_of
+from pagevec.engine.backends.base import Backend
 from pagevec.engine.embedder import LocalEmbedder
-from pagevec.engine.models.loader import LoadedModel, load
+from pagevec.engine.models.loader import load
 
 BODY = b'{"input_type": "text", "inputs": ["a caller who will not wait"]}'
 
@@ -31,7 +33,7 @@ def test_their_work_is_not_done() -> None:
     gate, passes = threading.Event(), []
     settings = make_settings(model_threads=1)
 
-    def load_with_gate() -> LoadedModel:
+    def load_with_gate() -> Backend[Any]:
         model = load(settings)
 
         def hold(module: Any, positional: Any) -> None:
@@ -40,7 +42,7 @@ def test_their_work_is_not_done() -> None:
                 gate.wait(30)
 
         model.model.get_input_embeddings().register_forward_pre_hook(hold)
-        return model
+        return backend_of(model)
 
     ready = threading.Event()
     embedder = LocalEmbedder.of(settings, load_with_gate)

@@ -73,12 +73,14 @@ def test_server_timing_on_every_answer(client: httpx.Client) -> None:
 
 
 def test_info(client: httpx.Client) -> None:
-    """/info says what answers, what the bundled weights are good for, and the limits."""
+    """/info describes the model, what the bundled weights are good for, and the limits."""
     content = client.get("/info").json()
     assert content["dim"] == 128
     assert "does not understand" in content["notice"]
     assert content["limits"]["max_inputs"] == 256
     assert content["limits"]["max_body_bytes"] == 256 * 1024 * 1024
+    assert set(content) >= {"version", "model", "revision", "family", "device", "dtype"}
+    assert set(content) >= {"parameters", "resizing", "precision", "default_format", "tells_tokens"}
     assert KEY not in json.dumps(content)
 
 

@@ -12,11 +12,11 @@ from benchmarks.pooling import pool_as_colpali
 
 from conftest import Service, png
 from pagevec.wire.decode import decode_json, decode_npz
-from pagevec.wire.negotiation import MEDIA_TYPES, Format
+from pagevec.wire.negotiation import MEDIA_TYPES, WireFormat
 from pagevec.wire.quantize import Dtype
 
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
-FORMATS: tuple[Format, ...] = get_args(Format)
+FORMATS: tuple[WireFormat, ...] = get_args(WireFormat)
 KINDS = ("text", "image")
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -32,12 +32,12 @@ def client(service: Service) -> Iterator[httpx.Client]:
         yield opened
 
 
-def ask(client: httpx.Client, kind: str, format_: Format, **options: Any) -> httpx.Response:
+def ask(client: httpx.Client, kind: str, format_: WireFormat, **options: Any) -> httpx.Response:
     body = {"input_type": kind, "inputs": INPUTS[kind], **options}
     return client.post("/embeddings", json=body, headers={"Accept": MEDIA_TYPES[format_]})
 
 
-def decoded(answer: httpx.Response, format_: Format) -> list[Vectors]:
+def decoded(answer: httpx.Response, format_: WireFormat) -> list[Vectors]:
     assert answer.status_code == 200, answer.text
     return {"json": decode_json, "npz": decode_npz}[format_](answer.content)
 
@@ -48,7 +48,7 @@ def plain(client: httpx.Client) -> dict[str, list[Vectors]]:
     return {kind: decoded(ask(client, kind, "npz"), "npz") for kind in KINDS}
 
 
-def scales_of(answer: httpx.Response, format_: Format) -> list[Vectors]:
+def scales_of(answer: httpx.Response, format_: WireFormat) -> list[Vectors]:
     if format_ == "json":
         return [np.array(row, np.float32) for row in answer.json()["scales"]]
     with np.load(BytesIO(answer.content), allow_pickle=False) as content:
@@ -62,7 +62,7 @@ def scales_of(answer: httpx.Response, format_: Format) -> list[Vectors]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_dtype_says_what_it_is(
-    client: httpx.Client, kind: str, dtype: Dtype, format_: Format
+    client: httpx.Client, kind: str, dtype: Dtype, format_: WireFormat
 ) -> None:
     """The answer names a dtype other than float32, so that it can be read without the request."""
     answer = ask(client, kind, format_, dtype=dtype)
@@ -89,7 +89,7 @@ def test_dtype_says_what_it_is(
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_float32_is_the_default(
-    client: httpx.Client, plain: dict[str, list[Vectors]], kind: str, format_: Format
+    client: httpx.Client, plain: dict[str, list[Vectors]], kind: str, format_: WireFormat
 ) -> None:
     """Asking for float32 gives what asking for nothing gives."""
     for one, expected in zip(
@@ -102,7 +102,7 @@ def test_float32_is_the_default(
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_float16(
-    client: httpx.Client, plain: dict[str, list[Vectors]], kind: str, format_: Format
+    client: httpx.Client, plain: dict[str, list[Vectors]], kind: str, format_: WireFormat
 ) -> None:
     """The error of float16 is below 1e-3 everywhere."""
     vectors = decoded(ask(client, kind, format_, dtype="float16"), format_)
@@ -115,7 +115,7 @@ def test_float16(
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_int8(
-    client: httpx.Client, plain: dict[str, list[Vectors]], kind: str, format_: Format
+    client: httpx.Client, plain: dict[str, list[Vectors]], kind: str, format_: WireFormat
 ) -> None:
     """The error of int8 is half a scale at most, and every vector has its own scale."""
     answer = ask(client, kind, format_, dtype="int8")
@@ -129,7 +129,7 @@ def test_int8(
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_binary(
-    client: httpx.Client, plain: dict[str, list[Vectors]], kind: str, format_: Format
+    client: httpx.Client, plain: dict[str, list[Vectors]], kind: str, format_: WireFormat
 ) -> None:
     """Binary keeps exactly the signs of the float32 answer, as unit vectors."""
     vectors = decoded(ask(client, kind, format_, dtype="binary"), format_)
@@ -140,7 +140,7 @@ def test_binary(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("format_", FORMATS)
-def test_no_inputs_in_every_dtype(client: httpx.Client, dtype: Dtype, format_: Format) -> None:
+def test_no_inputs_in_every_dtype(client: httpx.Client, dtype: Dtype, format_: WireFormat) -> None:
     """Nothing in, nothing out, in every dtype and format."""
     body = {"input_type": "image", "inputs": [], "dtype": dtype, "pool_factor": 3}
     answer = client.post("/embeddings", json=body, headers={"Accept": MEDIA_TYPES[format_]})
@@ -182,7 +182,7 @@ def test_pool_factor_one_changes_nothing(
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_pooled_and_quantized(client: httpx.Client, format_: Format) -> None:
+def test_pooled_and_quantized(client: httpx.Client, format_: WireFormat) -> None:
     """Both options together: the signs of the pooled vectors."""
     pooled = decoded(ask(client, "image", format_, pool_factor=3), format_)
     both = decoded(ask(client, "image", format_, pool_factor=3, dtype="binary"), format_)

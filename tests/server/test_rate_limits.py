@@ -12,7 +12,7 @@ import pytest
 from conftest import Service, make_settings, running
 from pagevec.engine.embedder import LocalEmbedder
 from pagevec.errors import ConfigurationError
-from pagevec.server.limits import RateLimits
+from pagevec.server.security import RateLimits
 
 ASK = {"input_type": "text", "inputs": []}
 
@@ -55,5 +55,6 @@ def test_storage_is_down(embedder: LocalEmbedder) -> None:
 
 def test_an_unknown_storage() -> None:
     """A storage that does not exist stops the start, naming the variable."""
-    with pytest.raises(ConfigurationError, match="PAGEVEC_RATE_LIMIT_STORAGE"):
-        RateLimits("1/minute", "paper://")
+    settings = make_settings(rate_limit="1/minute", rate_limit_storage="paper://")
+    with pytest.raises(ConfigurationError, match="PAGEVEC_RATE_LIMIT_STORAGE='paper://'"):
+        RateLimits(settings)

@@ -126,7 +126,7 @@ def test_neither_key_nor_inputs_in_the_log(tmp_path: Path) -> None:
     [
         (
             {"PAGEVEC_HOST": "0.0.0.0", "SERVICE_API_KEY": ""},
-            ["SERVICE_API_KEY is not set", "0.0.0.0 is not loopback"],
+            ["SERVICE_API_KEY is not set", "PAGEVEC_HOST='0.0.0.0'", "127.0.0.1"],
         ),
         (
             {
@@ -136,10 +136,10 @@ def test_neither_key_nor_inputs_in_the_log(tmp_path: Path) -> None:
                 "PAGEVEC_RATE_LIMIT": "often",
             },
             [
-                "PAGEVEC_MAX_INPUTS is 'many', allowed is whole number, at least 1",
-                "PAGEVEC_PORT is '65536', allowed is whole number, at least 0, at most 65,535",
-                "PAGEVEC_DEFAULT_FORMAT is 'xml', allowed is json or npz",
-                "PAGEVEC_RATE_LIMIT is 'often'",
+                "PAGEVEC_MAX_INPUTS='many': expected a whole number, at least 1",
+                "PAGEVEC_PORT='65536': expected a whole number, at least 0 and at most 65,535",
+                "PAGEVEC_DEFAULT_FORMAT='xml': expected json or npz",
+                "PAGEVEC_RATE_LIMIT='often': expected a rate such as `600/minute`",
             ],
         ),
         (
@@ -152,7 +152,7 @@ def test_neither_key_nor_inputs_in_the_log(tmp_path: Path) -> None:
 def test_settings_that_stop_the_start(
     tmp_path: Path, variables: dict[str, str], said: list[str]
 ) -> None:
-    """A wrong setting ends the start with code 2 and one sentence: name, value, what is allowed."""
+    """A wrong setting ends the start with code 2 and one message: name, value, what is expected."""
     ended = run_to_the_end(tmp_path, environment(**variables))
     assert ended.returncode == 2, ended.stderr
     assert "Traceback" not in ended.stderr

@@ -5,11 +5,14 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from conftest import KEY, make_settings, running
+from pagevec.engine.backends import backend_of
+from pagevec.engine.backends.base import Backend
 from pagevec.engine.embedder import LocalEmbedder
 from pagevec.engine.models.loader import LoadedModel
 from server.calls import (
@@ -57,7 +60,7 @@ def test_body_over_the_limit(embedder: LocalEmbedder, chunked: bool) -> None:
 def test_more_work_than_time(model: LoadedModel) -> None:
     """What cannot be done in a request's time budget, at the measured speed, is a 413 at once."""
     settings = make_settings(request_seconds=1e-6)
-    engine = LocalEmbedder.of(settings, lambda: model)
+    engine = LocalEmbedder.of(settings, lambda: backend_of(model))
     engine.wait_until_ready()
     with running(engine, settings) as hurried, hurried.client() as client:
         for path in PATHS:
@@ -86,11 +89,11 @@ def test_rate_limit(embedder: LocalEmbedder) -> None:
             assert client.get(path).status_code == 200
 
 
-def test_a_fault_of_ours(model: LoadedModel) -> None:
+def test_internal_error(model: LoadedModel) -> None:
     """A model that gives no numbers is a 500: an id that is in the headers too, no inner detail."""
     settings = make_settings()
     spoilt = replace(model, model=copy.deepcopy(model.model))
-    engine = LocalEmbedder.of(settings, lambda: spoilt)
+    engine = LocalEmbedder.of(settings, lambda: backend_of(spoilt))
     engine.wait_until_ready()
     with torch.no_grad():
         for parameter in spoilt.model.parameters():
@@ -113,9 +116,9 @@ def test_while_loading(model: LoadedModel) -> None:
     """Until the model answers: 503 with Retry-After, but /health lives; then 200."""
     released = threading.Event()
 
-    def load_later() -> LoadedModel:
+    def load_later() -> Backend[Any]:
         released.wait()
-        return model
+        return backend_of(model)
 
     settings = make_settings()
     engine = LocalEmbedder.of(settings, load_later)
@@ -147,7 +150,7 @@ def test_while_loading(model: LoadedModel) -> None:
 def test_when_loading_failed() -> None:
     """A model that does not load never becomes ready: 503 on everything that needs it."""
 
-    def fail() -> LoadedModel:
+    def fail() -> Backend[Any]:
         raise OSError("no such file")
 
     settings = make_settings()
@@ -165,7 +168,7 @@ def test_when_loading_failed() -> None:
 def test_while_draining(model: LoadedModel) -> None:
     """A service that is shutting down takes nothing new: 503 with Retry-After."""
     settings = make_settings()
-    engine = LocalEmbedder.of(settings, lambda: model)
+    engine = LocalEmbedder.of(settings, lambda: backend_of(model))
     engine.wait_until_ready()
     engine.close()
     with running(engine, settings) as service, service.client() as client:
@@ -178,7 +181,7 @@ def test_while_draining(model: LoadedModel) -> None:
 def test_full_queue(model: LoadedModel) -> None:
     """When no more inputs may wait: 503 with Retry-After; what was taken is answered."""
     settings = make_settings(max_queued_inputs=2)
-    engine = LocalEmbedder.of(settings, lambda: model)
+    engine = LocalEmbedder.of(settings, lambda: backend_of(model))
     engine.wait_until_ready()
     with (
         running(engine, settings) as service,

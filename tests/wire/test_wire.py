@@ -10,13 +10,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from pagevec.wire.decode import decode_json, decode_npz
+from pagevec.types import Token
+from pagevec.wire.decode import decode_json, decode_npz, decode_tokens
 from pagevec.wire.encode import encode
-from pagevec.wire.negotiation import MEDIA_TYPES, Format, choose_format
+from pagevec.wire.negotiation import MEDIA_TYPES, WireFormat, choose_format
 from pagevec.wire.quantize import Dtype, dequantize, quantize
 
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
-FORMATS: tuple[Format, ...] = get_args(Format)
+FORMATS: tuple[WireFormat, ...] = get_args(WireFormat)
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
 # The same examples on every machine, in every run.
@@ -75,7 +76,7 @@ def test_binary_is_the_signs(vectors: Vectors) -> None:
 @repeatable
 @given(st.lists(rows().filter(len), max_size=3), st.sampled_from(DTYPES), st.sampled_from(FORMATS))
 def test_formats_carry_quantized_vectors_unchanged(
-    vectors: list[Vectors], dtype: Dtype, format_: Format
+    vectors: list[Vectors], dtype: Dtype, format_: WireFormat
 ) -> None:
     """What is decoded is exactly what was quantized, in every format, count and shape."""
     body = encode(vectors, "text", dtype, format_)
@@ -84,11 +85,37 @@ def test_formats_carry_quantized_vectors_unchanged(
         np.testing.assert_array_equal(back, dequantize(quantize(one, dtype), dtype))
 
 
+# numpy's unicode arrays drop NULs at the end; tokenizers spell them in another way.
+token_texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4)
+places = st.tuples(st.integers(0, 9), st.integers(0, 9)) | st.just((None, None))
+all_tokens = st.builds(lambda text, place: Token(text, *place), token_texts, places)
+
+
+@repeatable
+@given(st.lists(st.lists(all_tokens, max_size=4), max_size=3), st.sampled_from(DTYPES))
+def test_formats_carry_tokens_unchanged(tokens: list[list[Token]], dtype: Dtype) -> None:
+    """Tokens come back as they were, in both formats, and the vectors beside them too."""
+    vectors = [np.zeros((len(of_input), 8), np.float32) for of_input in tokens]
+    in_json = encode(vectors, "text", dtype, "json", tokens)
+    in_npz = encode(vectors, "text", dtype, "npz", tokens)
+    assert decode_tokens(in_npz) == [tuple(of_input) for of_input in tokens]
+    read = orjson.loads(in_json)["tokens"]
+    assert [[Token(**one) for one in of_input] for of_input in read] == tokens
+    assert [one.shape for one in decode_npz(in_npz)] == [one.shape for one in vectors]
+
+
+def test_an_answer_without_tokens_has_none_to_decode() -> None:
+    """Reading tokens from an answer without them is a ValueError, not an empty list."""
+    body = encode([np.zeros((2, 8), np.float32)], "text", "float32", "npz")
+    with pytest.raises(ValueError, match="tokens_0"):
+        decode_tokens(body)
+
+
 @repeatable
 @given(st.binary(max_size=200))
 def test_decoding_something_else_is_a_value_error(body: bytes) -> None:
     """Bytes that are no answer raise ValueError and nothing else."""
-    for decode in (decode_json, decode_npz):
+    for decode in (decode_json, decode_npz, decode_tokens):
         with pytest.raises(ValueError, match="answer of this service"):
             decode(body)
 
@@ -123,7 +150,7 @@ weights = st.integers(0, 1000).map(lambda thousandth: thousandth / 1000)
 
 @repeatable
 @given(st.text(max_size=60) | st.none(), st.sampled_from(FORMATS))
-def test_negotiation_never_fails(accept: str | None, default: Format) -> None:
+def test_negotiation_never_fails(accept: str | None, default: WireFormat) -> None:
     """Whatever a client sends as Accept, there is a format; without our types it is the default."""
     chosen = choose_format(accept, default)
     assert chosen in FORMATS
@@ -134,7 +161,7 @@ def test_negotiation_never_fails(accept: str | None, default: Format) -> None:
 @repeatable
 @given(st.dictionaries(media_types, weights, max_size=4), st.sampled_from(FORMATS), st.randoms())
 def test_negotiation_takes_the_highest_weight(
-    offers: dict[str, float], default: Format, random: Any
+    offers: dict[str, float], default: WireFormat, random: Any
 ) -> None:
     """The type of ours with the highest weight above 0 wins, in any order, case and spacing."""
     ours = {

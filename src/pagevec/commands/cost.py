@@ -1,4 +1,4 @@
-"""`pagevec cost`: what pages cost on Modal, for each kind of GPU."""
+"""`pagevec cost`: what pages cost on Modal."""
 
 import click
 
@@ -10,8 +10,8 @@ from pagevec.deploy.modal.prices import AS_OF, GPU_SECOND, SOURCE, Gpu, second
     "--pages-per-second",
     "measured",
     multiple=True,
-    metavar="[GPU=]SPEED",
-    help="Measured pages/s, such as A10G=4.2; repeatable. Without GPU: of every kind.",
+    metavar="[GPU=]RATE",
+    help="Measured pages/s, such as A10G=4.2; repeatable. Without a GPU it counts for every kind.",
 )
 @click.option(
     "--idle-seconds",
@@ -24,41 +24,46 @@ from pagevec.deploy.modal.prices import AS_OF, GPU_SECOND, SOURCE, Gpu, second
     "--cpu", type=click.FloatRange(0), default=2.0, show_default=True, help="Cores of a container."
 )
 @click.option(
-    "--memory", type=click.IntRange(0), default=16_384, show_default=True, help="MiB of it."
+    "--memory",
+    type=click.IntRange(0),
+    default=16_384,
+    show_default=True,
+    help="MiB of memory of a container.",
 )
 def command(measured: tuple[str, ...], idle_seconds: float, cpu: float, memory: int) -> None:
-    """Show dollars for 1,000 pages and for the idle tail of a container on Modal.
+    """Show what pages cost on Modal, for each kind of GPU.
 
-    Measure the speed on the GPU itself: pagevec_inputs_total by pagevec_device_busy_seconds_total
-    in /metrics, after some thousand pages. GPUs without a measure get no price for pages.
+    The price of 1,000 pages needs a measured throughput: run `pagevec bench` against the service,
+    or divide pagevec_inputs_total by pagevec_device_busy_seconds_total in /metrics after some
+    thousand pages. The idle tail is what a container costs after its last request.
     """
-    speeds = _speeds(measured)
+    throughput = _parse_throughput(measured)
     click.echo(f"prices of {AS_OF}, {SOURCE}; {cpu:g} cores and {memory:,} MiB beside the GPU\n")
     click.echo(f"{'GPU':14}{'$/hour':>9}{'pages/s':>9}{'$/1,000 pages':>15}{'$/idle tail':>13}")
     for gpu in GPU_SECOND:
         each = second(gpu, cpu, memory)
-        speed = speeds.get(gpu)
-        shown = f"{speed:9.1f}{1000 / speed * each:15.4f}" if speed else f"{'-':>9}{'-':>15}"
+        rate = throughput.get(gpu)
+        shown = f"{rate:9.1f}{1000 / rate * each:15.4f}" if rate else f"{'-':>9}{'-':>15}"
         click.echo(f"{gpu:14}{each * 3600:9.3f}{shown}{idle_seconds * each:13.4f}")
     click.echo(f"\nAn idle tail is {idle_seconds:g} s, once after each spell of requests.")
 
 
-def _speeds(measured: tuple[str, ...]) -> dict[Gpu, float]:
-    speeds: dict[Gpu, float] = {}
+def _parse_throughput(measured: tuple[str, ...]) -> dict[Gpu, float]:
+    throughput: dict[Gpu, float] = {}
     for entry in measured:
-        name, _, speed = entry.rpartition("=")
+        name, _, rate = entry.rpartition("=")
         kinds = [gpu for gpu in GPU_SECOND if name in ("", gpu)]
         if not kinds:
-            raise click.BadParameter(f"{name} is none of {', '.join(GPU_SECOND)}")
-        speeds |= dict.fromkeys(kinds, _positive(speed))
-    return speeds
+            raise click.BadParameter(f"{entry}: expected a GPU out of {', '.join(GPU_SECOND)}")
+        throughput |= dict.fromkeys(kinds, _parse_rate(entry, rate))
+    return throughput
 
 
-def _positive(text: str) -> float:
+def _parse_rate(entry: str, text: str) -> float:
     try:
-        speed = float(text)
+        rate = float(text)
     except ValueError:
-        speed = 0.0
-    if not 0 < speed < float("inf"):
-        raise click.BadParameter(f"{text!r} is no number of pages/s above 0")
-    return speed
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise click.BadParameter(f"{entry}: expected pages/s above 0")
+    return rate

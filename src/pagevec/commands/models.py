@@ -1,4 +1,4 @@
-"""`pagevec models`: what can be served."""
+"""`pagevec models`: the model families that can be served."""
 
 import click
 
@@ -7,7 +7,10 @@ from pagevec.engine.models.registry import DEFAULT_CHECKPOINT, FAMILIES
 
 @click.command("models")
 def command() -> None:
-    """List the model families. Any checkpoint of theirs can be served, LoRA adapters too."""
+    """List the model families.
+
+    Any checkpoint of these families can be served, LoRA adapters too.
+    """
     click.echo(f"{'family':16}{'model':18}model_type in config.json")
     for family in FAMILIES:
         click.echo(f"{family.name:16}{family.model_class:18}{', '.join(family.model_types)}")

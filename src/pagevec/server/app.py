@@ -8,17 +8,24 @@ from starlette.exceptions import HTTPException
 from pagevec import __version__
 from pagevec.engine.api import Embedder
 from pagevec.errors import PagevecError
-from pagevec.server.drain import DrainUnreadBody
 from pagevec.server.errors import answer_http_exception, answer_pagevec_error
-from pagevec.server.metrics import Metrics
-from pagevec.server.observe import Observe
-from pagevec.server.openapi import EMBEDDINGS, GETS, documented
+from pagevec.server.middleware import DrainUnreadBody, Observe
+from pagevec.server.openapi import EMBEDDINGS, GETS, add_bearer_scheme
 from pagevec.server.routes import Routes
+from pagevec.server.telemetry import Metrics
 from pagevec.settings import Settings
 
 
 def create_app(settings: Settings, embedder: Embedder) -> FastAPI:
-    """Return the ASGI application. The caller starts `embedder` and closes it."""
+    """Return the ASGI application.
+
+    Args:
+        settings: keys, limits and formats.
+        embedder: what embeds; the caller starts it and closes it.
+
+    Raises:
+        ConfigurationError: the keys or the storage of the rate limits cannot be used.
+    """
     metrics = Metrics(embedder)
     routes = Routes(settings, embedder, metrics)
     app = FastAPI(
@@ -51,5 +58,5 @@ def create_app(settings: Settings, embedder: Embedder) -> FastAPI:
         app.add_api_route(
             path, endpoint, methods=["GET"], response_model=None, **GETS.get(path, {})
         )
-    documented(app)
+    add_bearer_scheme(app)
     return app

@@ -1,4 +1,4 @@
-"""Errors -> answers: the one form that the contract gives them."""
+"""Errors -> answers, in the one form that the contract gives them."""
 
 import math
 
@@ -7,10 +7,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from pagevec.errors import InternalError, MethodNotAllowed, NotFound, PagevecError
-from pagevec.server.record import record_of
+from pagevec.server.telemetry import get_record
 
-# Every 503 says when to come back, also where nobody can know.
-_USUAL_WAIT_SECONDS = 5.0
+# Every 503 says when to come back, even if nobody can know.
+_DEFAULT_RETRY_SECONDS = 5.0
 
 
 def error_response(error: PagevecError) -> Response:
@@ -21,7 +21,7 @@ def error_response(error: PagevecError) -> Response:
     headers = {}
     wait = error.retry_after
     if wait is None and error.status == 503:
-        wait = _USUAL_WAIT_SECONDS
+        wait = _DEFAULT_RETRY_SECONDS
     if wait is not None:
         headers["Retry-After"] = str(math.ceil(wait))
     if error.status == 401:
@@ -30,25 +30,25 @@ def error_response(error: PagevecError) -> Response:
 
 
 async def answer_pagevec_error(request: Request, error: Exception) -> Response:
-    """Answer a declared error. One of ours without a cause a caller may see goes on as a fault."""
+    """Answer a declared error; an `InternalError` goes on to the middleware, which logs it."""
     if not isinstance(error, PagevecError) or isinstance(error, InternalError):
         raise error
-    record_of(request).code = error.code
+    get_record(request).code = error.code
     return error_response(error)
 
 
 async def answer_http_exception(request: Request, error: Exception) -> Response:
-    """Answer what the router raises: there is no such path, or no such method."""
+    """Answer what the router raises: unknown path, wrong method."""
     if not isinstance(error, HTTPException):
         raise error
     path, method = request.scope["path"], request.method
     if error.status_code == 405:
-        known: PagevecError = MethodNotAllowed(f"{path} does not take {method}; see /docs")
+        known: PagevecError = MethodNotAllowed(f"{path} does not accept {method}; see /docs")
     elif error.status_code == 404:
         known = NotFound(f"there is nothing at {path}; see /docs")
     else:
         raise error
-    record_of(request).code = known.code
+    get_record(request).code = known.code
     response = error_response(known)
     response.headers.update(error.headers or {})
     return response

@@ -10,28 +10,22 @@ from pagevec.errors import (
     InternalError,
     InvalidRequest,
     NotReady,
-    PagevecError,
     RateLimited,
     Unauthorized,
 )
 from pagevec.wire.negotiation import MEDIA_TYPES
 from pagevec.wire.schema import EmbeddingsRequest, EmbeddingsResponse, ErrorResponse
 
-_FAULTS: tuple[type[PagevecError], ...] = (
-    InvalidRequest,
-    Unauthorized,
-    BodyTooLarge,
-    RateLimited,
-    InternalError,
-    NotReady,
-)
-_MEANINGS = {
-    400: "The request or one of its inputs is not valid",
-    401: "No key, or a wrong one",
-    413: "Too large, or more than can be done in time: send fewer inputs",
-    429: "Over the rate limit of this key",
-    500: "A fault of ours",
-    503: "Not ready, shutting down, or the queue is full",
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    error.status: {"description": meaning, "model": ErrorResponse}
+    for error, meaning in {
+        InvalidRequest: "The request or one of its inputs is not valid",
+        Unauthorized: "The key is missing or wrong",
+        BodyTooLarge: "Too large, or more than can be done in time: send fewer inputs",
+        RateLimited: "Over the rate limit of this key",
+        InternalError: "Internal error; its request id is in the service's log",
+        NotReady: "Not ready, shutting down, or the queue is full",
+    }.items()
 }
 
 # The bodies are read by hand (bounded, off the event loop), so they are described by hand too.
@@ -47,21 +41,14 @@ EMBEDDINGS: dict[str, Any] = {
     "responses": {
         200: {
             "description": "One multi-vector for each input, in order",
-            "content": {
-                MEDIA_TYPES["json"]: {"schema": EmbeddingsResponse.model_json_schema()},
-                MEDIA_TYPES["npz"]: {"schema": {"type": "string", "format": "binary"}},
-            },
+            "model": EmbeddingsResponse,
+            "content": {MEDIA_TYPES["npz"]: {"schema": {"type": "string", "format": "binary"}}},
         },
-        **{
-            fault.status: {"description": _MEANINGS[fault.status], "model": ErrorResponse}
-            for fault in _FAULTS
-        },
+        **_ERRORS,
     },
 }
 
-_NOT_READY: dict[str, Any] = {
-    "responses": {NotReady.status: {"description": _MEANINGS[503], "model": ErrorResponse}}
-}
+_NOT_READY: dict[str, Any] = {"responses": {NotReady.status: _ERRORS[NotReady.status]}}
 GETS: dict[str, dict[str, Any]] = {
     "/ready": _NOT_READY,
     "/info": _NOT_READY,
@@ -69,7 +56,7 @@ GETS: dict[str, dict[str, Any]] = {
 }
 
 
-def documented(app: FastAPI) -> None:
+def add_bearer_scheme(app: FastAPI) -> None:
     """Add the bearer scheme to the description of `app`."""
     schema = app.openapi()
     schemes = schema.setdefault("components", {}).setdefault("securitySchemes", {})

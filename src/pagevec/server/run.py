@@ -1,11 +1,15 @@
-"""The process that serves: a socket, uvicorn, a clean end."""
+"""The process that serves: its log, a socket, uvicorn, a clean end."""
 
 import ipaddress
+import logging
 import secrets
 import signal
 import socket
+import sys
+import warnings
 from types import FrameType
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
@@ -16,26 +20,66 @@ from pagevec.settings import Settings
 # morphik-core opens a connection for each call; other clients may keep theirs.
 _KEEP_ALIVE_SECONDS = 75
 
+_LOG_PROCESSORS: list[structlog.typing.Processor] = [
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+]
 
-def with_key(settings: Settings) -> tuple[Settings, bool]:
-    """Return settings with a key, and whether it was made just now, which only loopback allows.
+
+def configure_logs(settings: Settings) -> None:
+    """Send the log lines of pagevec and uvicorn to standard error, as JSON or for a terminal."""
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_LOG_PROCESSORS,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    for name in ("pagevec", "uvicorn"):
+        logging.getLogger(name).setLevel(settings.log_level.upper())
+    # Damaged files are the callers' business: the answer says what is wrong.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[*_LOG_PROCESSORS, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def ensure_key(settings: Settings) -> tuple[Settings, bool]:
+    """Make a key if none is set, which is allowed on loopback only.
+
+    Returns:
+        The settings with a key, and whether it was made just now.
 
     Raises:
-        ConfigurationError: there is none, and the service would be open to other hosts.
+        ConfigurationError: no key is set, and other hosts could reach the service.
     """
     if settings.keys:
         return settings, False
     if not is_loopback(settings.host):
         raise ConfigurationError(
-            f"SERVICE_API_KEY is not set, and {settings.host} is not loopback: "
-            "set a key (several with commas; or SERVICE_API_KEY_FILE), or PAGEVEC_HOST=127.0.0.1"
+            "SERVICE_API_KEY is not set, and other hosts can reach the service "
+            f"({settings.cite('host')}): set a key (several with commas; or "
+            "SERVICE_API_KEY_FILE), or listen on 127.0.0.1"
         )
     made = SecretStr(secrets.token_urlsafe(24))
     return settings.model_copy(update={"service_api_key": made}), True
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether only this machine can reach `host`."""
+    """Return whether only this machine can reach `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -46,7 +90,7 @@ def listen(settings: Settings) -> socket.socket:
     """Return a bound socket.
 
     Raises:
-        ConfigurationError: the address is taken or not of this machine.
+        ConfigurationError: the address is taken, or is not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
@@ -54,7 +98,7 @@ def listen(settings: Settings) -> socket.socket:
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
-            "set PAGEVEC_HOST or PAGEVEC_PORT (or --host, --port)"
+            "choose another --host or --port (PAGEVEC_HOST, PAGEVEC_PORT)"
         ) from None
 
 
@@ -65,7 +109,7 @@ def address_of(listener: socket.socket) -> str:
 
 
 def server_for(app: FastAPI, settings: Settings) -> uvicorn.Server:
-    """Return a server that, at SIGTERM, takes nothing new and finishes what is in flight."""
+    """Return a server that, at SIGTERM, accepts nothing new and finishes what is in flight."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -82,7 +126,7 @@ def server_for(app: FastAPI, settings: Settings) -> uvicorn.Server:
 def run(server: uvicorn.Server, listener: socket.socket) -> None:
     """Serve until a signal comes and all requests are done."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises the signal again when it is done; a clean end is no death by signal.
+        # uvicorn raises the signal again when it is done, which would end the process by signal.
         signal.signal(number, _ignore)
     server.run(sockets=[listener])
 

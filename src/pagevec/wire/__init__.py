@@ -1,1 +1,1 @@
-"""What travels: requests, formats, quantized vectors. No torch here."""
+"""What travels: requests, formats, quantized vectors, tokens. No torch here."""

@@ -1,44 +1,48 @@
-"""The bytes of an answer -> multi-vectors. Needs numpy only."""
+"""The bytes of an answer -> multi-vectors and tokens. Needs numpy only."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import cast
 
 import numpy as np
 
-from pagevec.types import MultiVector
+from pagevec.types import MultiVector, Token
 from pagevec.wire.quantize import Dtype, Quantized, dequantize
 
 
 def decode_npz(body: bytes) -> list[MultiVector]:
-    """Read an npz answer; float32 vectors (n, dim), whatever dtype they travelled in.
+    """Read the multi-vectors of an npz answer.
+
+    Returns:
+        For each input float32 (vectors, dim), whatever dtype they travelled in.
 
     Raises:
         ValueError: the body is not such an answer.
     """
-    try:
-        with np.load(BytesIO(body), allow_pickle=False) as arrays:
-            count = int(arrays["count"])
-            dtype = cast(Dtype, str(arrays["dtype"]) if "dtype" in arrays else "float32")
-            parts = [
-                Quantized(
-                    arrays[f"emb_{index}"],
-                    arrays[f"scale_{index}"] if dtype == "int8" else None,
-                )
-                for index in range(count)
-            ]
-            return [dequantize(part, dtype) for part in parts]
-    except Exception as error:
-        raise ValueError(f"not an npz answer of this service: {error}") from error
+    with _failing_as("an npz"), np.load(BytesIO(body), allow_pickle=False) as arrays:
+        dtype = cast(Dtype, str(arrays["dtype"]) if "dtype" in arrays else "float32")
+        parts = [
+            Quantized(
+                arrays[f"emb_{index}"],
+                arrays[f"scale_{index}"] if dtype == "int8" else None,
+            )
+            for index in range(int(arrays["count"]))
+        ]
+        return [dequantize(part, dtype) for part in parts]
 
 
 def decode_json(body: bytes) -> list[MultiVector]:
-    """Read a JSON answer; float32 vectors (n, dim), whatever dtype they travelled in.
+    """Read the multi-vectors of a JSON answer.
+
+    Returns:
+        For each input float32 (vectors, dim), whatever dtype they travelled in.
 
     Raises:
         ValueError: the body is not such an answer.
     """
-    try:
+    with _failing_as("a JSON"):
         content = json.loads(body)
         dtype: Dtype = content.get("dtype", "float32")
         kinds = {"int8": np.int8, "binary": np.uint8}
@@ -49,5 +53,32 @@ def decode_json(body: bytes) -> list[MultiVector]:
             for index, rows in enumerate(values)
         ]
         return [dequantize(part, dtype) for part in parts]
+
+
+def decode_tokens(body: bytes) -> list[tuple[Token, ...]]:
+    """Read the tokens of an npz answer to a request with `"tokens": true`.
+
+    Returns:
+        For each text one token for each of its vectors.
+
+    Raises:
+        ValueError: the body is not such an answer, or holds no tokens.
+    """
+    with _failing_as("an npz"), np.load(BytesIO(body), allow_pickle=False) as arrays:
+        return [
+            tuple(
+                Token(str(text), *((None, None) if start < 0 else (int(start), int(end))))
+                for text, (start, end) in zip(
+                    arrays[f"tokens_{index}"], arrays[f"spans_{index}"], strict=True
+                )
+            )
+            for index in range(int(arrays["count"]))
+        ]
+
+
+@contextmanager
+def _failing_as(what: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
-        raise ValueError(f"not a JSON answer of this service: {error}") from error
+        raise ValueError(f"not {what} answer of this service: {error}") from error

@@ -2,21 +2,22 @@
 
 from typing import Literal
 
-Format = Literal["json", "npz"]
+WireFormat = Literal["json", "npz"]
+"""The formats of an answer."""
 
-MEDIA_TYPES: dict[Format, str] = {"json": "application/json", "npz": "application/x-npz"}
+MEDIA_TYPES: dict[WireFormat, str] = {"json": "application/json", "npz": "application/x-npz"}
 
-_ACCEPTED: dict[str, Format] = {
+_ACCEPTED: dict[str, WireFormat] = {
     "application/json": "json",
     "application/x-npz": "npz",
     "application/octet-stream": "npz",
 }
 
 
-def choose_format(accept: str | None, default: Format) -> Format:
+def choose_format(accept: str | None, default: WireFormat) -> WireFormat:
     """Return the format that `accept` (RFC 9110, 12.5.1) prefers, or `default`.
 
-    Wildcards, types we do not have and unreadable weights leave it to `default`: a client that
+    Wildcards, unknown types and unreadable weights leave the choice to `default`: a client that
     cannot say what it wants gets an answer rather than a refusal.
     """
     best, best_weight = default, 0.0

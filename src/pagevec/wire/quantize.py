@@ -1,8 +1,7 @@
 """Vectors in fewer bytes: float16, int8 with a scale for each vector, or only their signs.
 
-Shapes: vectors are (n, dim); int8 values (n, dim) with scales (n,); binary (n, dim / 8), the first
-component in the highest bit of the first byte (numpy.packbits), 1 where it is above 0. The
-dimensions of all model families are multiples of 8.
+Binary vectors hold eight signs in a byte, the first component in the highest bit of the first byte
+(numpy.packbits), 1 where it is above 0. The dimensions of all model families are multiples of 8.
 """
 
 from dataclasses import dataclass
@@ -20,14 +19,19 @@ _INT8_MAX = 127
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """A multi-vector as it travels: its values, and for int8 the scale of each vector."""
+    """A multi-vector as it travels.
+
+    Attributes:
+        values: float32, float16 or int8 (vectors, dim), or uint8 (vectors, dim / 8) for binary.
+        scales: float32 (vectors,) for int8: a component is its value times the vector's scale.
+    """
 
     values: NDArray[Any]
     scales: NDArray[np.float32] | None = None
 
 
 def quantize(vectors: MultiVector, dtype: Dtype) -> Quantized:
-    """Return `vectors` as `dtype`."""
+    """Return float32 `vectors` (vectors, dim) as `dtype`."""
     if dtype == "int8":
         return _as_int8(vectors)
     if dtype == "binary":
@@ -36,13 +40,13 @@ def quantize(vectors: MultiVector, dtype: Dtype) -> Quantized:
 
 
 def dequantize(quantized: Quantized, dtype: Dtype) -> MultiVector:
-    """Return float32 vectors (n, dim); of binary ones the signs, as 1 and -1 over sqrt(dim).
+    """Return float32 vectors (vectors, dim); of binary ones the signs: 1 and -1 over sqrt(dim).
 
     Raises:
-        ValueError: `quantized` does not have the form of `dtype`, or there is no such dtype.
+        ValueError: `dtype` is unknown, or `quantized` does not have its form.
     """
     if dtype not in get_args(Dtype):
-        raise ValueError(f"there is no dtype {dtype!r}")
+        raise ValueError(f"unknown dtype {dtype!r}")
     if quantized.values.ndim != 2:
         raise ValueError("a multi-vector has two dimensions")
     if dtype == "int8":

@@ -6,12 +6,12 @@ import orjson
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from pagevec.errors import InvalidJSON, InvalidRequest
-from pagevec.types import InputType
+from pagevec.types import InputType, Token
 from pagevec.wire.quantize import Dtype
 
 
 class EmbeddingsRequest(BaseModel):
-    """`POST /embeddings`: inputs of one kind, and how their vectors shall come back."""
+    """`POST /embeddings`: inputs of one kind, and how their vectors are sent back."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -19,9 +19,13 @@ class EmbeddingsRequest(BaseModel):
     inputs: Annotated[list[str], FailFast()] = Field(
         description="texts, or image files in base64 (bare or as data URIs); may be empty"
     )
-    dtype: Dtype = Field("float32", description="of the vectors in the answer")
+    dtype: Dtype = Field("float32", description="dtype of the vectors in the answer")
     pool_factor: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="merge similar vectors until about 1 / pool_factor of them are left"
+    )
+    tokens: bool = Field(
+        False,
+        description="answer the token behind each vector too; for texts with pool_factor 1",
     )
 
 
@@ -30,27 +34,30 @@ class EmbeddingsResponse(BaseModel):
 
     embeddings: list[list[list[float]]]
     dtype: Literal["float16", "int8", "binary"] | None = Field(
-        None, description="where it is not float32"
+        None, description="dtype of the vectors, unless it is float32"
     )
     scales: list[list[float]] | None = Field(
-        None, description="int8 only: the factor of each vector"
+        None, description="int8 only: the scale of each vector"
+    )
+    tokens: list[list[Token]] | None = Field(
+        None, description="if asked for: for each text, one token for each of its vectors"
     )
 
 
 class ErrorResponse(BaseModel):
     """Every error has this form."""
 
-    error: str = Field(description="a sentence: what is at fault, what to do")
-    code: str = Field(description="a word that programs can match")
-    index: int | None = Field(None, description="the input at fault, where one is")
+    error: str = Field(description="what is wrong, and what to do about it")
+    code: str = Field(description="the kind of error, for programs to match")
+    index: int | None = Field(None, description="position of the input at fault, if it is one")
 
 
 def parse_request(body: bytes | bytearray) -> EmbeddingsRequest:
     """Read a request body.
 
     Raises:
-        InvalidJSON: it is not JSON.
-        InvalidRequest: its shape, a field or a value is not as the contract says.
+        InvalidJSON: the body is not JSON.
+        InvalidRequest: its shape, a field or a value is not what the contract allows.
     """
     try:
         content = orjson.loads(body)
@@ -58,9 +65,17 @@ def parse_request(body: bytes | bytearray) -> EmbeddingsRequest:
         raise InvalidJSON(f"the body is not valid JSON: {error}") from None
     _refuse_unknown_fields(content)
     try:
-        return EmbeddingsRequest.model_validate(content)
+        request = EmbeddingsRequest.model_validate(content)
     except ValidationError as error:
         raise _invalid(error) from None
+    if request.tokens and request.input_type == "image":
+        raise InvalidRequest("tokens: only texts have them; ask for images without tokens")
+    if request.tokens and request.pool_factor > 1:
+        raise InvalidRequest(
+            "tokens: pooled vectors have none of their own; ask without tokens or without "
+            "pool_factor"
+        )
+    return request
 
 
 def _refuse_unknown_fields(content: Any) -> None:
@@ -68,7 +83,7 @@ def _refuse_unknown_fields(content: Any) -> None:
     known = EmbeddingsRequest.model_fields
     for name in content if isinstance(content, dict) else ():
         if name not in known:
-            raise InvalidRequest(f"{name[:40]!r} is an unknown field; known are {', '.join(known)}")
+            raise InvalidRequest(f"unknown field {name[:40]!r}; known fields: {', '.join(known)}")
 
 
 def _invalid(error: ValidationError) -> InvalidRequest:

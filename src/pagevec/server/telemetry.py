@@ -1,21 +1,79 @@
-"""Prometheus metrics of one application."""
+"""Telemetry: what is recorded of each request, and Prometheus metrics of one application."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from starlette.requests import Request
 
-from pagevec.engine.api import Embedder
-from pagevec.server.record import Record
+from pagevec.engine.api import Embedded, Embedder
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
+@dataclass
+class Record:
+    """One request, for its log line, headers and metrics. Never holds an input or a key.
+
+    Attributes:
+        id: the caller's X-Request-ID, or one made here.
+        key: name of the key that was sent.
+        input_type: text or image.
+        inputs: how many inputs it has.
+        embedded: the engine's answer.
+        code: of the error that was answered.
+        stages: seconds of each stage.
+    """
+
+    id: str
+    key: str | None = None
+    input_type: str | None = None
+    inputs: int = 0
+    embedded: Embedded | None = None
+    code: str | None = None
+    stages: dict[str, float] = field(default_factory=dict)
+    _started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the request arrived."""
+        return time.perf_counter() - self._started
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = time.perf_counter() - started
+
+    def add_embedded(self, embedded: Embedded) -> None:
+        """Add the engine's answer and the stages that it timed."""
+        self.embedded = embedded
+        self.stages["prepare"] = embedded.timings.prepare
+        self.stages["queue"] = embedded.timings.queue
+        self.stages["model"] = embedded.timings.forward
+
+    def server_timing(self) -> str:
+        """Return a Server-Timing header (W3C), in milliseconds."""
+        stages = {**self.stages, "total": self.seconds}
+        return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in stages.items())
+
+
+def get_record(request: Request) -> Record:
+    """Return the record that the middleware attached to `request`."""
+    record: Record = request.scope["pagevec.record"]
+    return record
+
+
 class Metrics:
-    """Counts requests; asks the embedder for its state when it is read."""
+    """Counts requests, and reads the embedder's state whenever it is scraped."""
 
     def __init__(self, embedder: Embedder) -> None:
         self.registry = CollectorRegistry()
@@ -39,14 +97,14 @@ class Metrics:
         )
 
     def count(self, record: Record, method: str, path: str, status: int) -> None:
-        """Take in a finished request."""
+        """Count a finished request."""
         self._requests.labels(path, method, str(status)).inc()
         self._seconds.labels(path).observe(record.seconds)
         for stage, seconds in record.stages.items():
             self._stages.labels(stage).observe(seconds)
         if record.embedded is not None and record.input_type is not None:
             self._inputs.labels(record.input_type).inc(record.inputs)
-            self._tokens.labels(record.input_type).inc(record.embedded.tokens)
+            self._tokens.labels(record.input_type).inc(record.embedded.token_count)
             for size in record.embedded.batch_sizes:
                 self._batches.labels(record.input_type).observe(size)
 
@@ -69,31 +127,31 @@ class _EngineCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         health = self._embedder.health()
         gauges = {
-            "ready": ("1 when the model answers", float(health.state == "ready")),
-            "queue_inputs": ("Inputs that were taken and are not done", health.queued_inputs),
-            "queue_tokens": ("Tokens that wait for a batch", health.queued_tokens),
-            "batch_tokens": ("Tokens that a batch may have", health.batch_tokens),
+            "ready": ("1 when the model is ready", float(health.state == "ready")),
+            "queue_inputs": ("Inputs accepted and not yet answered", health.queued_inputs),
+            "queue_tokens": ("Tokens waiting for a batch", health.queued_tokens),
+            "batch_tokens": ("Token budget of a batch", health.batch_tokens),
         }
         for name, (help_, value) in gauges.items():
             yield GaugeMetricFamily(f"pagevec_{name}", help_, value=value)
         memory = GaugeMetricFamily(
-            "pagevec_memory_bytes", "Memory of the device that computes", labels=["kind"]
+            "pagevec_memory_bytes", "Memory of the device that runs the model", labels=["kind"]
         )
         for kind in ("allocated", "reserved", "peak"):
             memory.add_metric([kind], getattr(health.memory, kind))
         yield memory
         start = GaugeMetricFamily(
-            "pagevec_start_seconds", "Seconds of each stage of the start", labels=["stage"]
+            "pagevec_start_seconds", "Seconds of each stage of startup", labels=["stage"]
         )
         for stage, seconds in health.start_seconds.items():
             start.add_metric([stage], seconds)
         yield start
         yield CounterMetricFamily(
             "pagevec_device_busy_seconds",
-            "Seconds that the device has computed",
+            "Seconds that the device has been busy",
             value=health.busy_seconds,
         )
-        # What a rented device costs runs from here, whether it computes or waits.
+        # A rented device costs money from here on, busy or idle.
         yield CounterMetricFamily(
             "pagevec_up_seconds",
             "Seconds that this process has held its device",

@@ -1,0 +1,158 @@
+"""Who may send requests, and how much: bearer keys, rate limits, the length of a body."""
+
+import hashlib
+import hmac
+import logging
+import time
+from pathlib import Path
+
+import limits
+import limits.errors
+from limits import parse_many
+from limits.aio.strategies import MovingWindowRateLimiter
+from limits.storage import storage_from_string
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from pagevec.errors import BodyTooLarge, ConfigurationError, RateLimited, Unauthorized
+from pagevec.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Keys:
+    """The service's bearer keys, compared in constant time.
+
+    Several are valid at once while they are rotated. Keys in a file are read again when the file
+    changes, from the next request on.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._version = _file_version(settings.service_api_key_file)
+        self._names = _name_keys(settings)
+
+    def check(self, authorization: str | None) -> str:
+        """Check an Authorization header (RFC 6750).
+
+        Returns:
+            The name of the key, for logs and metrics.
+
+        Raises:
+            Unauthorized: the key is missing or wrong.
+        """
+        scheme, _, given = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not given.strip():
+            raise Unauthorized("send the header `Authorization: Bearer <key>`")
+        self._reload_changed_file()
+        # Every key is compared, even after a match: the time must not reveal which one it is.
+        secret = given.strip().encode()
+        matches = [name for key, name in self._names.items() if hmac.compare_digest(key, secret)]
+        if not matches:
+            raise Unauthorized("this key is not valid here")
+        return matches[0]
+
+    def _reload_changed_file(self) -> None:
+        """Read the file of keys again if it has changed; one that cannot be used is ignored."""
+        version = _file_version(self._settings.service_api_key_file)
+        if version == self._version:
+            return
+        self._version = version
+        try:
+            self._names = _name_keys(self._settings)
+            log.info("the keys are now %s", ", ".join(self._names.values()))
+        except ConfigurationError as error:
+            log.error("the keys stay as they were: %s", error)
+
+
+def _name_keys(settings: Settings) -> dict[bytes, str]:
+    # Names for logs and metrics: they must not give the keys away.
+    keys = [key.encode() for key in settings.keys]
+    return {key: f"key-{hashlib.sha256(key).hexdigest()[:8]}" for key in keys}
+
+
+def _file_version(file: Path | None) -> tuple[int, ...]:
+    """Return a value that differs after each change of `file`, even if it was replaced."""
+    try:
+        stat = file.stat() if file is not None else None
+    except OSError:
+        stat = None
+    return (stat.st_ino, stat.st_mtime_ns, stat.st_size) if stat else ()
+
+
+class RateLimits:
+    """Counts the requests of each key in a moving window, in memory or (several hosts) in Redis."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Parse the rate and open the storage.
+
+        Raises:
+            ConfigurationError: the storage is unknown, or its package is not installed.
+        """
+        self._rates = parse_many(settings.rate_limit) if settings.rate_limit else []
+        try:
+            # redis-py, which pagevec[redis] brings; `limits` would look for another client
+            counts = storage_from_string(
+                f"async+{settings.rate_limit_storage}",
+                implementation="redispy",
+                wrap_exceptions=True,
+            )
+        except (limits.errors.ConfigurationError, ValueError) as error:
+            raise ConfigurationError(
+                f"{settings.cite('rate_limit_storage')}: {error}; "
+                "use memory://, or redis://host:port with `pip install 'pagevec[redis]'`"
+            ) from None
+        self._limiter = MovingWindowRateLimiter(counts)
+
+    async def check(self, key: str) -> None:
+        """Count one request of `key`.
+
+        If the storage cannot be reached, requests pass: better uncounted than refused.
+
+        Raises:
+            RateLimited: the key is over its limit; `retry_after` says when to come back.
+        """
+        try:
+            for rate in self._rates:
+                await self._hit(rate, key)
+        except limits.errors.StorageError as error:
+            log.warning("requests are not counted: %s", error.storage_error)
+
+    async def _hit(self, rate: limits.RateLimitItem, key: str) -> None:
+        if not await self._limiter.hit(rate, key):
+            window = await self._limiter.get_window_stats(rate, key)
+            raise RateLimited(
+                f"over the limit of {rate}; wait and try again",
+                retry_after=max(1.0, window.reset_time - time.time()),
+            )
+
+
+async def read_body(receive: Receive, content_length: str | None, limit: int) -> bytearray:
+    """Read a request's body.
+
+    Args:
+        receive: the ASGI callable.
+        content_length: the header, if it was sent.
+        limit: bytes that a body may have.
+
+    Raises:
+        BodyTooLarge: the body is over `limit`, by its header or as it arrives.
+        ClientDisconnect: the caller left.
+    """
+    if content_length is not None and content_length.isdigit() and int(content_length) > limit:
+        raise _too_large(f"{int(content_length):,} bytes", limit)
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large("longer", limit)
+        more = message.get("more_body", False)
+    return body
+
+
+def _too_large(size: str, limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is {size}, the limit is {limit:,} bytes: send fewer inputs")
