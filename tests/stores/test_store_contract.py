@@ -1,4 +1,4 @@
-"""What every store does, whatever it is made of."""
+"""What every store does, whichever it is."""
 
 import signal
 from collections.abc import Iterator
@@ -10,35 +10,30 @@ from contract import ADD_FOR_EVER, another_process, elsewhere
 
 from pagevec.errors import StoreError
 from pagevec.grid import PatchGrid
-from pagevec.stores.base import DocumentStore, Filter
+from pagevec.stores import hamming, open_store
+from pagevec.stores.base import Filter, Store
 from pagevec.stores.fingerprint import agree_on_model, check_model
-from pagevec.stores.open import open_store
-from pagevec.stores.sqlite import store as embedded
 from pagevec.types import DocumentRecord, Page, PageKey
 from vectors import page, unit_vectors
 
 
 @pytest.fixture
-def store(store_name: str) -> Iterator[DocumentStore]:
-    store = open_store(store_name)
-    yield store
-    store.close()
+def store(store_name: str) -> Iterator[Store]:
+    with open_store(store_name) as store:
+        yield store
 
 
 @pytest.fixture
 def scanning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even few pages are searched by their sign bits."""
-    from pagevec.stores.postgres import cache as postgres_cache
-
-    monkeypatch.setattr(embedded, "SCAN_FROM", 0)
-    monkeypatch.setattr(postgres_cache, "SCAN_FROM", 0)
+    monkeypatch.setattr(hamming, "SCAN_FROM", 0)
 
 
 def numbers(keys: list[PageKey]) -> list[int]:
     return [key.number for key in keys]
 
 
-def test_a_page_comes_back(store: DocumentStore) -> None:
+def test_a_page_comes_back(store: Store) -> None:
     """All fields of a page are kept; the vectors to the precision of the store's format."""
     grid = PatchGrid(rows=1, columns=2, first=1)
     fields = {"metadata": {"year": 2024, "tags": ["a"]}, "text": "Grüße", "thumbnail": b"\xff\xd8"}
@@ -51,31 +46,31 @@ def test_a_page_comes_back(store: DocumentStore) -> None:
     np.testing.assert_array_equal(found.vectors > 0, stored.vectors > 0)
 
 
-def test_a_bare_page_comes_back(store: DocumentStore) -> None:
+def test_a_bare_page_comes_back(store: Store) -> None:
     """A page without text, thumbnail, grid and metadata stays so."""
     store.add([page("bare", 1)])
     [found] = store.fetch([PageKey("bare", 1)])
     assert (found.text, found.thumbnail, found.grid, dict(found.metadata)) == (None, None, None, {})
 
 
-def test_the_probe_of_the_pages_stays(store: DocumentStore) -> None:
-    """What the model makes of the probe text is kept as long as there are pages of it."""
+def test_the_fingerprint_of_the_pages_stays(store: Store) -> None:
+    """A saved fingerprint is replaced only once the store has no pages."""
     first, second = unit_vectors(7, 1), unit_vectors(9, 2)
-    assert store.probe() is None
-    store.keep_probe(first)
+    assert store.fingerprint() is None
+    store.save_fingerprint(first)
     store.add([page("a", 1)])
-    store.keep_probe(second)
-    np.testing.assert_allclose(store.probe(), first, atol=1e-3)
+    store.save_fingerprint(second)
+    np.testing.assert_allclose(store.fingerprint(), first, atol=1e-3)
     store.delete("a")
-    store.keep_probe(second)
-    np.testing.assert_allclose(store.probe(), second, atol=1e-3)
+    store.save_fingerprint(second)
+    np.testing.assert_allclose(store.fingerprint(), second, atol=1e-3)
 
 
-def test_another_models_pages_are_refused(store: DocumentStore) -> None:
-    """One model in other precisions is the same; another one is not, whatever its lengths are."""
+def test_another_models_pages_are_refused(store: Store) -> None:
+    """A model in another precision is the same model; another model is not, of any shape."""
     made = unit_vectors(30, 1)
     store.add([page("a", 1)])
-    check_model(store, unit_vectors(30, 2))  # nothing is known yet
+    check_model(store, unit_vectors(30, 2))  # no fingerprint yet
     agree_on_model(store, made)
     agree_on_model(store, made.astype(np.float16).astype(np.float32))
     for other in (unit_vectors(30, 2), made[:-1], made[::-1]):
@@ -84,7 +79,7 @@ def test_another_models_pages_are_refused(store: DocumentStore) -> None:
     check_model(store, made)
 
 
-def test_fetch_keeps_the_order(store: DocumentStore) -> None:
+def test_fetch_keeps_the_order(store: Store) -> None:
     """Pages come in the order of the keys; a page that is not there is left out."""
     store.add([page("a", number) for number in (1, 2, 3)])
     wanted = [PageKey("a", 3), PageKey("a", 9), PageKey("b", 1), PageKey("a", 1)]
@@ -92,8 +87,8 @@ def test_fetch_keeps_the_order(store: DocumentStore) -> None:
     assert store.fetch([]) == []
 
 
-def test_a_page_is_replaced(store: DocumentStore) -> None:
-    """A second page with the same key takes the place of the first, in one call too."""
+def test_a_page_is_replaced(store: Store) -> None:
+    """A second page with the same key replaces the first, also within one call."""
     store.add([page("a", 1, text="first")])
     store.add([page("a", 1, seed=1, text="second"), page("a", 1, seed=2, text="third")])
     [found] = store.fetch([PageKey("a", 1)])
@@ -101,25 +96,25 @@ def test_a_page_is_replaced(store: DocumentStore) -> None:
     np.testing.assert_array_equal(found.vectors > 0, page("a", 1, seed=2).vectors > 0)
 
 
-def test_has_and_delete(store: DocumentStore) -> None:
-    """A document's pages are known by number and go with it, and with its record."""
+def test_has_and_delete(store: Store) -> None:
+    """Deleting a document removes its pages and its record, and nothing else."""
     store.add([page("a", 1), page("a", 7), page("b", 1)])
-    store.write(DocumentRecord("a", "00"))
+    store.ledger.write(DocumentRecord("a", "00"))
     assert (store.has("a"), store.has("c")) == ({1, 7}, frozenset())
     assert (store.delete("a"), store.delete("a"), store.count()) == (2, 0, 1)
     assert (store.has("a"), store.has("b")) == (frozenset(), {1})
-    assert store.record("a") is None
+    assert store.ledger.record("a") is None
 
 
-def test_nothing_is_added(store: DocumentStore) -> None:
-    """An empty list is no error, nor is a search of an empty store."""
+def test_nothing_is_added(store: Store) -> None:
+    """Adding an empty list works, and so does searching an empty store."""
     store.add([])
     assert store.count() == 0
     assert store.candidates(unit_vectors(4, 0), 10) == []
 
 
-def test_all_or_none(store: DocumentStore) -> None:
-    """Where one page of a call is wrong, none of them is stored."""
+def test_all_or_none(store: Store) -> None:
+    """If one page of a call cannot be stored, none of them is."""
     wrong = page("a", 2, metadata={"not": float("nan")})
     with pytest.raises((StoreError, ValueError)):
         store.add([page("a", 1), wrong])
@@ -140,8 +135,8 @@ def test_all_or_none(store: DocumentStore) -> None:
         (Filter(frozenset({"a"}), {"year": 2024}), {("a", 1)}),
     ],
 )
-def test_filters(store: DocumentStore, where: Filter, expected: set[tuple[str, int]]) -> None:
-    """Documents and values of metadata narrow the candidates; a number is no word."""
+def test_filters(store: Store, where: Filter, expected: set[tuple[str, int]]) -> None:
+    """Documents and metadata narrow the candidates; a number does not equal its digits."""
     store.add(
         [
             page("a", 1, metadata={"year": 2024, "draft": False}),
@@ -155,7 +150,7 @@ def test_filters(store: DocumentStore, where: Filter, expected: set[tuple[str, i
 
 
 @pytest.mark.usefixtures("scanning")
-def test_the_nearest_come_first(store: DocumentStore) -> None:
+def test_the_nearest_come_first(store: Store) -> None:
     """By sign bits a page is nearest to its own vectors, and no more than `limit` come."""
     pages = [page("a", number) for number in range(1, 51)]
     store.add(pages)
@@ -165,7 +160,7 @@ def test_the_nearest_come_first(store: DocumentStore) -> None:
 
 
 @pytest.mark.usefixtures("scanning")
-def test_changes_elsewhere_are_seen(store: DocumentStore, store_name: str) -> None:
+def test_changes_elsewhere_are_seen(store: Store, store_name: str) -> None:
     """The next query sees what another process added, replaced and deleted."""
     store.add([page("a", number) for number in range(1, 9)] + [page("b", 1)])
     query = page("a", 4, seed=1).vectors
@@ -178,7 +173,7 @@ def test_changes_elsewhere_are_seen(store: DocumentStore, store_name: str) -> No
     assert set(store.candidates(query, 20)) == {PageKey("b", 1), PageKey("c", 1)}
 
 
-def test_two_processes_add_the_same(store: DocumentStore, store_name: str) -> None:
+def test_two_processes_add_the_same(store: Store, store_name: str) -> None:
     """Each page is there once when two processes add the same pages at once."""
     code = 'for first in range(0, 60, 5): store.add([page("a", first + k) for k in range(5)])'
     writers = [another_process(store_name, code) for _ in range(2)]
@@ -190,67 +185,66 @@ def test_two_processes_add_the_same(store: DocumentStore, store_name: str) -> No
 
 
 def test_killed_while_adding(store_name: str) -> None:
-    """What a killed process had been told is stored, is stored, and the store goes on."""
+    """Pages whose `add` returned survive SIGKILL, and the store still works."""
     writer = another_process(store_name, ADD_FOR_EVER)
     assert writer.stdout is not None
-    told = [int(writer.stdout.readline()) for _ in range(20)]
+    stored = [int(writer.stdout.readline()) for _ in range(20)]
     writer.send_signal(signal.SIGKILL)
-    told += [int(line) for line in writer.communicate()[0].splitlines() if line]
-    store = open_store(store_name)
-    assert store.has("endless") >= set(told)
-    store.add([page("endless", 1)])
-    assert len(store.fetch([PageKey("endless", number) for number in told])) == len(told)
-    store.close()
+    stored += [int(line) for line in writer.communicate()[0].splitlines() if line]
+    with open_store(store_name) as store:
+        assert store.has("endless") >= set(stored)
+        store.add([page("endless", 1)])
+        assert len(store.fetch([PageKey("endless", number) for number in stored])) == len(stored)
 
 
-def test_opened_again(store: DocumentStore, store_name: str) -> None:
-    """Pages and records are there for the next one who opens the store."""
+def test_opened_again(store: Store, store_name: str) -> None:
+    """Pages and records are there when the store is opened again."""
     store.add([page("a", 1)])
-    store.write(DocumentRecord("a", "00", 1, complete=True))
-    again = open_store(store_name)
-    assert (again.count(), again.record("a")) == (1, DocumentRecord("a", "00", 1, complete=True))
-    again.close()
+    store.ledger.write(DocumentRecord("a", "00", 1, complete=True))
+    with open_store(store_name) as again:
+        assert again.count() == 1
+        assert again.ledger.record("a") == DocumentRecord("a", "00", 1, complete=True)
 
 
-def test_records(store: DocumentStore) -> None:
-    """A record is replaced by its name; all of them come by name."""
+def test_records(store: Store) -> None:
+    """A record replaces the one of the same name; all records come sorted by name."""
     failed = DocumentRecord("b", "11", None, error="it is encrypted")
-    store.write(failed)
-    store.write(DocumentRecord("a", "00"))
-    store.write(DocumentRecord("a", "22", 3, complete=True))
-    assert store.record("a") == DocumentRecord("a", "22", 3, complete=True)
-    assert store.records() == [DocumentRecord("a", "22", 3, complete=True), failed]
-    assert store.record("none") is None
+    store.ledger.write(failed)
+    store.ledger.write(DocumentRecord("a", "00"))
+    store.ledger.write(DocumentRecord("a", "22", 3, complete=True))
+    assert store.ledger.record("a") == DocumentRecord("a", "22", 3, complete=True)
+    assert store.ledger.records() == [DocumentRecord("a", "22", 3, complete=True), failed]
+    assert store.ledger.record("none") is None
 
 
-def test_claims(store: DocumentStore) -> None:
-    """A document is one worker's until it is given back; another worker cannot give it back."""
-    assert store.claim("a", "first", 60)
-    assert store.claim("a", "first", 60)
-    assert not store.claim("a", "second", 60)
-    store.release("a", "second")
-    assert not store.claim("a", "second", 60)
-    store.release("a", "first")
-    assert store.claim("a", "second", 60)
-    assert store.claim("b", "first", 60)
+def test_leases(store: Store) -> None:
+    """Only the worker that holds a lease can renew or release it."""
+    assert store.ledger.lease("a", "first", 60)
+    assert store.ledger.lease("a", "first", 60)
+    assert not store.ledger.lease("a", "second", 60)
+    store.ledger.release("a", "second")
+    assert not store.ledger.lease("a", "second", 60)
+    store.ledger.release("a", "first")
+    assert store.ledger.lease("a", "second", 60)
+    assert store.ledger.lease("b", "first", 60)
 
 
-def test_a_claim_ends(store: DocumentStore) -> None:
-    """A worker that does not renew its claim in time loses it."""
-    assert store.claim("a", "first", 0)
-    assert store.claim("a", "second", 60)
-    assert not store.claim("a", "first", 60)
+def test_a_lease_ends(store: Store) -> None:
+    """A worker that does not renew its lease in time loses it."""
+    assert store.ledger.lease("a", "first", 0)
+    assert store.ledger.lease("a", "second", 60)
+    assert not store.ledger.lease("a", "first", 60)
 
 
-def test_one_claim_wins(store: DocumentStore) -> None:
-    """Of many workers who claim a document at once, one gets it."""
+def test_one_lease_wins(store: Store) -> None:
+    """Of many workers that ask for a lease at the same time, one gets it."""
     with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(lambda worker: store.claim("a", str(worker), 60), range(16)))
+        won = list(pool.map(lambda worker: store.ledger.lease("a", str(worker), 60), range(16)))
     assert won.count(True) == 1
 
 
-def test_threads(store: DocumentStore) -> None:
-    """Threads add and read at once, and nothing is lost."""
+def test_threads(store: Store) -> None:
+    """Threads add and read at the same time, and nothing is lost."""
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: store.add([page("a", number)]), range(40)))
         found = pool.map(lambda number: store.fetch([PageKey("a", number)]), range(40))
@@ -258,9 +252,29 @@ def test_threads(store: DocumentStore) -> None:
     assert store.count() == 40
 
 
-def test_another_model(store: DocumentStore) -> None:
-    """Pages of another dimension are refused: they come from another model."""
+def test_another_model(store: Store) -> None:
+    """Pages of another dimension, and so of another model, are refused."""
     store.add([page("a", 1)])
     with pytest.raises(StoreError):
         store.add([Page(PageKey("a", 2), unit_vectors(3, 0, dim=64))])
     assert store.count() == 1
+
+
+def test_labels(store: Store, store_name: str) -> None:
+    """Each label has one folder, the one set last, for everyone who opens the store."""
+    assert store.ledger.labels() == {}
+    store.ledger.set_label("reports", "/srv/reports")
+    store.ledger.set_label("Belege 2024", "/srv/Büro/Belege")
+    store.ledger.set_label("reports", "/mnt/reports")
+    expected = {"reports": "/mnt/reports", "Belege 2024": "/srv/Büro/Belege"}
+    assert store.ledger.labels() == expected
+    with open_store(store_name) as again:
+        assert again.ledger.labels() == expected
+
+
+def test_a_store_is_a_context_manager(store_name: str) -> None:
+    """At the end of the block a store is closed; what it did is there."""
+    with open_store(store_name) as store:
+        store.add([page("a", 1)])
+    with open_store(store_name) as store:
+        assert store.count() == 1

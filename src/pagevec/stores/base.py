@@ -1,18 +1,20 @@
-"""What a store of pages does: a handful of methods, and a ledger of documents."""
+"""What a store of pages does, and the ledger of documents that it keeps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
+from pagevec.errors import StoreError
 from pagevec.types import DocumentRecord, MultiVector, Page, PageKey
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which pages a search looks at; an empty filter means all.
+    """Which pages a search considers; an empty filter means all of them.
 
     Attributes:
-        documents: names of documents; metadata: values that a page's metadata must have.
+        documents: names of documents; empty for all.
+        metadata: values that a page's metadata must have.
     """
 
     documents: frozenset[str] = frozenset()
@@ -22,71 +24,169 @@ class Filter:
 EVERYTHING = Filter()
 
 
+class Ledger(Protocol):
+    """What a store knows about documents, so that ingestion can be killed and resumed.
+
+    Every method raises StoreError if the store cannot be read or written.
+    """
+
+    def record(self, document: str) -> DocumentRecord | None:
+        """Return the record of `document`, or None if there is none."""
+
+    def records(self) -> list[DocumentRecord]:
+        """Return all records, sorted by name."""
+
+    def write(self, record: DocumentRecord) -> None:
+        """Insert or replace the record of a document, durably."""
+
+    def lease(self, document: str, worker: str, seconds: float) -> bool:
+        """Lease `document` to `worker`, or renew its lease.
+
+        Args:
+            document: name of the document, which need not be in the store yet.
+            worker: name of the worker, unique among all that share the store.
+            seconds: how long the lease lasts unless it is renewed or released.
+
+        Returns:
+            Whether `worker` holds the lease now; False while another worker holds it.
+        """
+
+    def release(self, document: str, worker: str) -> None:
+        """End the lease of `document` if `worker` holds it."""
+
+    def labels(self) -> dict[str, str]:
+        """Return the absolute path of the folder behind each label."""
+
+    def set_label(self, label: str, folder: str) -> None:
+        """Record that documents named `label/...` are in `folder`, durably.
+
+        Args:
+            label: first part of the documents' names.
+            folder: absolute path of the folder; replaces the one that the label had.
+        """
+
+
 class Store(Protocol):
-    """Pages and their multi-vectors. May be used from several threads and processes at once."""
+    """Pages with their multi-vectors, and a ledger of documents.
+
+    Several threads and processes may use one store at the same time. A store object belongs to
+    the process that made it: after a fork, open the store again. As a context manager it closes
+    itself at the end.
+
+    Every method raises StoreError if the store cannot be read or written.
+
+    Attributes:
+        ledger: what the store knows about documents.
+    """
+
+    ledger: Ledger
 
     def add(self, pages: Sequence[Page]) -> None:
-        """Store `pages`, replacing those with the same key; all of them, durably, or none."""
-        ...
+        """Store `pages`, replacing those with the same keys: all of them, durably, or none.
+
+        Args:
+            pages: each with vectors of shape (vectors, dim), where dim is the store's; of pages
+                with equal keys the last one counts.
+
+        Raises:
+            StoreError: a page has vectors of another dimension than the store.
+        """
 
     def has(self, document: str) -> frozenset[int]:
-        """Return the numbers of the pages of `document` that are stored."""
-        ...
+        """Return the numbers of the stored pages of `document`."""
 
     def delete(self, document: str) -> int:
-        """Remove a document: its pages and its ledger record. Return how many pages it had."""
-        ...
+        """Delete a document, that is its pages and its ledger record.
+
+        Returns:
+            How many pages it had.
+        """
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Rename documents in one transaction: all of them, durably, or none.
+
+        Pages and ledger records get the new name and keep everything else. Leases stay with the
+        old name, so hold them for documents that other workers may be ingesting.
+
+        Args:
+            names: the new name for each old name.
+
+        Raises:
+            StoreError: an old name is not in the ledger, or a new name is taken.
+        """
 
     def candidates(
         self, query: MultiVector, limit: int, where: Filter = EVERYTHING
     ) -> list[PageKey]:
-        """Return up to `limit` pages worth scoring exactly for `query`, the likeliest first."""
-        ...
+        """Return the pages that are worth scoring exactly for `query`.
+
+        Args:
+            query: a multi-vector, float32 (vectors, dim).
+            limit: how many pages to return at most; exceeded in a small store and under a filter,
+                where every page that passes is a candidate.
+            where: which pages to consider.
+
+        Returns:
+            Keys of pages, the most promising first.
+
+        Raises:
+            StoreError: the query has another dimension than the store's vectors.
+        """
 
     def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
-        """Return the pages of `keys`, in their order; those that are gone are left out."""
-        ...
+        """Return pages with everything that is stored of them.
+
+        Args:
+            keys: which pages.
+
+        Returns:
+            Pages in the order of `keys`, each with vectors float32 (vectors, dim); a page that is
+            not in the store is left out.
+        """
 
     def count(self) -> int:
         """Return the number of pages."""
-        ...
 
-    def probe(self) -> MultiVector | None:
-        """Return what the pages' model makes of the probe text, where that is known."""
-        ...
+    def fingerprint(self) -> MultiVector | None:
+        """Return the fingerprint of the model that embedded the pages.
 
-    def keep_probe(self, vectors: MultiVector) -> None:
-        """Keep what the model makes of the probe text, unless there are pages and it is known."""
-        ...
+        Returns:
+            The embedding of `FINGERPRINT_TEXT`, float32 (vectors, dim); None if none is saved.
+        """
+
+    def save_fingerprint(self, vectors: MultiVector) -> None:
+        """Save the model fingerprint, unless the store has one already, and pages.
+
+        Args:
+            vectors: the embedding of `FINGERPRINT_TEXT`, float32 (vectors, dim).
+        """
 
     def close(self) -> None:
         """Release files and connections."""
-        ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
-class Ledger(Protocol):
-    """What a store also keeps, so that ingestion can be killed and go on."""
+def check_rename(names: Mapping[str, str], known: Collection[str], taken: Collection[str]) -> None:
+    """Refuse a rename that would lose or merge documents.
 
-    def record(self, document: str) -> DocumentRecord | None:
-        """Return what is known of `document`."""
-        ...
+    Args:
+        names: the new name for each old name.
+        known: those old names that are in the ledger.
+        taken: those new names that a document has already.
 
-    def write(self, record: DocumentRecord) -> None:
-        """Insert or replace the record of a document, durably."""
-        ...
-
-    def claim(self, document: str, worker: str, seconds: float) -> bool:
-        """Take `document` for `worker` for so long, unless another worker has it. Renewable."""
-        ...
-
-    def release(self, document: str, worker: str) -> None:
-        """Give a claim back."""
-        ...
-
-    def records(self) -> list[DocumentRecord]:
-        """Return all records, by name."""
-        ...
-
-
-class DocumentStore(Store, Ledger, Protocol):
-    """A store with its ledger: what ingestion and search are handed."""
+    Raises:
+        StoreError: an old name is unknown, a new name is taken, or two new names are equal.
+    """
+    for old in names:
+        if old not in known:
+            raise StoreError(f"cannot rename {old!r}: no such document in the store's ledger")
+    chosen = set(taken)
+    for old, new in names.items():
+        if new in chosen:
+            raise StoreError(f"cannot rename {old!r} to {new!r}: the name is taken")
+        chosen.add(new)

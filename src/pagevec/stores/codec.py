@@ -1,4 +1,4 @@
-"""Multi-vectors as the bytes that a store keeps: float16, int8 with a scale each, or signs."""
+"""Multi-vectors as the bytes that a store keeps: float16, scaled int8, or sign bits."""
 
 from typing import Literal
 
@@ -8,28 +8,44 @@ from numpy.typing import NDArray
 from pagevec.types import MultiVector
 from pagevec.wire.quantize import Quantized, dequantize, quantize
 
-Format = Literal["float16", "int8", "binary"]
-"""How a store keeps vectors: 2, 1 or 1/8 bytes for each component."""
+VectorFormat = Literal["float16", "int8", "binary"]
+"""How a store keeps vectors: in 2, 1 or 1/8 bytes per component."""
 
-PROBE_FORMAT: Format = "float16"
-"""How every store keeps the vectors of the probe text."""
+FINGERPRINT_FORMAT: VectorFormat = "float16"
+"""How every store keeps its model fingerprint."""
 
 _SIGN_AND_NUMBER = np.int32(-0x70000001)  # all bits but the three between sign and exponent
 _BIAS = np.float32(2.0 ** (127 - 15))
 
 
-def pack(vectors: MultiVector, form: Format) -> bytes:
-    """Return `vectors` (n, dim) in `form`: the values, behind them the scales (n,) of int8."""
+def pack(vectors: MultiVector, form: VectorFormat) -> bytes:
+    """Return vectors as bytes.
+
+    Args:
+        vectors: float32 (n, dim), with dim a multiple of 8.
+        form: how to keep them.
+
+    Returns:
+        The values of all vectors; for int8 followed by the scales, float32 (n,).
+    """
     quantized = quantize(vectors, form)
     scales = b"" if quantized.scales is None else quantized.scales.tobytes()
     return quantized.values.tobytes() + scales
 
 
-def unpack(packed: bytes, dim: int, form: Format) -> MultiVector:
-    """Return the float32 vectors (n, dim) of `pack`.
+def unpack(packed: bytes, dim: int, form: VectorFormat) -> MultiVector:
+    """Return the vectors that `pack` made into bytes.
+
+    Args:
+        packed: what `pack` returned.
+        dim: components of each vector.
+        form: the format they are kept in.
+
+    Returns:
+        The vectors, float32 (n, dim), as exact as the format.
 
     Raises:
-        ValueError: the bytes are not whole vectors.
+        ValueError: the bytes are not a whole number of vectors.
     """
     if form == "float16":
         return _from_half(np.frombuffer(packed, np.int16)).reshape(-1, dim)
@@ -43,10 +59,10 @@ def unpack(packed: bytes, dim: int, form: Format) -> MultiVector:
 
 
 def _from_half(halves: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Return the numbers whose float16 bits these are; all but infinity and NaN, exactly.
+    """Convert float16 bit patterns (n,) to float32 (n,), exactly except for infinity and NaN.
 
-    Seven times as fast as numpy's own conversion, which goes number by number and takes more of a
-    search than everything else.
+    This is seven times as fast as numpy's conversion, which goes value by value and would take
+    more of a search than everything else together.
     """
     shifted = halves.astype(np.int32)
     shifted <<= 13  # mantissa and exponent to their places in a float32, the sign by itself

@@ -1,8 +1,8 @@
-"""The sign bits of all pages in memory, and the pages nearest to a query's sign bits.
+"""An index in memory of the pages' sign bits, which finds the pages nearest to a query.
 
-The bits stand in planes: word k of every vector in one uint64 array, page after page. XOR and a
-bit count over whole planes take a few ms for thousands of pages; blocks of about 256 pages keep
-what is in between in the cache and give each core its share.
+The bits are stored in planes: plane k holds the k-th 64-bit word of every vector, page after page.
+XOR and bit count over whole planes take a few ms for thousands of pages. Planes are processed in
+blocks of about 256 pages, which keeps intermediate results in the CPU's cache and all cores busy.
 """
 
 import os
@@ -16,24 +16,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 PackedBits = NDArray[np.uint8]
-"""Sign bits of a multi-vector: (vectors, dim / 8), as `wire.quantize` packs them."""
+"""Sign bits of a multi-vector: uint8 (vectors, dim / 8), as `wire.quantize` packs them."""
 
+SCAN_FROM = 2000
+"""Pages from which on a store narrows a search by sign bits; fewer are all scored exactly.
+
+Stores read it at each search.
+"""
 BLOCK = 256
+"""Pages that a thread compares at a time."""
+
 _Number = TypeVar("_Number", np.uint64, np.int64)
 _GONE = -1
 _FEW_ROWS = 1 << 16
 
 
 class BitIndex:
-    """Pages by number (any integer from 0), each with its sign bits. Safe in several threads.
+    """The sign bits of pages, each page under a number of the caller's choice. Thread-safe.
 
-    A replaced or removed page leaves a hole, and holes are closed once they are half of all.
+    A replaced or removed page leaves a hole; holes are closed once they make up half of the rows.
+
+    Args:
+        dim: components of each vector.
     """
 
     def __init__(self, dim: int) -> None:
         self._words = -(-dim // 64)
         self._lock = Lock()
-        self._used = self._holes = 0  # pages with the holes; rows in holes
+        self._used = self._holes = 0  # pages, holes included; rows in holes
         self._planes = np.empty((self._words, 0), np.uint64)
         self._pages = np.empty(0, np.int64)
         self._starts = np.zeros(1, np.int64)
@@ -43,7 +53,13 @@ class BitIndex:
         return len(self._places)
 
     def put(self, pages: Sequence[int], bits: Sequence[PackedBits]) -> None:
-        """Add or replace pages. One without vectors is never among the best, so it is left out."""
+        """Add or replace pages.
+
+        Args:
+            pages: their numbers, from 0; of equal numbers the last one counts.
+            bits: for each page its sign bits, uint8 (vectors, dim / 8). A page without vectors
+                would never be among the best, so it is left out.
+        """
         latest = dict(zip(pages, bits, strict=True))
         filled = {page: rows for page, rows in latest.items() if len(rows)}
         with self._lock:
@@ -53,18 +69,25 @@ class BitIndex:
             self._close_holes()
 
     def remove(self, pages: Sequence[int]) -> None:
-        """Forget pages; those that are not here are passed over."""
+        """Remove pages, ignoring those that are not in the index."""
         with self._lock:
             self._forget(pages)
             self._close_holes()
 
     def best(self, query: PackedBits, limit: int) -> list[int]:
-        """Return up to `limit` pages, the nearest first.
+        """Return the pages that are nearest to a query.
 
-        A page's distance is the sum over query vectors of the smallest Hamming distance to one of
-        its vectors: MaxSim on signs.
+        A page's distance is MaxSim on sign bits: the sum over the query's vectors of the smallest
+        Hamming distance to any vector of the page.
+
+        Args:
+            query: sign bits of the query, uint8 (vectors, dim / 8).
+            limit: how many pages to return at most.
+
+        Returns:
+            Numbers of pages, the nearest first.
         """
-        # One query at a time: each takes all cores anyway.
+        # One query at a time, because each uses all cores.
         with self._lock:
             distances = self._distances(_as_words(query, self._words))
             alive = np.flatnonzero(self._pages[: self._used] != _GONE)
@@ -88,9 +111,9 @@ class BitIndex:
         first, row = self._used, int(self._starts[self._used])
         ends = row + np.cumsum([len(rows) for rows in bits])
         self._used += len(pages)
-        self._planes = _grown(self._planes, int(ends[-1]))
-        self._pages = _grown(self._pages, self._used)
-        self._starts = _grown(self._starts, self._used + 1)
+        self._planes = _grow(self._planes, int(ends[-1]))
+        self._pages = _grow(self._pages, self._used)
+        self._starts = _grow(self._starts, self._used + 1)
         self._planes[:, row : ends[-1]] = _as_words(np.concatenate(bits), self._words).T
         self._pages[first : self._used] = pages
         self._starts[first + 1 : self._used + 1] = ends
@@ -117,7 +140,7 @@ class BitIndex:
 
 
 def _as_words(bits: PackedBits, words: int) -> NDArray[np.uint64]:
-    """Return (vectors, words); the last word is filled with zeros, which are never different."""
+    """Return bits (vectors, dim / 8) as words (vectors, words), padded with equal zeros."""
     padded = np.zeros((len(bits), 8 * words), np.uint8)
     padded[:, : bits.shape[1]] = bits
     return padded.view(np.uint64)
@@ -126,10 +149,19 @@ def _as_words(bits: PackedBits, words: int) -> NDArray[np.uint64]:
 def _block_distances(
     planes: NDArray[np.uint64], starts: NDArray[np.int64], query: NDArray[np.uint64]
 ) -> NDArray[np.int64]:
-    """Return the distances (pages,) of pages that begin at `starts` in `planes` (words, rows)."""
+    """Return the distance of each page in a block.
+
+    Args:
+        planes: words of the block's vectors, (words, rows).
+        starts: the row at which each page begins, (pages,).
+        query: words of the query's vectors, (query vectors, words).
+
+    Returns:
+        Distances, int64 (pages,).
+    """
     different = np.empty(planes.shape[1], np.uint64)
     count = np.empty(planes.shape[1], np.uint8)
-    # A sum of up to 255 bits fits a byte, and bytes are fastest.
+    # A sum of up to 255 bits fits into a byte, and bytes are fastest.
     total = np.empty(planes.shape[1], np.uint8 if len(planes) < 4 else np.uint16)
     distances = np.zeros(len(starts), np.int64)
     for vector in query:
@@ -142,7 +174,7 @@ def _block_distances(
 
 
 def _smallest(distances: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """Return the positions of the `limit` smallest, in order."""
+    """Return the positions of the `limit` smallest distances, in ascending order."""
     if limit < len(distances):
         chosen = np.argpartition(distances, limit)[:limit]
     else:
@@ -151,8 +183,8 @@ def _smallest(distances: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     return order
 
 
-def _grown(values: NDArray[_Number], needed: int) -> NDArray[_Number]:
-    """Return `values` with room for `needed` in its last axis, doubled so that it is rare."""
+def _grow(values: NDArray[_Number], needed: int) -> NDArray[_Number]:
+    """Return `values` with room for `needed` entries on its last axis; doubling keeps this rare."""
     if needed <= values.shape[-1]:
         return values
     larger = np.empty((*values.shape[:-1], max(needed, 2 * values.shape[-1])), values.dtype)

@@ -1,19 +1,19 @@
-"""The bits of all rows in this process, made equal to the table before each search."""
+"""The sign bits of all rows in this process, brought up to date with the table at each search."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from threading import Lock
 
+from pagevec.stores import hamming
 from pagevec.stores.base import EVERYTHING, Filter
 from pagevec.stores.hamming import BitIndex, PackedBits
 from pagevec.stores.postgres.bits import DIM
 from pagevec.stores.postgres.connections import Connection, Connections
-from pagevec.stores.postgres.read import Row, read_rows
-from pagevec.stores.sqlite.store import SCAN_FROM
+from pagevec.stores.postgres.rows import Row, read_rows
 from pagevec.types import PageKey
 
-# Every row that comes, goes or changes changes the hash: a change makes another `xmin`. Sums of
-# ids and of xmins would do less, and a trigger would be a change to their table.
+# Any row that is added, deleted or changed (which changes its `xmin`) changes the hash. Sums of
+# ids and of xmins could stay equal, and a trigger would be a change to morphik-core's table.
 _STAMP = """
 SELECT count(*), bit_xor(hashint8extended(id, xmin::text::bigint)),
     coalesce(sum(pg_column_size(embeddings)), 0)::bigint
@@ -26,7 +26,12 @@ _ROWS_AT_ONCE = 1000
 
 
 class BitCache:
-    """Bits, keys and metadata of all rows, unless they are over `max_bytes` in the table."""
+    """Sign bits, keys and metadata of all rows.
+
+    Args:
+        connections: connections to the database.
+        max_bytes: size of the bits in the table above which nothing is cached.
+    """
 
     def __init__(self, connections: Connections, max_bytes: int) -> None:
         self._connections = connections
@@ -36,16 +41,25 @@ class BitCache:
         self._clear()
 
     def candidates(self, query: PackedBits, limit: int, where: Filter) -> list[PageKey] | None:
-        """Return what `EmbeddedStore.candidates` would; None where the bits do not fit."""
+        """Return the pages that are worth scoring exactly, as `Store.candidates` does.
+
+        Args:
+            query: sign bits of the query, uint8 (vectors, 16).
+            limit: how many pages to return at most, where sign bits narrow the search.
+            where: which pages to consider.
+
+        Returns:
+            Keys of pages, the most promising first; None if the bits are over `max_bytes`.
+        """
         with self._lock, self._connections.snapshot() as connection:
             if not self._refresh(connection):
                 return None
-            if where != EVERYTHING or len(self._rows) < SCAN_FROM:
+            if where != EVERYTHING or len(self._rows) < hamming.SCAN_FROM:
                 return _matching(self._rows.values(), where)
-        # All, for of a page with two rows both may be near.
-        ids = self._index.best(query, len(self._index))
-        rows = (self._rows.get(row) for row in ids)
-        return _distinct((row for row in rows if row is not None), limit)
+            index, rows = self._index, self._rows
+        # All of them, because a page may have two rows that are both near.
+        nearest = (rows.get(row) for row in index.best(query, len(index)))
+        return _distinct((row for row in nearest if row is not None), limit)
 
     def _refresh(self, connection: Connection) -> bool:
         stamp = connection.execute(_STAMP).fetchone()
@@ -59,20 +73,24 @@ class BitCache:
         return True
 
     def _load(self, connection: Connection) -> None:
-        """Read the rows that are new or changed, and forget those that are gone."""
+        """Remove the rows that are gone, then read those that are new or changed.
+
+        A changed row keeps its place until it is read: a search in another thread always finds it.
+        """
         versions: dict[int, int] = dict(connection.execute(_VERSIONS, binary=True).fetchall())
-        gone = [id for id, row in self._rows.items() if versions.get(id) != row.version]
-        self._index.remove(gone)
+        gone = self._rows.keys() - versions.keys()
+        self._index.remove(list(gone))
         for id in gone:
             del self._rows[id]
-        missing = [id for id in versions if id not in self._rows]
-        if missing:
-            for rows in _batched(read_rows(connection, ids=missing), _ROWS_AT_ONCE):
-                self._put(rows)
-
-    def _put(self, rows: list[Row]) -> None:
-        self._index.put([row.id for row in rows], [row.signs for row in rows])
-        self._rows.update((row.id, row.without_signs()) for row in rows)
+        changed = [
+            id
+            for id, version in versions.items()
+            if id not in self._rows or self._rows[id].version != version
+        ]
+        if changed:
+            for rows in _batches(read_rows(connection, ids=changed), _ROWS_AT_ONCE):
+                self._index.put([row.id for row in rows], [row.signs for row in rows])
+                self._rows.update((row.id, row.without_signs()) for row in rows)
 
     def _clear(self) -> None:
         self._stamp = None
@@ -80,18 +98,24 @@ class BitCache:
         self._rows: dict[int, Row] = {}
 
 
-def streamed_candidates(
+def stream_candidates(
     connection: Connection, query: PackedBits, limit: int, where: Filter
 ) -> list[PageKey]:
-    """Return the same, but all bits are read once more and none are kept.
+    """Return what `BitCache.candidates` would, reading all bits for this search and keeping none.
 
-    Memory is for two blocks: each block competes with the best so far.
+    Memory is bounded by two blocks of rows: each block competes with the best rows so far.
+
+    Args:
+        connection: a connection in a transaction.
+        query: sign bits of the query, uint8 (vectors, 16).
+        limit: how many pages to return at most, where there is no filter.
+        where: which pages to consider.
     """
     if where != EVERYTHING:
         rows = read_rows(connection, documents=sorted(where.documents), bits=False)
         return _matching(rows, where)
     best: list[Row] = []
-    for block in _batched(read_rows(connection), max(limit, _ROWS_AT_ONCE)):
+    for block in _batches(read_rows(connection), max(limit, _ROWS_AT_ONCE)):
         index, competing = BitIndex(DIM), best + block
         index.put(range(len(competing)), [row.signs for row in competing])
         best = [competing[place] for place in index.best(query, limit)]
@@ -106,7 +130,7 @@ def _distinct(rows: Iterable[Row], limit: int) -> list[PageKey]:
     return list(islice(dict.fromkeys(row.key for row in rows), limit))
 
 
-def _batched(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
     """Yield lists of up to `size` rows."""
-    while block := list(islice(rows, size)):
-        yield block
+    while batch := list(islice(rows, size)):
+        yield batch

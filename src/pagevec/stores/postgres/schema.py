@@ -1,12 +1,13 @@
-"""The tables: morphik-core's, made as morphik-core makes it and never changed, and ours beside it.
+"""The tables: morphik-core's, created as morphik-core does and never altered, and pagevec's own.
 
-There is no reference from our tables to theirs: it would put triggers on theirs. A row of ours
-belongs to the row of theirs with its `row` as `id`; where that is gone, ours is rubbish.
+Nothing references morphik-core's table, because a foreign key would put triggers on it. A row of
+`pagevec_pages` belongs to the row there whose `id` is its `row`; without one it is left over, and
+is swept when a store is opened.
 """
 
 from pagevec.stores.postgres.connections import Connection
 
-# Any number: only one process at a time makes the tables.
+# Any number will do: only one process at a time creates the tables.
 _LOCK = 0x70616765766563
 
 _THEIR_TABLE = """
@@ -22,7 +23,7 @@ CREATE TABLE IF NOT EXISTS multi_vector_embeddings (
 _THEIR_INDEX = """
 CREATE INDEX IF NOT EXISTS idx_multi_vector_document_id ON multi_vector_embeddings (document_id)"""
 
-# As morphik-core looks for it: an existing one is never replaced.
+# The check that morphik-core makes: an existing function is never replaced.
 _HAS_MAX_SIM = """
 SELECT EXISTS (
     SELECT FROM pg_proc WHERE proname = 'max_sim'
@@ -49,8 +50,9 @@ LANGUAGE SQL IMMUTABLE PARALLEL SAFE AS $$
     SELECT COALESCE(SUM(max_similarity), 0.0) FROM max_similarities
 $$"""
 
-# `signs` is a digest of the row's bits: where theirs are other ones, our vectors are outdated.
-# Quantized vectors do not compress: EXTERNAL saves the attempt.
+# `signs` is a digest of the row's bits: where the bits differ by now, our vectors are outdated.
+# Quantized vectors do not compress; EXTERNAL saves the attempt. Two tables have kept old names:
+# `pagevec_claims`, which holds the leases, and `pagevec_probe`, which holds the fingerprint.
 _OURS = """
 CREATE TABLE IF NOT EXISTS pagevec_pages (
     row BIGINT PRIMARY KEY,
@@ -79,11 +81,15 @@ CREATE TABLE IF NOT EXISTS pagevec_claims (
     claimed_until TIMESTAMPTZ NOT NULL
 )"""
 
-# One row at most: `single` is always true, and unique.
-_PROBE = """
+# Newer than the tables above. `pagevec_probe` has one row at most: `single` is true, and unique.
+_LATER = """
 CREATE TABLE IF NOT EXISTS pagevec_probe (
     single BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (single),
     vectors BYTEA NOT NULL
+);
+CREATE TABLE IF NOT EXISTS pagevec_labels (
+    label TEXT PRIMARY KEY,
+    folder TEXT NOT NULL
 )"""
 
 _SWEEP = """
@@ -95,7 +101,7 @@ DELETE FROM pagevec_pages WHERE row IN (
 
 
 def prepare(connection: Connection) -> None:
-    """Make the tables that are not there, and remove rows of ours whose row of theirs is gone."""
+    """Create the tables that are missing, and sweep rows whose row in morphik-core's is gone."""
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     connection.execute(_THEIR_TABLE)
     connection.execute(_THEIR_INDEX)
@@ -103,5 +109,5 @@ def prepare(connection: Connection) -> None:
         connection.execute(_MAX_SIM)
     if connection.execute("SELECT to_regclass('pagevec_claims') IS NULL").fetchone() == (True,):
         connection.execute(_OURS)
-    connection.execute(_PROBE)
+    connection.execute(_LATER)
     connection.execute(_SWEEP)

@@ -1,1 +1,1 @@
-"""The embedded store: one SQLite file in a folder."""
+"""The store in SQLite: one file in a folder."""

@@ -1,4 +1,4 @@
-"""The SQLite file of the embedded store: its tables, its connections, its transactions."""
+"""The SQLite file of a store: its tables, connections and transactions."""
 
 import sqlite3
 from collections import deque
@@ -8,13 +8,12 @@ from pathlib import Path
 
 from pagevec.errors import StoreError
 
-SCHEMA_VERSION = 2
 _WAIT_SECONDS = 60.0
 _MAPPED_BYTES = 1 << 40
 
-# Numbers of pages are never used again (AUTOINCREMENT), so a deletion stays true for ever.
-# What is scanned (keys, metadata, bits) stands apart from what is long.
-_SCHEMA = """
+# Ids of pages are never reused (AUTOINCREMENT), so a row of `deletions` stays true for ever.
+# What is scanned (keys, metadata, bits) is apart from what is long.
+_VERSION_1 = """
 CREATE TABLE store (format TEXT NOT NULL, dim INTEGER, revision INTEGER NOT NULL);
 CREATE TABLE pages (
     id INTEGER PRIMARY KEY AUTOINCREMENT, document TEXT NOT NULL, number INTEGER NOT NULL,
@@ -38,13 +37,19 @@ CREATE TABLE claims (
     document TEXT PRIMARY KEY, worker TEXT NOT NULL, expires REAL NOT NULL
 );
 """
-_SINCE_VERSION_2 = "CREATE TABLE probe (dim INTEGER NOT NULL, vectors BLOB NOT NULL)"
+_VERSION_2 = "CREATE TABLE probe (dim INTEGER NOT NULL, vectors BLOB NOT NULL)"
+_VERSION_3 = "CREATE TABLE labels (label TEXT PRIMARY KEY, folder TEXT NOT NULL)"
+_VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
+SCHEMA_VERSION = len(_VERSIONS)
 
 
 class Database:
-    """A file in WAL mode with synchronous FULL. May be used from several threads and processes.
+    """A file in WAL mode with synchronous FULL, used by several threads and processes at once.
 
-    Each transaction has a connection for itself; idle ones are used again.
+    Each transaction has a connection to itself; idle connections are used again.
+
+    Args:
+        file: the file, created if it does not exist.
     """
 
     def __init__(self, file: Path) -> None:
@@ -52,29 +57,32 @@ class Database:
         self._idle: deque[sqlite3.Connection] = deque()
 
     def create(self, form: str) -> None:
-        """Make the tables that are missing, for vectors in the format `form`.
+        """Create the tables that are missing, in a new file or one of an older version.
+
+        Args:
+            form: format of the vectors in a new store.
 
         Raises:
-            StoreError: the file is no store, or of a version that this one cannot read.
+            StoreError: the file is not a store, or of a version that this one cannot read.
         """
-        # An open store takes no lock: it opens while another process writes.
+        # No lock if the tables are there: a store opens while another process writes.
         with self.reading() as connection:
             version = _version(connection)
         if version < SCHEMA_VERSION:
             with self.writing() as connection:
-                _make_tables(connection, form)
+                _upgrade(connection, form)
         elif version > SCHEMA_VERSION:
             raise StoreError(f"the store {self.file} is of version {version}: update pagevec")
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection in a transaction that sees one state of the store."""
+        """Yield a connection in a transaction that sees one state of the store."""
         with self._transaction("BEGIN") as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection in a transaction that is durable at its end, or undone."""
+        """Yield a connection in a transaction that is durable at its end, or undone."""
         # IMMEDIATE: writers wait for each other here, so revisions are committed in order.
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
@@ -87,7 +95,7 @@ class Database:
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         try:
-            connection = self._taken()
+            connection = self._take()
             try:
                 connection.execute(begin)
                 yield connection
@@ -95,9 +103,9 @@ class Database:
             finally:
                 self._give_back(connection)
         except sqlite3.Error as error:
-            raise StoreError(f"the store {self.file} cannot be used: {error}") from error
+            raise StoreError(f"cannot use the store {self.file}: {error}") from error
 
-    def _taken(self) -> sqlite3.Connection:
+    def _take(self) -> sqlite3.Connection:
         with suppress(IndexError):
             return self._idle.pop()
         return _connect(self.file)
@@ -113,15 +121,13 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def _make_tables(connection: sqlite3.Connection, form: str) -> None:
-    version = _version(connection)
-    if version == SCHEMA_VERSION:
-        return  # another process came first
-    if version == 0:
-        for statement in _SCHEMA.split(";\n"):
+def _upgrade(connection: sqlite3.Connection, form: str) -> None:
+    version = _version(connection)  # another process may have been faster
+    for statements in _VERSIONS[version:]:
+        for statement in statements.split(";\n"):
             connection.execute(statement)
+    if version == 0:
         connection.execute("INSERT INTO store VALUES (?, NULL, 0)", [form])
-    connection.execute(_SINCE_VERSION_2)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

@@ -1,53 +1,63 @@
-"""The ledger of the embedded store: what is known of each document, and who works on it."""
+"""The ledger of documents in a store's SQLite file."""
 
 import time
 
+from pagevec.stores.base import Ledger
 from pagevec.stores.sqlite.database import Database
 from pagevec.types import DocumentRecord
 
 
-class SqliteLedger:
-    """Documents and claims in a store's file. Claims go by the machine's clock."""
+class SqliteLedger(Ledger):
+    """Documents, leases and labels in the file of a store.
+
+    Leases end by this machine's clock. Their table has kept its old name, `claims`.
+
+    Args:
+        database: the store's file.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def record(self, document: str) -> DocumentRecord | None:
-        """Return what is known of `document`."""
         with self._database.reading() as connection:
-            row = connection.execute("SELECT * FROM documents WHERE name = ?", [document])
-            return next((_record(*values) for values in row), None)
+            rows = connection.execute("SELECT * FROM documents WHERE name = ?", [document])
+            return next((_record(*row) for row in rows), None)
 
     def records(self) -> list[DocumentRecord]:
-        """Return all records, by name."""
         with self._database.reading() as connection:
             rows = connection.execute("SELECT * FROM documents ORDER BY name")
-            return [_record(*values) for values in rows]
+            return [_record(*row) for row in rows]
 
     def write(self, record: DocumentRecord) -> None:
-        """Insert or replace the record of a document, durably."""
         values = (record.name, record.content_hash, record.pages, record.complete, record.error)
         with self._database.writing() as connection:
             connection.execute("REPLACE INTO documents VALUES (?, ?, ?, ?, ?)", values)
 
-    def claim(self, document: str, worker: str, seconds: float) -> bool:
-        """Take `document` for `worker` for so long, unless another worker has it. Renewable."""
+    def lease(self, document: str, worker: str, seconds: float) -> bool:
         now = time.time()
         with self._database.writing() as connection:
-            taken = connection.execute(
+            leased = connection.execute(
                 "INSERT INTO claims VALUES (?, ?, ?) ON CONFLICT (document) DO UPDATE"
                 " SET worker = excluded.worker, expires = excluded.expires"
                 " WHERE worker = excluded.worker OR expires <= ?",
                 (document, worker, now + seconds, now),
             )
-            return taken.rowcount == 1
+            return leased.rowcount == 1
 
     def release(self, document: str, worker: str) -> None:
-        """Give a claim back; another worker's stays."""
         with self._database.writing() as connection:
             connection.execute(
                 "DELETE FROM claims WHERE document = ? AND worker = ?", (document, worker)
             )
+
+    def labels(self) -> dict[str, str]:
+        with self._database.reading() as connection:
+            return dict(connection.execute("SELECT label, folder FROM labels").fetchall())
+
+    def set_label(self, label: str, folder: str) -> None:
+        with self._database.writing() as connection:
+            connection.execute("REPLACE INTO labels VALUES (?, ?)", (label, folder))
 
 
 def _record(

@@ -1,4 +1,4 @@
-"""A copy in memory of the sign bits in a store's file, in step with what other processes do."""
+"""A replica in memory of the sign bits in a store's SQLite file."""
 
 import sqlite3
 from threading import Lock
@@ -11,8 +11,11 @@ _ROWS_AT_A_TIME = 1000
 _CHANGED = "SELECT pages.id, packed FROM pages JOIN bits ON page = pages.id WHERE revision > ?"
 
 
-class BitMirror:
-    """The sign bits (vectors, dim / 8) of a store's pages, read from its file as they change."""
+class BitReplica:
+    """The sign bits of a store's pages by id, following what other processes write.
+
+    A renamed document needs no update: its pages keep their ids, which are all that is kept here.
+    """
 
     def __init__(self) -> None:
         self._index = BitIndex(0)
@@ -20,13 +23,22 @@ class BitMirror:
         self._lock = Lock()
 
     def best(self, connection: sqlite3.Connection, query: PackedBits, limit: int) -> list[int]:
-        """Return the numbers of up to `limit` pages, the nearest first, as of this transaction."""
+        """Return the pages that are nearest to a query, as of the connection's transaction.
+
+        Args:
+            connection: a connection in a transaction.
+            query: sign bits of the query, uint8 (vectors, dim / 8).
+            limit: how many pages to return at most.
+
+        Returns:
+            Ids of pages, the nearest first.
+        """
         with self._lock:
             self._refresh(connection)
         return self._index.best(query, limit)
 
     def _refresh(self, connection: sqlite3.Connection) -> None:
-        # One row: as cheap as PRAGMA data_version, and it tells of this process's writes too.
+        # One row: as cheap as PRAGMA data_version, and it includes this process's own writes.
         [(revision, dim)] = connection.execute("SELECT revision, dim FROM store")
         if revision <= self._revision:
             return
@@ -36,9 +48,8 @@ class BitMirror:
         self._index.remove([page for (page,) in gone])
         changed = connection.execute(_CHANGED, [self._revision])
         while rows := changed.fetchmany(_ROWS_AT_A_TIME):
-            self._index.put([page for page, _ in rows], [_bits(packed, dim) for _, packed in rows])
+            self._index.put(
+                [page for page, _ in rows],
+                [np.frombuffer(packed, np.uint8).reshape(-1, dim // 8) for _, packed in rows],
+            )
         self._revision = revision
-
-
-def _bits(packed: bytes, dim: int) -> PackedBits:
-    return np.frombuffer(packed, np.uint8).reshape(-1, dim // 8)

@@ -1,24 +1,23 @@
-"""The embedded store: one SQLite file in a folder, its sign bits in memory while it is searched."""
+"""Pages in SQLite: one file in a folder, its sign bits in memory while it is searched."""
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pagevec.errors import StoreError
 from pagevec.grid import PatchGrid
-from pagevec.stores.base import EVERYTHING, Filter
-from pagevec.stores.codec import PROBE_FORMAT, Format, pack, unpack
+from pagevec.stores import hamming
+from pagevec.stores.base import EVERYTHING, Filter, Store, check_rename
+from pagevec.stores.codec import FINGERPRINT_FORMAT, VectorFormat, pack, unpack
 from pagevec.stores.sqlite.database import Database
 from pagevec.stores.sqlite.ledger import SqliteLedger
-from pagevec.stores.sqlite.replica import BitMirror
+from pagevec.stores.sqlite.replica import BitReplica
 from pagevec.types import MultiVector, Page, PageKey
 from pagevec.wire.quantize import quantize
 
 FILE = "pages.sqlite3"
-SCAN_FROM = 2000
-"""With fewer pages than this every page is a candidate: scoring them all is quick and exact."""
 
 _PAGE = """
 SELECT metadata, grid, text, thumbnail, coalesce(vectors, packed)
@@ -31,54 +30,53 @@ _HAS_METADATA = """NOT EXISTS (
         AND own.type = wanted.type AND own.value IS wanted.value
     )
 )"""
+_KNOWN = "SELECT name FROM documents WHERE name IN (SELECT value FROM json_each(?1))"
+_TAKEN = """
+SELECT name FROM documents WHERE name IN (SELECT value FROM json_each(?1))
+UNION SELECT document FROM pages WHERE document IN (SELECT value FROM json_each(?1))"""
 
 
-class EmbeddedStore(SqliteLedger):
-    """Pages in a folder of this machine. Several threads and processes may use it at once.
+class SqliteStore(Store):
+    """A store in a folder of this machine.
 
     Args:
-        path: the folder, made where it is missing.
-        vectors: how vectors are kept; default: as the store has them, float16 in a new one.
+        path: the folder, created if it does not exist.
+        vectors: how vectors are kept; None for the store's own format, float16 in a new store.
 
     Raises:
-        StoreError: by the constructor where the folder holds no store, or one with vectors in
-            another format; by every method where the file cannot be read or written.
+        StoreError: the folder holds something else than a store, or a store with vectors in
+            another format.
     """
 
-    def __init__(self, path: str | Path, vectors: Format | None = None) -> None:
-        super().__init__(Database(_folder(path) / FILE))
-        self._mirror = BitMirror()
+    def __init__(self, path: str | Path, vectors: VectorFormat | None = None) -> None:
+        self._database = Database(_folder(path) / FILE)
+        self._replica = BitReplica()
+        self.ledger = SqliteLedger(self._database)
         try:
-            self._format = self._opened(vectors)
+            self._format = self._open(vectors)
         except StoreError:
             self.close()
             raise
 
     def add(self, pages: Sequence[Page]) -> None:
-        """Store `pages`, replacing those with the same key; all of them, durably, or none.
-
-        Raises:
-            StoreError: the vectors have another dimension than those in the store.
-        """
         if not pages:
             return
         dim = _dimension(pages)
-        # The other writers wait for the transaction only, not for this work.
-        packed = [self._packed(page.vectors) for page in pages]
+        # Packed before the transaction, during which no other process can write.
+        packed = [self._pack(page.vectors) for page in pages]
         with self._database.writing() as connection:
-            _agree_on(connection, dim)
+            connection.execute("UPDATE store SET dim = ? WHERE dim IS NULL", [dim])
+            _check_dimension(connection, dim)
             revision = _next_revision(connection)
             for page, (bits, vectors) in zip(pages, packed, strict=True):
                 _insert(connection, page, revision, bits, vectors)
 
     def has(self, document: str) -> frozenset[int]:
-        """Return the numbers of the pages of `document` that are stored."""
         with self._database.reading() as connection:
             rows = connection.execute("SELECT number FROM pages WHERE document = ?", [document])
             return frozenset(number for (number,) in rows)
 
     def delete(self, document: str) -> int:
-        """Remove a document: its pages and its ledger record. Return how many pages it had."""
         with self._database.writing() as connection:
             connection.execute(
                 "INSERT INTO deletions SELECT id, ? FROM pages WHERE document = ?",
@@ -87,26 +85,26 @@ class EmbeddedStore(SqliteLedger):
             connection.execute("DELETE FROM documents WHERE name = ?", [document])
             return connection.execute("DELETE FROM pages WHERE document = ?", [document]).rowcount
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        with self._database.writing() as connection:
+            known = connection.execute(_KNOWN, [json.dumps(list(names))])
+            taken = connection.execute(_TAKEN, [json.dumps(list(names.values()))])
+            check_rename(names, {name for (name,) in known}, {name for (name,) in taken})
+            pairs = [(new, old) for old, new in names.items()]
+            connection.executemany("UPDATE pages SET document = ? WHERE document = ?", pairs)
+            connection.executemany("UPDATE documents SET name = ? WHERE name = ?", pairs)
+
     def candidates(
         self, query: MultiVector, limit: int, where: Filter = EVERYTHING
     ) -> list[PageKey]:
-        """Return pages worth scoring exactly for `query` (vectors, dim), the likeliest first.
-
-        All of them where there are few or where a filter is given, else the `limit` nearest by
-        their sign bits.
-
-        Raises:
-            StoreError: the query has another dimension than the vectors in the store.
-        """
         with self._database.reading() as connection:
-            _check(connection, query.shape[1])
-            if where != EVERYTHING or _count(connection) < SCAN_FROM:
+            _check_dimension(connection, query.shape[1])
+            if where != EVERYTHING or _count(connection) < hamming.SCAN_FROM:
                 return _matching(connection, where)
             bits = quantize(query, "binary").values
-            return _keys(connection, self._mirror.best(connection, bits, limit))
+            return _keys(connection, self._replica.best(connection, bits, limit))
 
     def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
-        """Return the pages of `keys`, in their order; those that are gone are left out."""
         with self._database.reading() as connection:
             rows = (
                 (key, connection.execute(_PAGE, (key.document, key.number)).fetchone())
@@ -116,19 +114,16 @@ class EmbeddedStore(SqliteLedger):
             return [_page(key, dim, self._format, *row) for key, row in rows if row is not None]
 
     def count(self) -> int:
-        """Return the number of pages."""
         with self._database.reading() as connection:
             return _count(connection)
 
-    def probe(self) -> MultiVector | None:
-        """Return what the pages' model makes of the probe text, where that is known."""
+    def fingerprint(self) -> MultiVector | None:
         with self._database.reading() as connection:
             rows = connection.execute("SELECT vectors, dim FROM probe").fetchall()
-        return next((unpack(packed, dim, PROBE_FORMAT) for packed, dim in rows), None)
+        return next((unpack(packed, dim, FINGERPRINT_FORMAT) for packed, dim in rows), None)
 
-    def keep_probe(self, vectors: MultiVector) -> None:
-        """Keep what the model makes of the probe text, unless there are pages and it is known."""
-        packed = pack(vectors, PROBE_FORMAT)
+    def save_fingerprint(self, vectors: MultiVector) -> None:
+        packed = pack(vectors, FINGERPRINT_FORMAT)
         with self._database.writing() as connection:
             if not _count(connection):
                 connection.execute("DELETE FROM probe")
@@ -138,22 +133,21 @@ class EmbeddedStore(SqliteLedger):
             )
 
     def close(self) -> None:
-        """Close the file."""
         self._database.close()
 
-    def _opened(self, wanted: Format | None) -> Format:
+    def _open(self, wanted: VectorFormat | None) -> VectorFormat:
         self._database.create(wanted or "float16")
         with self._database.reading() as connection:
             [(form,)] = connection.execute("SELECT format FROM store")
         if wanted not in (None, form):
             raise StoreError(
                 f"the store {self._database.file} keeps vectors as {form}, not {wanted}: "
-                "open it without a format, or make a new one"
+                "open it without a format, or create a new one"
             )
         return form  # type: ignore[no-any-return]
 
-    def _packed(self, vectors: MultiVector) -> tuple[bytes, bytes | None]:
-        """Return the sign bits, and the vectors unless they are kept as sign bits only."""
+    def _pack(self, vectors: MultiVector) -> tuple[bytes, bytes | None]:
+        """Return the sign bits and the vectors; None for vectors that are kept as bits only."""
         bits = pack(vectors, "binary")
         return bits, None if self._format == "binary" else pack(vectors, self._format)
 
@@ -163,7 +157,7 @@ def _folder(path: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"the store {folder} cannot be used: {error.strerror}") from error
+        raise StoreError(f"cannot use the store {folder}: {error.strerror}") from error
     return folder
 
 
@@ -171,7 +165,7 @@ def _dimension(pages: Sequence[Page]) -> int:
     shapes = {page.vectors.shape[1:] for page in pages}
     [dim] = shapes.pop() if len(shapes) == 1 else (0,)
     if dim % 8 or dim == 0:
-        raise StoreError("all pages of a store have vectors of one dimension, a multiple of 8")
+        raise StoreError("pages of one store need vectors of one dimension, a multiple of 8")
     return int(dim)
 
 
@@ -181,17 +175,12 @@ def _dim(connection: sqlite3.Connection) -> Any:
     return dim
 
 
-def _agree_on(connection: sqlite3.Connection, dim: int) -> None:
-    connection.execute("UPDATE store SET dim = ? WHERE dim IS NULL", [dim])
-    _check(connection, dim)
-
-
-def _check(connection: sqlite3.Connection, dim: int) -> None:
+def _check_dimension(connection: sqlite3.Connection, dim: int) -> None:
     known = _dim(connection)
     if known not in (None, dim):
         raise StoreError(
             f"the store has vectors of {known} dimensions, these have {dim}: "
-            "pages and queries of one store come from one model"
+            "use one model for all pages and queries of a store"
         )
 
 
@@ -221,7 +210,7 @@ def _insert(
 def _page(
     key: PageKey,
     dim: int,
-    form: Format,
+    form: VectorFormat,
     metadata: str,
     grid: str | None,
     text: str | None,

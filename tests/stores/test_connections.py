@@ -1,0 +1,86 @@
+"""The pool of connections to PostgreSQL: bounded, robust, and quick to say what is wrong."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import psycopg
+import pytest
+
+from pagevec.errors import StoreError
+from pagevec.stores.postgres import connections
+from pagevec.stores.postgres.store import PostgresStore
+from postgres_server import new_database
+from vectors import page
+
+OTHERS = """
+FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+AND backend_type = 'client backend'"""
+
+
+@pytest.fixture
+def url(postgres: str) -> str:
+    return new_database(postgres)
+
+
+def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(statement.encode()).fetchall()
+
+
+@pytest.mark.parametrize("idle", [1, 8])
+def test_lost_connections_are_replaced(url: str, idle: int) -> None:
+    """After the server closed all idle connections, the next call works, without a long wait."""
+    everyone = Barrier(idle)
+    with PostgresStore(url) as store, ThreadPoolExecutor(idle) as pool:
+        store.add([page("ours", 1)])
+        list(pool.map(lambda _: hold_connection(store, everyone), range(idle)))
+        execute(url, f"SELECT pg_terminate_backend(pid) {OTHERS}")
+        start = time.monotonic()
+        assert store.count() == 1
+        assert time.monotonic() - start < 2
+
+
+def hold_connection(store: PostgresStore, everyone: Barrier) -> None:
+    """Keep a connection until each of the threads has one."""
+    with store._connections.transaction():
+        everyone.wait(10)
+
+
+def test_connections_are_bounded(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many threads share few connections, and each gets its turn."""
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 3)
+    with PostgresStore(url) as store, ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda number: store.add([page("a", number)]), range(1, 41)))
+        assert store.has("a") == set(range(1, 41))
+        [(in_use,)] = execute(url, f"SELECT count(*) {OTHERS}")
+        assert 1 <= in_use <= 3
+
+
+def test_a_wait_for_a_connection_ends(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If all connections stay in use, the error says so and after how long."""
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(connections, "WAIT_SECONDS", 0.2)
+    busy = pytest.raises(StoreError, match=r"within 0\.2 s: all 1 are in use")
+    with PostgresStore(url) as store, store._connections.transaction(), busy:
+        store.count()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://127.0.0.1:1/nowhere",
+        "postgresql:///postgres?host=/nowhere",
+        "postgresql://127.0.0.1:port/nowhere",
+        "postgresql://?no_such_option=1",
+    ],
+)
+def test_a_server_that_is_not_there(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A store that cannot be opened fails at once, with the reason on one line and a quiet log."""
+    start = time.monotonic()
+    with pytest.raises(StoreError, match=r"PostgreSQL: \w") as raised:
+        PostgresStore(address)
+    assert time.monotonic() - start < 5
+    assert "\n" not in raised.value.message
+    assert caplog.records == []
