@@ -11,11 +11,11 @@ ENV PYTHONUNBUFFERED=1 \
     PATH=/opt/pagevec/bin:$PATH
 RUN python -m venv /opt/pagevec
 WORKDIR /build
-# Dependencies first, with an empty package: a change of the code does not install them again.
+# Dependencies first, with an empty package, so that a change of the code does not reinstall them.
 COPY pyproject.toml constraints.txt README.md ./
 RUN mkdir -p src/pagevec && echo '__version__ = "0"' > src/pagevec/__init__.py
 
-# PyTorch's own index has the builds without CUDA; elsewhere its wheels bring CUDA along.
+# PyTorch's own index has builds without CUDA; the wheels on PyPI include CUDA.
 FROM base AS cpu-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --constraint constraints.txt --index-url https://download.pytorch.org/whl/cpu \
@@ -34,7 +34,7 @@ FROM cuda-packages AS ray-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --constraint constraints.txt 'pagevec[ray]'
 
-# What all three share: a user who owns nothing but /data, where weights and caches are.
+# The base of all three: a user who owns only /data, with weights and caches.
 FROM python:3.11-slim-bookworm AS runtime
 RUN useradd --uid 10001 --create-home --home-dir /data pagevec
 ENV PYTHONUNBUFFERED=1 \
@@ -45,7 +45,7 @@ ENV PYTHONUNBUFFERED=1 \
 WORKDIR /data
 USER 10001
 EXPOSE 8765
-# Ready, not only alive; the first start may load gigabytes.
+# Healthy once the model is ready; the first start may download gigabytes.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15m --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ.get('PAGEVEC_PORT', 8765)}/ready\", timeout=4)"]
 CMD ["pagevec", "serve"]
@@ -56,11 +56,11 @@ COPY --from=cpu-packages /opt/pagevec /opt/pagevec
 FROM runtime AS ray
 ENV RAY_USAGE_STATS_ENABLED=0
 USER 0
-# KubeRay's probes call wget.
+# KubeRay's probes use wget.
 RUN apt-get update && apt-get install --yes --no-install-recommends wget=1.21.* && \
     rm -rf /var/lib/apt/lists/*
 USER 10001
-# KubeRay starts the pods and watches them: `ray start`, its own probes.
+# KubeRay starts and monitors the pods itself.
 HEALTHCHECK NONE
 COPY --from=ray-packages /opt/pagevec /opt/pagevec
 

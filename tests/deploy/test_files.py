@@ -1,4 +1,4 @@
-"""Deployment files, held to the schemas and linters of what reads them."""
+"""Deployment files, validated with the schemas and linters of the programs that read them."""
 
 import json
 import shutil
@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import Service, png
 from pagevec.client import Client
-from pagevec.settings import Settings, variable_names
+from pagevec.environment import variable_names
+from pagevec.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -28,23 +29,25 @@ def load(path: Path) -> Any:
 
 
 def refuse_unknown_settings(names: list[str]) -> None:
-    """Raise where a file sets a variable that pagevec does not read."""
-    known = {variable for name in Settings.model_fields for variable in variable_names(name)}
+    """Fail if a file sets a variable that pagevec does not read."""
+    known = {
+        variable for name in Settings.model_fields for variable in variable_names(name, Settings)
+    }
     ours = {name for name in names if name.startswith(("PAGEVEC_", "SERVICE_", "HUGGINGFACE"))}
     assert ours
     assert ours <= known
 
 
 def test_dockerfile() -> None:
-    """Hadolint finds nothing, not even at level info."""
+    """Hadolint finds nothing, not even at its level info."""
     done = subprocess.run([BIN / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
 def test_images() -> None:
-    """Each image has its target, runs as a user without rights, and only one has no health check.
+    """Each image has a target and an unprivileged user; only the Ray image has no health check.
 
-    Copied into the build is what the build needs, and nothing that .dockerignore leaves out.
+    Every file that the build copies is let through by .dockerignore.
     """
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     targets = [line.split(" AS ")[1] for line in lines if line.startswith("FROM")]
@@ -64,7 +67,7 @@ def test_images() -> None:
 
 @pytest.mark.parametrize("file", ["compose.yaml", "deploy/compose.gpu.yaml"])
 def test_compose(file: str) -> None:
-    """Compose files are what the Compose specification's own schema says."""
+    """Compose files are valid by the schema of the Compose specification; images have a tag."""
     vendored = resources.files("check_jsonschema").joinpath("builtin_schemas/vendor")
     schema = json.loads(vendored.joinpath("compose-spec.json").read_text(encoding="utf-8"))
     jsonschema.validate(load(ROOT / file), schema, format_checker=jsonschema.FormatChecker())
@@ -73,9 +76,9 @@ def test_compose(file: str) -> None:
 
 
 def test_compose_settings_and_mounts() -> None:
-    """Its variables are pagevec's, its mounts exist or are named volumes, its ports are loopback's.
+    """Variables are pagevec's, mounts exist or are named volumes, ports are bound to loopback.
 
-    The service has longer to stop than it may take.
+    The service gets more time to stop than it takes at most.
     """
     compose = load(ROOT / "compose.yaml")
     service = compose["services"]["pagevec"]
@@ -91,7 +94,7 @@ def test_compose_settings_and_mounts() -> None:
 
 
 def test_systemd_unit(tmp_path: Path) -> None:
-    """`systemd-analyze verify` has no word to say; the unit may stop longer than the service."""
+    """`systemd-analyze verify` finds nothing; the service gets enough time to stop."""
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("needs Debian's package systemd")
@@ -118,7 +121,7 @@ def test_systemd_unit(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def exposition(service: Service) -> dict[str, set[str]]:
-    """The names of all samples in /metrics of a service that has worked, with their labels."""
+    """All sample names in /metrics, with their labels, of a service that has been used."""
     with Client(service.url, service.key) as client:
         client.embed_texts(["fares"])
         client.embed_images([png(200, 280)])
@@ -132,14 +135,14 @@ def exposition(service: Service) -> dict[str, set[str]]:
 
 
 def nodes(query: str) -> list[promql_parser.Expr]:
-    """Parse `query`; return its parts."""
+    """Return all nodes of a parsed query."""
     found: list[promql_parser.Expr] = []
     promql_parser.walk(promql_parser.parse(query.replace("$__rate_interval", "1m")), found.append)
     return found
 
 
 def test_dashboard(exposition: dict[str, set[str]]) -> None:
-    """Every query is PromQL over metrics and labels that /metrics really has."""
+    """Every query is valid PromQL over metrics and labels that /metrics has."""
     dashboard = json.loads((DEPLOY / "monitoring/grafana/dashboards/pagevec.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     assert len(queries) >= 10

@@ -1,4 +1,4 @@
-"""What is handed to Ray Serve, without a Ray: replicas, GPUs, metrics of all."""
+"""The deployment handed to Ray Serve: replicas, resources, metrics; no cluster is started."""
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -8,7 +8,7 @@ from ray.serve import Application, Deployment
 
 from conftest import make_settings
 from pagevec.deploy.ray.app import Options, application, replicas_here
-from pagevec.deploy.ray.metrics import merged
+from pagevec.deploy.ray.replica import merge_metrics
 from pagevec.errors import ConfigurationError
 
 
@@ -17,7 +17,7 @@ def deployment(built: Application) -> Deployment:
 
 
 def test_defaults_on_a_cpu() -> None:
-    """From none to one replica by ongoing requests, one at the start; it stops as slowly as set."""
+    """On a CPU: 0 to 1 replicas by ongoing requests, one at the start, the shutdown time as set."""
     made = deployment(application(make_settings(device="cpu", shutdown_seconds=33), Options()))
     scaling = made._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.initial_replicas, scaling.max_replicas) == (0, 1, 1)
@@ -29,7 +29,7 @@ def test_defaults_on_a_cpu() -> None:
 
 
 def test_one_replica_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many replicas as there are CUDA devices, one device each; arguments count more."""
+    """One replica for each CUDA device, one device each, unless arguments say otherwise."""
     monkeypatch.setattr("pagevec.deploy.ray.app.cuda_devices", lambda: 3)
     made = deployment(application(make_settings(), Options()))
     assert made._deployment_config.autoscaling_config.max_replicas == 3
@@ -42,12 +42,12 @@ def test_one_replica_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_refused() -> None:
-    """No key, fewer replicas than must be, one GPU for all, an argument that does not exist."""
+    """No key, min above max replicas, one GPU for all, and an unknown argument are refused."""
     with pytest.raises(ConfigurationError, match="SERVICE_API_KEY"):
         application(make_settings(service_api_key=None), Options())
-    with pytest.raises(ConfigurationError, match="min_replicas is 3, max_replicas 2"):
+    with pytest.raises(ConfigurationError, match="min_replicas=3 is above max_replicas=2"):
         application(make_settings(), Options(min_replicas=3, max_replicas=2))
-    with pytest.raises(ConfigurationError, match="PAGEVEC_DEVICE is 'cuda:1'"):
+    with pytest.raises(ConfigurationError, match="PAGEVEC_DEVICE='cuda:1'"):
         application(make_settings(device="cuda:1"), Options())
     with pytest.raises(ValidationError, match="replicas"):
         Options.model_validate({"replicas": 2})
@@ -61,8 +61,8 @@ def page(pages: int) -> str:
 
 
 def test_metrics_of_two_replicas() -> None:
-    """Each family comes once, of its kind, with the samples of both replicas."""
-    text = merged([("one", page(1)), ("other", page(2))]).decode()
+    """Each metric family appears once, with its type and the samples of both replicas."""
+    text = merge_metrics([("one", page(1)), ("other", page(2))]).decode()
     assert text.count("# TYPE pages_total counter") == 1
     assert text.count("# TYPE seconds histogram") == 1
     samples = {

@@ -1,6 +1,6 @@
-"""`pagevec serve --ray` for real: two replicas on the CPU, loaded, killed, replaced, stopped.
+"""`pagevec serve --ray` with two replicas on the CPU: under load, killed, replaced, stopped.
 
-One process for the whole module; the last test stops it.
+All tests share one process; the last test stops it.
 """
 
 import json
@@ -27,7 +27,7 @@ from processes import MIB, Process, environment, serving
 TEXTS = ["which route carried the most passengers?", "fares in 2024"]
 ASK = {"input_type": "text", "inputs": TEXTS}
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
-# Seconds of work: what comes after it waits.
+# Seconds of work, for which later requests wait.
 LONG = {"input_type": "text", "inputs": ["many words " * 400]}
 
 
@@ -68,7 +68,7 @@ def replicas(process: Process) -> list[psutil.Process]:
 
 
 def values(process: Process, metric: str, **labels: str) -> dict[str, float]:
-    """Return the sum of a metric's samples with these labels, for each replica."""
+    """Return, for each replica, the sum of a metric's samples with these labels."""
     page = httpx.get(f"{process.url}/metrics", timeout=30).raise_for_status().text
     sums: dict[str, float] = {}
     for family in text_string_to_metric_families(page):
@@ -87,7 +87,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def embed(process: Process) -> Callable[[], str]:
-    """Return a caller that uses our client."""
+    """Return a caller that uses our client, which retries."""
     client = Client(process.url, KEY)
 
     def call() -> str:
@@ -97,7 +97,7 @@ def embed(process: Process) -> Callable[[], str]:
 
 
 def status(process: Process, keys: dict[str, str], name: str) -> Callable[[], int]:
-    """Return a caller that tries nothing twice, with the key that it has at that moment."""
+    """Return a caller that never retries and uses the key that `keys` has at that moment."""
     client = httpx.Client(timeout=60, trust_env=False)
 
     def call() -> int:
@@ -108,7 +108,7 @@ def status(process: Process, keys: dict[str, str], name: str) -> Callable[[], in
 
 
 def test_both_replicas_work(process: Process) -> None:
-    """Eight callers keep both busy; /metrics tells of each; an answer carries one id."""
+    """Eight callers keep both busy; /metrics covers both; an answer carries one request id."""
     with loaded(*(embed(process) for _ in range(8)), pause=0) as load:
         load.wait_for(60)
     assert set(load.answers) == {"[128, 128]"}
@@ -122,7 +122,7 @@ def test_both_replicas_work(process: Process) -> None:
 
 
 def test_a_refusal_overtakes_the_body(process: Process) -> None:
-    """401 and 413 are read through the proxy while most of 300 MiB is unsent."""
+    """Callers read a 401 or 413 through the proxy before they have sent the whole body."""
     for key, length, expected in [("wrong", 50 * MIB, 401), (KEY, 300 * MIB, 413)]:
         head = (
             f"POST /embeddings HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {key}\r\n"
@@ -135,7 +135,7 @@ def test_a_refusal_overtakes_the_body(process: Process) -> None:
 
 
 def test_a_body_of_139_mb(process: Process) -> None:
-    """The largest batch that morphik-core sends arrives whole: all of it is read and judged."""
+    """The largest batch that morphik-core sends arrives complete and is validated."""
     body = json.dumps({"input_type": "text", "inputs": ["x", "y" * 139_000_000]})
     answer = httpx.post(f"{process.url}/", content=body, headers=AUTHORIZED, timeout=60)
     assert (answer.status_code, answer.json()["index"]) == (400, 1)
@@ -143,7 +143,7 @@ def test_a_body_of_139_mb(process: Process) -> None:
 
 
 def test_work_of_who_left_is_not_done(process: Process) -> None:
-    """Callers behind the proxy who hang up leave the queue: a minute's work is gone at once."""
+    """Requests of callers who hang up leave the queue at once: a minute of work is not done."""
     body = {"input_type": "text", "inputs": LONG["inputs"] * 40}
     for _ in range(4):
         with pytest.raises(httpx.ReadTimeout):
@@ -156,7 +156,7 @@ def test_work_of_who_left_is_not_done(process: Process) -> None:
 
 
 def test_rotation_under_load(process: Process, keys: Path) -> None:
-    """Both replicas take new keys from the file: callers who change between see only 200."""
+    """Both replicas read new keys from the file: callers who switch in between see only 200."""
 
     def write(text: str) -> None:
         made = keys.with_suffix(".new")
@@ -180,7 +180,7 @@ def test_rotation_under_load(process: Process, keys: Path) -> None:
 
 
 def test_a_killed_replica_loses_nothing(process: Process) -> None:
-    """SIGKILL for one of two replicas under the load of eight clients: no call of theirs fails."""
+    """After SIGKILL of one of two replicas, no call of eight clients fails."""
     with loaded(*(embed(process) for _ in range(8))) as load:
         load.wait_for(30)
         replicas(process)[0].kill()
@@ -192,9 +192,9 @@ def test_a_killed_replica_loses_nothing(process: Process) -> None:
 def test_a_rolling_update_drops_nothing(
     process: Process, variables: dict[str, str], tmp_path: Path
 ) -> None:
-    """The command of docs/ray.md under load: both replicas are replaced, all is answered.
+    """The command of docs/ray.md replaces both replicas, and all requests are answered.
 
-    Four of our clients and four callers that try nothing twice.
+    The load is four of our clients and four callers that never retry.
     """
     before = set(values(process, "pagevec_ready"))
     names = dict.fromkeys("abcd", KEY)
@@ -211,7 +211,7 @@ def test_a_rolling_update_drops_nothing(
 
 
 def test_stopping_answers_what_is_in_flight(process: Process) -> None:
-    """After SIGTERM requests in flight get their 200, new ones a 503 or no connection; code 0."""
+    """After SIGTERM, requests in flight get a 200, new ones a 503 or no connection; exit code 0."""
     ask = {"json": LONG, "headers": AUTHORIZED, "timeout": 60}
     refused = set()
     with ThreadPoolExecutor(6) as threads:

@@ -1,7 +1,7 @@
-"""The manifest for KubeRay. Nothing here ships its CRD, so three schemas stand for it:
+"""The manifest for KubeRay, validated without KubeRay's CRD, which no package ships.
 
-pods and volumes are judged by Kubernetes' own, `serveConfigV2` by Ray's own, its arguments by ours;
-of KubeRay's fields around them a list of names and kinds, written by hand: it is no CRD.
+Pods and volumes are validated with Kubernetes' schema, `serveConfigV2` with Ray's, its arguments
+with ours, and KubeRay's own fields with a schema below, written by hand.
 """
 
 from pathlib import Path
@@ -15,7 +15,8 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from pagevec.deploy.ray.app import Options
-from pagevec.settings import Settings, variable_names
+from pagevec.environment import variable_names
+from pagevec.settings import Settings
 
 MANIFEST = Path(__file__).parents[2] / "deploy" / "ray" / "rayservice.yaml"
 KUBERNETES = "1.37"
@@ -31,7 +32,7 @@ def closed(required: list[str], **properties: Any) -> dict[str, Any]:
 
 
 COUNT = {"type": "integer", "minimum": 0}
-POD = {"type": "object", "required": ["spec"]}  # judged by Kubernetes' schema
+POD = {"type": "object", "required": ["spec"]}  # validated with Kubernetes' schema
 START = {"type": "object", "additionalProperties": {"type": "string"}}
 GROUP = {"rayStartParams": START, "template": POD}
 RAY_SERVICE = closed(
@@ -83,14 +84,14 @@ def pods(cluster: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_structure(documents: list[dict[str, Any]]) -> None:
-    """KubeRay's own fields exist and have the right kinds; the claim is Kubernetes' own."""
+    """The manifest has KubeRay's own fields, with the right types, and a valid volume claim."""
     claim, service = documents
     kubernetes_validate.validate(claim, KUBERNETES, strict=True)
     jsonschema.validate(service, RAY_SERVICE)
 
 
 def test_pods(pods: list[dict[str, Any]]) -> None:
-    """Pod templates pass Kubernetes' own schema, strictly, as they would in a Deployment."""
+    """Pod templates pass Kubernetes' strict schema, as they would in a Deployment."""
     for pod in pods:
         labelled = {"metadata": {"labels": {"app": "pagevec"}}, **pod}
         deployment = {
@@ -103,7 +104,7 @@ def test_pods(pods: list[dict[str, Any]]) -> None:
 
 
 def test_serve_config(documents: list[dict[str, Any]], cluster: dict[str, Any]) -> None:
-    """serveConfigV2 is what Ray takes, its arguments what `app` takes; the versions are one."""
+    """Ray accepts serveConfigV2, `app` accepts its arguments, and the versions of Ray agree."""
     config = ServeDeploySchema.model_validate(yaml.safe_load(documents[1]["spec"]["serveConfigV2"]))
     (application,) = config.applications
     options = Options.model_validate(application.args)
@@ -113,14 +114,16 @@ def test_serve_config(documents: list[dict[str, Any]], cluster: dict[str, Any]) 
 
 
 def test_pods_agree(pods: list[dict[str, Any]]) -> None:
-    """All pods have the same image and settings, pagevec's; a stopping one has time to drain.
+    """All pods have the same image and valid settings, and time to drain when they stop.
 
-    The keys are a folder: what is mounted by subPath is never renewed.
+    The keys are mounted as a folder: a subPath would never be updated.
     """
     containers = [container for pod in pods for container in pod["spec"]["containers"]]
     for name in ("image", "env", "volumeMounts"):
         assert containers[0][name] == containers[1][name]
-    known = {variable for name in Settings.model_fields for variable in variable_names(name)}
+    known = {
+        variable for name in Settings.model_fields for variable in variable_names(name, Settings)
+    }
     given = {variable["name"]: variable.get("value") for variable in containers[0]["env"]}
     assert set(given) <= known
     (keys,) = (mount for mount in containers[0]["volumeMounts"] if mount["name"] == "keys")

@@ -1,4 +1,4 @@
-"""Containers: Modal's own runtime in a process, with what was deployed, on this machine."""
+"""Containers: Modal's own runtime with the deployed app, in processes of this machine."""
 
 import os
 import shlex
@@ -13,13 +13,14 @@ from modal_proto import api_pb2 as api
 class Containers:
     """Starts a process for each function that has inputs, as Modal starts a container.
 
-    A process has no mounts: where a variable of its image is a mount's path, it gets a folder of
-    this machine instead (`mounts`, by the path in the container). A function that is made again,
-    by another `modal run`, finds the container of the one before it still there; that is only to
-    save the start.
+    A process has no mounts: a variable of its image that is the path of a mount is replaced by a
+    folder of this machine. A function that another `modal run` creates again uses the running
+    container of its predecessor, to save the start.
 
     Attributes:
-        mounts: folders; log: what all processes printed.
+        mounts: a folder of this machine for each path in the container.
+        folder: working directory of the processes.
+        log: the output of all processes.
     """
 
     def __init__(self, plane: Any, folder: Path) -> None:
@@ -31,7 +32,7 @@ class Containers:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def ensure(self, function: str) -> None:
-        """Start a container for `function`, unless one runs, of it or of one that is its like."""
+        """Start a container for `function`, unless one runs for it or for an identical function."""
         image = self._environment(self._plane.functions[function])
         name = self._plane.functions[function].function_name
         for other, process in self._processes.items():
@@ -78,7 +79,7 @@ class Containers:
             )
 
     def _environment(self, function: api.Function) -> dict[str, str]:
-        """Return the image's variables and the secrets', nothing of this machine but PATH."""
+        """Return the variables of the image and the secrets; of this machine only PATH."""
         made = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONUNBUFFERED": "1"}
         for layer in self._plane.image_layers(function.image_id):
             for command in layer.dockerfile_commands:

@@ -1,7 +1,7 @@
-"""A stand-in for Modal's servers, on loopback: what its client and its containers call.
+"""A stand-in for Modal's servers on loopback, for its client and its containers.
 
-Every method is served from the descriptors in the `modal` wheel; what nobody wrote a handler for
-is answered UNIMPLEMENTED with its name, so that a newer client fails legibly.
+All methods in the descriptors of the `modal` wheel are served; those without a handler are answered
+UNIMPLEMENTED with their name, so that a newer client fails legibly.
 """
 
 import asyncio
@@ -30,11 +30,13 @@ SECRETS = {
 
 
 class ControlPlane(DeployCalls, RunCalls):
-    """All calls, and what was sent with them. Its containers write below `folder`.
+    """Handlers of all calls; keeps what was sent. Its containers write below `folder`.
 
     Attributes:
-        url: of the control plane; gateway: of the deployed web endpoints.
+        url: address of the control plane.
+        gateway: address of the deployed web endpoints.
         calls: names of the calls, in order.
+        containers: the processes that run deployed functions.
     """
 
     def __init__(self, folder: Path, secrets: dict[str, dict[str, str]] = SECRETS) -> None:

@@ -1,4 +1,4 @@
-"""The calls of `modal deploy` and `modal run`: objects are made, what was sent is kept."""
+"""The calls of `modal deploy` and `modal run`, which create objects; keeps what was sent."""
 
 import itertools
 import time
@@ -15,10 +15,17 @@ class DeployCalls:
     """Apps, secrets, volumes, mounts, images, functions, classes.
 
     Attributes:
-        functions: what FunctionCreate sent, by the function's id.
-        bound: what FunctionBindParams sent, by the variant's id.
-        published: what AppPublish sent, once an app is deployed.
-        others: the messages of other objects, by their ids.
+        secrets: values of each named secret.
+        secret_values: values of each secret, by its id.
+        required_keys: keys that a function requires of each named secret.
+        functions: message of FunctionCreate, by the function's id.
+        bound: message of FunctionBindParams, by the variant's id.
+        class_ids: id of each class, by its name.
+        app: message of AppCreate.
+        published: message of AppPublish, once an app is deployed.
+        rollbacks: versions that were rolled back to.
+        rollovers: number of rollovers.
+        others: messages of all other objects, by their ids.
     """
 
     def __init__(self, secrets: dict[str, dict[str, str]]) -> None:
@@ -39,7 +46,7 @@ class DeployCalls:
         return f"{prefix}-{next(self._numbers)}"
 
     def function(self, name: str) -> api.Function:
-        """Return what was sent, last, for the function called `name`."""
+        """Return the last message that was sent for the function called `name`."""
         return self.functions[self.function_id(name)]
 
     def function_id(self, name: str) -> str:
@@ -54,7 +61,7 @@ class DeployCalls:
         return api.AppGetByDeploymentNameResponse(app_id="ap-1", lifecycle=lifecycle)
 
     def AppGetLayout(self, request: Any) -> Any:
-        return api.AppGetLayoutResponse()  # every deployment makes its functions anew
+        return api.AppGetLayoutResponse()  # every deployment creates new functions
 
     def AppDeploymentHistory(self, request: Any) -> Any:
         one = api.AppDeploymentHistory(app_id="ap-1", version=2, deployed_at=time.time())
@@ -85,7 +92,7 @@ class DeployCalls:
         metadata = api.EnvironmentMetadata(name="main", settings=settings)
         return api.EnvironmentGetOrCreateResponse(environment_id="en-1", metadata=metadata)
 
-    # What functions need
+    # Objects that functions use
 
     def SecretGetOrCreate(self, request: Any) -> Any:
         name = request.deployment_name
@@ -112,7 +119,7 @@ class DeployCalls:
         )
 
     def MountBatchedCheckExistence(self, request: Any) -> Any:
-        return api.MountBatchedCheckExistenceResponse()  # as if all files were uploaded before
+        return api.MountBatchedCheckExistenceResponse()  # as if no file had to be uploaded
 
     def MountGetOrCreate(self, request: Any) -> Any:
         mount = self.new_id("mo")
@@ -159,7 +166,7 @@ class DeployCalls:
         return api.ClassCreateResponse(class_id="cs-1", handle_metadata=api.ClassHandleMetadata())
 
     def FunctionBindParams(self, request: Any) -> Any:
-        """Make the variant that `with_options` and the constructor ask for."""
+        """Create the variant that `with_options` and the constructor request."""
         base, bound = self.functions[request.function_id], self.new_id("fu")
         variant = api.Function()
         variant.CopyFrom(base)
@@ -179,7 +186,7 @@ class DeployCalls:
         )
 
     def handle_of(self, id_: str, function: Any) -> api.FunctionHandleMetadata:
-        """Return what clients are told of a function and its methods."""
+        """Return what a client learns about a function and its methods."""
         methods = {
             name: api.FunctionHandleMetadata(
                 function_name=method.function_name,

@@ -37,7 +37,7 @@ class Gateway:
             call.data_in.put_nowait(None)
 
     async def _answer(self, call: Any, send: Send) -> None:
-        """Pass the answer on; if none has begun in time, answer as Modal does: come back later."""
+        """Pass the answer on; if none has begun in time, answer with a redirect as Modal does."""
         ended = asyncio.create_task(call.outputs.get())
         try:
             message = await asyncio.wait_for(_next(call, ended), self._seconds)
@@ -82,7 +82,7 @@ async def _feed(receive: Receive, call: Any) -> None:
 
 
 async def _next(call: Any, ended: "asyncio.Task[Any]") -> Message | None:
-    """Return the next message of the application; None when it ended without one."""
+    """Return the next message of the application; None if it ended without one."""
     coming = asyncio.create_task(call.data_out.get())
     await asyncio.wait({coming, ended}, return_when=asyncio.FIRST_COMPLETED)
     if not coming.done() and call.data_out.empty():

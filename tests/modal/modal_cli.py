@@ -13,7 +13,7 @@ MODULE = ("-m", "pagevec.deploy.modal.app")
 def modal(
     plane: Any, *arguments: str, folder: Path | None = None, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run `modal` with the credentials of nobody, and without this machine's settings."""
+    """Run `modal` with invalid credentials and without the settings of this machine."""
     return subprocess.run(
         [sys.executable, "-m", "modal", *arguments],
         env=environment(plane, **variables),
@@ -25,7 +25,7 @@ def modal(
 
 
 def environment(plane: Any, **variables: str) -> dict[str, str]:
-    """Return the environment of somebody who deploys to `plane`."""
+    """Return the environment variables of a user who deploys to `plane`."""
     clean = {
         name: value
         for name, value in os.environ.items()

@@ -13,11 +13,14 @@ _LONG_POLL_SECONDS = 1.0
 
 @dataclass
 class Call:
-    """A function call: one input, or a map's many.
+    """A function call, with one input or the many of a map.
 
     Attributes:
-        data_in, data_out: what a web request sends and gets, piece by piece.
-        outputs: finished inputs.
+        id: of the call.
+        function: id of the function.
+        data_in: pieces of a web request; None at its end.
+        data_out: pieces of the answer.
+        outputs: results of finished inputs.
     """
 
     id: str
@@ -31,10 +34,11 @@ class RunCalls:
     """Queues of inputs, one for each function, and what containers report.
 
     Attributes:
-        in_flight, peak: inputs that containers have, now and at most.
-        task_results: failures of containers, outside of any input.
-        checkpoints: what was printed when a container was ready for a snapshot.
-        commits: volumes that were committed.
+        in_flight: inputs that containers have now.
+        peak: inputs that containers had at most.
+        task_results: failures of containers outside of any input.
+        checkpoints: what had been printed when each container was ready for a snapshot.
+        commits: ids of the volumes that were committed.
     """
 
     containers: Any
@@ -64,7 +68,7 @@ class RunCalls:
         return call
 
     def put_input(self, call: Call, input_: api.FunctionInput, index: int = 0) -> str:
-        """Queue an input; a container is started where none runs."""
+        """Queue an input and start a container if none runs."""
         id_ = f"in-{len(self._of_input) + 1}"
         self._of_input[id_] = call, index
         self._queue(call.function).put_nowait(
@@ -80,14 +84,14 @@ class RunCalls:
         return id_
 
     def share_inputs(self, one: str, other: str) -> None:
-        """Let whoever asks for the inputs of `one` get those of `other`, too."""
+        """Give the inputs of both functions to the container of `one`."""
         if one != other and self._inputs.get(other) is not self._queue(one):
             waiting, self._inputs[other] = self._queue(other), self._queue(one)
             while not waiting.empty():
                 self._queue(one).put_nowait(waiting.get_nowait())
 
     def stop_containers(self) -> None:
-        """Tell containers that no more inputs come, as when Modal scales down."""
+        """Let containers stop, as when Modal scales down."""
         end = api.FunctionGetInputsItem(kill_switch=True)
         for queue in {id(queue): queue for queue in self._inputs.values()}.values():
             self.loop.call_soon_threadsafe(queue.put_nowait, end)

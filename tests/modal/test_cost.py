@@ -1,4 +1,4 @@
-"""`pagevec cost`: dollars, from the table of prices and what was measured."""
+"""`pagevec cost`: dollars, from the price table and measured throughput."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_dollars_of_pages_and_of_waiting() -> None:
 
 
 def test_what_was_not_measured_is_not_made_up() -> None:
-    """Other GPUs have a price for waiting and none for pages."""
+    """GPUs without a measurement have a price for idle time and none for pages."""
     table = rows("--pages-per-second", "A10G=4", "--idle-seconds", "60")
     assert table["H100"][1:3] == ["-", "-"]
     assert float(table["H100"][3]) == pytest.approx(60 * (0.001097 + 0.0000617), abs=0.0001)

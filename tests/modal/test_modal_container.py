@@ -1,4 +1,4 @@
-"""The deployed definition in Modal's own container runtime, behind a gateway that speaks HTTP."""
+"""The deployed app in Modal's own container runtime, behind an HTTP gateway."""
 
 import base64
 import re
@@ -29,7 +29,7 @@ BLOCKS = re.findall(r"<!-- run -->\n```bash\n(.*?)```", DOCS, re.S)
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """An account without anything, and the first steps of docs/modal.md in it."""
+    """An empty account, after the first steps of docs/modal.md."""
     with serving(ControlPlane(tmp_path_factory.mktemp("containers"), secrets={})) as started:
         for code in BLOCKS[:STEPS]:
             shell(code, started)
@@ -44,7 +44,7 @@ def client(plane: ControlPlane) -> Iterator[httpx.Client]:
 
 
 def bundled() -> dict[str, str]:
-    """Return what deploys the model in the package, for a machine without a GPU."""
+    """Return settings that deploy the bundled model to machines without a GPU."""
     return {
         "PAGEVEC_MODEL": "bundled",
         "PAGEVEC_DEVICE": "cpu",
@@ -54,7 +54,7 @@ def bundled() -> dict[str, str]:
 
 
 def shell(code: str, plane: ControlPlane) -> str:
-    """Run commands of the docs as a user does, against the stand-in; return what they print."""
+    """Run commands of the docs against the stand-in; return what they print."""
     variables = {"HUGGINGFACE_TOKEN": "hf", "SERVICE_API_KEY": KEY, "NEW_KEY": "new-key"}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", code.replace(ADDRESS, plane.gateway)],
@@ -86,14 +86,14 @@ def metric(client: httpx.Client, name: str) -> float:
 
 
 def test_the_first_request_starts_a_container(client: httpx.Client, plane: ControlPlane) -> None:
-    """From zero: the request waits for the start, ends before the gateway gives up, is answered."""
+    """The first request waits until a container has started, and is answered in time."""
     answer = client.post("/embeddings", json={"input_type": "text", "inputs": ["hello"]})
     assert answer.status_code == 200, plane.containers.printed()
     assert len(answer.json()["embeddings"]) == 1
 
 
 def test_hooks_run_in_order(client: httpx.Client, plane: ControlPlane) -> None:
-    """Weights are read before the snapshot; the device, the warm-up and the app come after it."""
+    """Weights are read before the snapshot; device, warm-up and application come after it."""
     assert client.get("/ready").status_code == 200
     (before,) = plane.checkpoints
     assert "prepared: import" in before
@@ -104,7 +104,7 @@ def test_hooks_run_in_order(client: httpx.Client, plane: ControlPlane) -> None:
 
 
 def test_the_keys_of_the_secret_are_asked_for(client: httpx.Client) -> None:
-    """Without a key, or with a wrong one, 401."""
+    """A request without a key or with a wrong one is answered with 401."""
     body = {"input_type": "text", "inputs": ["hello"]}
     for headers in ({"Authorization": ""}, {"Authorization": "Bearer wrong"}):
         answer = client.post("/embeddings", json=body, headers=headers)
@@ -122,7 +122,7 @@ def test_both_formats(client: httpx.Client) -> None:
 
 
 def test_a_large_request(client: httpx.Client) -> None:
-    """10 MB come through the gateway in pieces and are put together."""
+    """A body of 10 MB, which the gateway splits, arrives complete."""
     body = {"input_type": "image", "inputs": [noise(1700, 1550)]}
     assert len(body["inputs"][0]) > 10_000_000
     answer = client.post("/npz/embeddings", json=body)
@@ -131,7 +131,7 @@ def test_a_large_request(client: httpx.Client) -> None:
 
 
 def test_fifty_at_once(client: httpx.Client, plane: ControlPlane) -> None:
-    """All are answered; a container never has more at once than was deployed."""
+    """All are answered; a container never gets more requests at once than configured."""
     texts = [f"question number {n}: " + "and then? " * 25 for n in range(50)]
 
     def ask(text: str) -> np.ndarray:
@@ -141,7 +141,7 @@ def test_fifty_at_once(client: httpx.Client, plane: ControlPlane) -> None:
         return decode_npz(answer.content)[0]
 
     plane.peak = 0
-    for _ in range(5):  # until they do meet: a busy machine sends them one after the other
+    for _ in range(5):  # until they overlap: a busy machine sends them one after the other
         with ThreadPoolExecutor(50) as threads:
             vectors = list(threads.map(ask, texts))
         assert len({one.tobytes() for one in vectors}) == 50
@@ -151,7 +151,7 @@ def test_fifty_at_once(client: httpx.Client, plane: ControlPlane) -> None:
 
 
 def test_more_than_the_gateway_waits_for(client: httpx.Client) -> None:
-    """What would outlast the time budget gets, at once, the 413 that makes a caller split it."""
+    """More work than the time budget allows is refused at once, with a 413; half of it is not."""
     pages = [page(1240, 1754)] * 250
     started = time.perf_counter()
     answer = client.post("/embeddings", json={"input_type": "image", "inputs": pages})
@@ -164,13 +164,13 @@ def test_more_than_the_gateway_waits_for(client: httpx.Client) -> None:
 
 
 def test_every_check_passes(client: httpx.Client, plane: ControlPlane) -> None:
-    """`pagevec check` finds nothing wrong with it."""
+    """`pagevec check` passes."""
     failed = [outcome for outcome in run_checks(plane.gateway, KEY) if not outcome[1]]
     assert failed == []
 
 
 def test_metrics_of_the_start_and_of_the_money(client: httpx.Client) -> None:
-    """Each stage's seconds, and the seconds that are paid for beside those that did work."""
+    """/metrics has the seconds of each stage of the start, of the device, and of the container."""
     for stage in ("import", "read", "move", "warm_up"):
         assert metric(client, f'pagevec_start_seconds{{stage="{stage}"}}') > 0
     busy = metric(client, "pagevec_device_busy_seconds_total")
@@ -179,7 +179,7 @@ def test_metrics_of_the_start_and_of_the_money(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("number", range(STEPS, len(BLOCKS)))
 def test_the_docs_commands(number: int, plane: ControlPlane) -> None:
-    """The commands of docs/modal.md that are marked to run do what it says, in their order."""
+    """The commands of docs/modal.md that are marked to run do what it says, in order."""
     code = BLOCKS[number]
     said = shell(code, plane)
     assert "deprecat" not in said.lower()
@@ -194,12 +194,12 @@ def test_the_docs_commands(number: int, plane: ControlPlane) -> None:
 
 
 def test_the_docs_have_commands() -> None:
-    """The marks are where this test looks for them."""
+    """All marked commands are found."""
     assert len(BLOCKS) == 7
 
 
 def test_scaling_down_runs_the_exit_hook(client: httpx.Client, plane: ControlPlane) -> None:
-    """When no more requests come the container ends by itself and says what it used."""
+    """A container that is scaled down exits cleanly and logs how long its device was busy."""
     plane.stop_containers()
     assert set(plane.containers.wait()) == {0}
     said = plane.containers.printed()

@@ -14,25 +14,21 @@ from hub import hub_with
 from modal_cli import MODULE, modal
 
 from conftest import EXAMPLES
-from pagevec.deploy.modal.corpus import (
-    Document,
-    documents_of_folder,
-    documents_of_mount,
-    embed_document,
-)
-from pagevec.deploy.modal.embed_corpus import bucket_mount
-from pagevec.deploy.modal.results import Shards, Stored
+from pagevec.deploy.modal.corpus import Document, embed_document, list_bucket
+from pagevec.deploy.modal.embed_corpus import Shards, Stored, list_folder, mount_bucket
 from pagevec.engine.embedder import LocalEmbedder
 from pagevec.errors import InvalidRequest
-from pagevec.images import read_image
-from pagevec.stores.sqlite.store import EmbeddedStore
+from pagevec.local import LocalModel
+from pagevec.stores.fingerprint import agree_on_model
+from pagevec.stores.sqlite.store import SqliteStore
+from pagevec.types import Page, PageKey
 
 RUN = (*MODULE[:1], f"{MODULE[1]}::embed")
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a page, a text in a folder of its own, and a file that cannot be read."""
+    """A folder with a page, a text in a subfolder, and a file that cannot be read."""
     folder = tmp_path_factory.mktemp("corpus")
     (folder / "sub").mkdir()
     shutil.copy(EXAMPLES / "receipt.png", folder)
@@ -50,13 +46,18 @@ def plane(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Co
 
 @pytest.fixture
 def bundled() -> dict[str, str]:
-    """The bundled model on a CPU, and no snapshot: both hooks run one after the other."""
+    """Settings for the bundled model on a CPU, without a snapshot."""
     return {
         "PAGEVEC_MODEL": "bundled",
         "PAGEVEC_DEVICE": "cpu",
         "PAGEVEC_MODAL_MEMORY_SNAPSHOT": "false",
         "PAGEVEC_MODAL_CPU": "1",
     }
+
+
+@pytest.fixture
+def model(embedder: LocalEmbedder) -> LocalModel:
+    return LocalModel(embedder)
 
 
 def vectors_in(shard: Path) -> dict[str, Any]:
@@ -68,22 +69,21 @@ def test_a_folder_becomes_shards(
     plane: ControlPlane,
     corpus: Path,
     bundled: dict[str, str],
-    embedder: LocalEmbedder,
+    model: LocalModel,
     tmp_path: Path,
 ) -> None:
-    """Each document leaves a shard, what fails is named, a second run embeds nothing again."""
+    """Each document leaves a shard, failures are named, a second run embeds nothing again."""
     out = tmp_path / "out"
     command = ("run", *RUN, "--source", str(corpus), "--out", str(out))
     done = modal(plane, *command, **bundled)
     said = done.stdout + done.stderr
     assert done.returncode == 1, said + plane.containers.printed()
     assert "2 pages of 2 documents embedded" in said
-    assert f"failed: {corpus}/broken.pdf" in said
+    assert f"failed: {corpus.name}/broken.pdf" in said
     assert "deprecat" not in said.lower()
     shard = vectors_in(out / "receipt.png.npz")
     assert shard["names"].tolist() == ["receipt.png#1"]
-    page = read_image((corpus / "receipt.png").read_bytes())
-    (expected,) = embedder.embed([page]).result().vectors
+    (expected,) = model.embed_images([(corpus / "receipt.png").read_bytes()])
     assert shard["emb_0"].dtype == np.float32
     assert np.abs(shard["emb_0"] - expected).max() < 1e-3
     assert (out / "sub" / "notes.txt.npz").is_file()
@@ -101,7 +101,7 @@ def test_a_folder_becomes_shards(
 def test_a_bucket_goes_into_a_store(
     plane: ControlPlane, corpus: Path, bundled: dict[str, str], tmp_path: Path
 ) -> None:
-    """Containers mount the bucket, list it and read it themselves; pages end in a store."""
+    """Containers mount, list and read the bucket; the pages end up in a store."""
     plane.secrets = plane.secrets | {"my-aws-secret": {"AWS_ACCESS_KEY_ID": "a"}}
     store = tmp_path / "store"
     source = ("--source", "s3://reports/2024", "--secret", "my-aws-secret")
@@ -109,12 +109,12 @@ def test_a_bucket_goes_into_a_store(
     assert done.returncode == 1, done.stdout + done.stderr + plane.containers.printed()
     assert "failed: s3://reports/2024/broken.pdf" in done.stderr
 
-    opened = EmbeddedStore(str(store))
+    opened = SqliteStore(str(store))
     assert opened.count() == 2
-    record = opened.record("s3://reports/2024/receipt.png")
+    record = opened.ledger.record("s3://reports/2024/receipt.png")
     assert record is not None
     assert record.complete
-    broken = opened.record("s3://reports/2024/broken.pdf")
+    broken = opened.ledger.record("s3://reports/2024/broken.pdf")
     assert broken is not None
     assert not broken.complete
     opened.close()
@@ -131,85 +131,121 @@ def test_a_bucket_goes_into_a_store(
     assert request.function_options.timeout_secs == 24 * 3600
 
 
+def test_a_folder_goes_into_a_store(
+    plane: ControlPlane, corpus: Path, bundled: dict[str, str], tmp_path: Path
+) -> None:
+    """Documents are named by the label of their folder; a second run finds them by these names."""
+    store = tmp_path / "store"
+    command = ("run", *RUN, "--source", str(corpus), "--store", str(store), "--label", "papers")
+    done = modal(plane, *command, **bundled)
+    assert "failed: papers/broken.pdf" in done.stderr, done.stdout + plane.containers.printed()
+    opened = SqliteStore(str(store))
+    assert opened.has("papers/receipt.png") == {1}
+    assert opened.has("papers/sub/notes.txt") == {1}
+    opened.close()
+    again = modal(plane, *command, **bundled)
+    assert "0 pages of 0 documents embedded" in again.stdout, again.stderr
+
+
+def test_a_store_of_another_model(
+    plane: ControlPlane, corpus: Path, bundled: dict[str, str], model: LocalModel, tmp_path: Path
+) -> None:
+    """One container is asked for its fingerprint; no document is sent, the error is a sentence."""
+    store = SqliteStore(str(tmp_path / "store"))
+    [other] = model.embed_texts(["not what the fingerprint is made of"])
+    agree_on_model(store, other)
+    store.add([Page(PageKey("other.pdf", 1), other)])
+    inputs = plane.count_of_inputs
+    source = ("--source", str(corpus), "--store", str(tmp_path / "store"))
+    done = modal(plane, "run", *RUN, *source, **bundled)
+    assert done.returncode == 1
+    assert "pagevec: the pages of this store were embedded by another model" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert plane.count_of_inputs == inputs + 1
+    assert store.count() == 1
+    store.close()
+
+
 class TestResults:
     @pytest.fixture(params=["shards", "store"])
     def results(self, request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         if request.param == "shards":
             return Shards(tmp_path / "out")
-        return Stored(EmbeddedStore(str(tmp_path / "store")))
+        return Stored(SqliteStore(str(tmp_path / "store")))
 
-    def test_what_is_there_is_not_asked_for(
-        self, results: Any, corpus: Path, embedder: LocalEmbedder
+    def test_stored_documents_are_not_sent_again(
+        self, results: Any, corpus: Path, model: LocalModel
     ) -> None:
-        """A document is missing until it was put, and again when its content has changed."""
-        notes = self.find(corpus)
+        """A document is sent until its result is there, and again after its content has changed."""
+        notes = self.find(corpus, results)
         assert not results.has(notes)
-        results.put(embed_document(embedder, notes, corpus))
+        results.put(embed_document(model, notes, corpus))
         assert results.has(notes)
         (corpus / "sub" / "notes.txt").write_text(f"other words for {type(results).__name__}")
-        assert not results.has(self.find(corpus))
-        results.put(embed_document(embedder, self.find(corpus), corpus))
-        assert results.has(self.find(corpus))
+        assert not results.has(self.find(corpus, results))
+        results.put(embed_document(model, self.find(corpus, results), corpus))
+        assert results.has(self.find(corpus, results))
 
-    def test_what_failed_is_asked_for_again(
-        self, results: Any, corpus: Path, embedder: LocalEmbedder
+    def test_failed_documents_are_sent_again(
+        self, results: Any, corpus: Path, model: LocalModel
     ) -> None:
-        """A document that cannot be read is an answer with its reason, and no result."""
-        broken = self.find(corpus, "broken.pdf")
-        answer = embed_document(embedder, broken, corpus)
+        """An unreadable document is answered with its error and counts as missing."""
+        broken = self.find(corpus, results, "broken.pdf")
+        answer = embed_document(model, broken, corpus)
         assert answer.error is not None
         results.put(answer)
         assert not results.has(broken)
 
-    def find(self, corpus: Path, name: str = "sub/notes.txt") -> Document:
-        (found,) = (d for d in documents_of_folder(corpus) if d.relative == name)
+    def find(self, corpus: Path, results: Any, name: str = "sub/notes.txt") -> Document:
+        (found,) = (d for d in list_folder(corpus, results) if d.relative == name)
         return found
 
 
 def test_a_changed_file_of_a_bucket_is_another_version(corpus: Path) -> None:
-    """Listing does not read: size and time tell."""
-    before = {d.name: d.version for d in documents_of_mount(corpus, "s3://reports/")}
+    """Files of a bucket are compared by size and time, since listing does not read them."""
+    before = {d.name: d.version for d in list_bucket(corpus, "s3://reports/")}
     os.utime(corpus / "receipt.png", (1, 1))
-    after = {d.name: d.version for d in documents_of_mount(corpus, "s3://reports/")}
+    after = {d.name: d.version for d in list_bucket(corpus, "s3://reports/")}
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"s3://reports/receipt.png"}
 
 
-def test_sources_that_are_none(tmp_path: Path) -> None:
-    """A folder that is not there, an address without a bucket: a sentence."""
-    with pytest.raises(InvalidRequest, match="is no folder"):
-        list(documents_of_folder(tmp_path / "nowhere"))
-    with pytest.raises(InvalidRequest, match="names no bucket"):
-        bucket_mount("s3:///prefix", "", "")
+def test_wrong_sources(tmp_path: Path) -> None:
+    """A missing folder and an address without a bucket are refused, with a hint."""
+    with pytest.raises(InvalidRequest, match=r"--source .*nowhere: not a folder"):
+        list_folder(tmp_path / "nowhere", Shards(tmp_path))
+    with pytest.raises(InvalidRequest, match="--source s3:///prefix: expected s3://bucket"):
+        mount_bucket("s3:///prefix", "", "")
 
 
 def test_download_fills_the_volume(plane: ControlPlane, tmp_path: Path) -> None:
-    """An adapter and its base come from a hub into the volume, told file by file, and are kept."""
+    """An adapter and its base are downloaded into the volume; a second run fetches nothing."""
     repositories = {
         "team/adapter": {
             "adapter_config.json": json.dumps({"base_model_name_or_path": "team/base"}),
             "adapter_model.safetensors": "weights",
             "training.log": "not read",
+            "checkpoint-10/adapter_model.safetensors": "not read either",
         },
         "team/base": {"config.json": "{}", "model.safetensors": "more weights"},
     }
     plane.containers.mounts["/weights"] = volume = tmp_path / "volume"
-    with hub_with(repositories) as address:
+    downloads: list[str] = []
+    with hub_with(repositories, downloads) as address:
         plane.secrets = {
             "my-huggingface-secret": {"HUGGINGFACE_TOKEN": "hf", "HF_ENDPOINT": address}
         }
         plane.secrets |= {"colpali-service-api-key": {"SERVICE_API_KEY": "key"}}
         command = ("run", MODULE[0], f"{MODULE[1]}::download")
         done = modal(plane, *command, PAGEVEC_MODEL="team/adapter")
-    printed = plane.containers.printed()
-    assert done.returncode == 0, done.stdout + done.stderr + printed
-    assert "team/adapter: 2 of 2 files" in printed
-    assert "team/base: 2 of 2 files" in printed
-    kept = {path.name for path in volume.rglob("snapshots/*/*")}
-    assert kept == {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "config.json",
-        "model.safetensors",
-    }
+        printed = plane.containers.printed()
+        assert done.returncode == 0, done.stdout + done.stderr + printed
+        again = modal(plane, *command, PAGEVEC_MODEL="team/adapter")
+        assert again.returncode == 0, again.stdout + again.stderr
+    for repository in ("team/adapter", "team/base"):
+        assert f"{repository}: 2 files, 0.00 GB, of which 0.00 GB to download" in printed
+        assert f"{repository}: complete" in printed
+    files = ["adapter_config.json", "adapter_model.safetensors", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in volume.rglob("snapshots/*/*")) == files
+    assert sorted(downloads) == files
     assert plane.commits

@@ -1,4 +1,4 @@
-"""`modal deploy`, for real, against a stand-in for Modal's servers: what was sent."""
+"""What the real `modal deploy` sends, to a stand-in for Modal's servers."""
 
 import re
 from collections.abc import Iterator
@@ -10,12 +10,15 @@ from control_plane import SECRETS, ControlPlane, serving
 from modal_cli import MODULE, ROOT, modal
 from modal_proto import api_pb2 as api
 
+from pagevec.deploy.modal.image import pin_packages, read_pins
+from pagevec.errors import ConfigurationError
+
 GUILTY = "PAGEVEC_MODAL_"
 
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A deployment with every default."""
+    """A deployment with all defaults."""
     with serving(ControlPlane(tmp_path_factory.mktemp("defaults"))) as plane:
         done = modal(plane, "deploy", *MODULE)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -30,7 +33,7 @@ def plane(tmp_path: Path) -> Iterator[ControlPlane]:
 
 
 def environment_of(plane: ControlPlane) -> dict[str, str]:
-    """Return the variables that the image of the service sets."""
+    """Return the environment variables of the service's image."""
     layers = plane.image_layers(plane.function("Embeddings.*").image_id)
     lines = [line for layer in layers for line in layer.dockerfile_commands]
     pairs = [line.removeprefix("ENV ").split("=", 1) for line in lines if line.startswith("ENV ")]
@@ -47,7 +50,7 @@ def volume_of(plane: ControlPlane, function: api.Function) -> Any:
 
 
 DEFAULTS: dict[str, Any] = {
-    # What was sent, as a function of it, and what it has to be.
+    # A function that reads the value that was sent, and the expected value.
     "app": (lambda plane, f: plane.app.description, "colpali-embedding-service-prod"),
     "label": (lambda plane, f: web(f).requested_suffix, "embeddings"),
     "proxy_auth": (lambda plane, f: web(f).requires_proxy_auth, False),
@@ -101,13 +104,13 @@ DEFAULTS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_default(name: str, deployed: ControlPlane) -> None:
-    """Each default arrives at Modal as it is documented."""
+    """Each default is sent to Modal as documented."""
     read, expected = DEFAULTS[name]
     assert read(deployed, deployed.function("Embeddings.*")) == expected
 
 
 def test_it_is_published(deployed: ControlPlane) -> None:
-    """The app, the class and the function that fills the volume are there, and nothing else."""
+    """The published app has the class and the function that fills the volume, nothing else."""
     published = deployed.published
     assert published is not None
     assert set(published.function_ids) == {"Embeddings.*", "download"}
@@ -115,7 +118,7 @@ def test_it_is_published(deployed: ControlPlane) -> None:
 
 
 def test_download_may_write(deployed: ControlPlane) -> None:
-    """The one function that fills the volume can write to it, and has no GPU."""
+    """The function that fills the volume can write to it and has no GPU."""
     function = deployed.function("download")
     volume, mount = volume_of(deployed, function)
     assert (volume.deployment_name, mount.mount_path) == ("pagevec-weights", "/weights")
@@ -124,12 +127,12 @@ def test_download_may_write(deployed: ControlPlane) -> None:
 
 
 def test_no_deprecation(deployed: ControlPlane) -> None:
-    """Modal's client says of nothing that it is deprecated."""
+    """Modal's client prints no deprecation warning."""
     assert "deprecat" not in deployed.output.lower()  # type: ignore[attr-defined]
 
 
 def test_a_deprecation_would_show(plane: ControlPlane, tmp_path: Path) -> None:
-    """What is deprecated does say so on these streams: the test above can fail."""
+    """Deprecation warnings go to these streams, so the test above can fail."""
     source = "import modal\napp = modal.App('old')\n@app.function(max_inputs=1)\ndef f(): pass\n"
     (tmp_path / "old.py").write_text(source)
     done = modal(plane, "deploy", str(tmp_path / "old.py"))
@@ -139,7 +142,7 @@ def test_a_deprecation_would_show(plane: ControlPlane, tmp_path: Path) -> None:
 
 class TestImage:
     def test_every_package_is_pinned(self, deployed: ControlPlane) -> None:
-        """The service's packages have the versions of constraints.txt, what they need too."""
+        """All packages of the service are installed in the versions of constraints.txt."""
         layers = deployed.image_layers(deployed.function("Embeddings.*").image_id)
         python, files, packages, _ = [list(layer.dockerfile_commands) for layer in layers]
         assert python[0].startswith("FROM python:3.11")
@@ -155,8 +158,27 @@ class TestImage:
         assert {"torch", "torchvision", "colpali-engine", "pypdfium2", "uvicorn"} <= names
         assert not names & {"pytest", "modal", "ruff", "torchao", "pagevec"}
 
+    def test_constraints_may_have_hashes_markers_and_comments(self) -> None:
+        """Only names and versions are read, and only of lines for the containers' platform."""
+        text = """# comment
+            --index-url https://index.example.org
+            colpali_engine==0.3.18 \\
+                --hash=sha256:aa \\
+                --hash=sha256:bb
+            torch==2.13.0+cpu ; python_version >= "3.8"  # why
+            torch==1.0 ; sys_platform == "win32"
+            """
+        pins = {name: str(version) for name, version in read_pins(text).items()}
+        assert pins == {"colpali-engine": "==0.3.18", "torch": "==2.13.0+cpu"}
+
+    def test_a_package_without_a_version(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A requirement that constraints.txt does not pin stops the deployment and is named."""
+        monkeypatch.setattr("importlib.metadata.requires", lambda name: ["unheard-of>=1"])
+        with pytest.raises(ConfigurationError, match="no version of unheard-of"):
+            pin_packages()
+
     def test_reduced_precision_brings_its_package(self, plane: ControlPlane) -> None:
-        """Who sets a precision gets what computes in it, torchao; nobody else does."""
+        """Setting a precision adds torchao to the image."""
         done = modal(plane, "deploy", *MODULE, PAGEVEC_PRECISION="fp8")
         assert done.returncode == 0, done.stdout + done.stderr
         layers = plane.image_layers(plane.function("Embeddings.*").image_id)
@@ -164,7 +186,7 @@ class TestImage:
         assert environment_of(plane)["PAGEVEC_PRECISION"] == "fp8"
 
     def test_torch_is_the_build_with_cuda(self, deployed: ControlPlane) -> None:
-        """It comes from PyPI, whose wheels for Linux bring CUDA; no index of others is named."""
+        """Torch comes from PyPI, whose wheels for Linux include CUDA; no other index is used."""
         layers = deployed.image_layers(deployed.function("Embeddings.*").image_id)
         install = layers[2].dockerfile_commands[-1]
         assert re.search(r" torch==2\.13\.0 torchvision==0\.28\.0 ", install)
@@ -172,17 +194,17 @@ class TestImage:
         assert "+cpu" not in install
 
     def test_constraints_travel(self, deployed: ControlPlane) -> None:
-        """The file that the installer reads is the project's own."""
+        """The installer in the image reads the project's constraints.txt."""
         layers = deployed.image_layers(deployed.function("Embeddings.*").image_id)
         (file,) = deployed.others[layers[1].context_mount_id].files
         assert file.filename == "/constraints.txt"
 
     def test_nothing_slows_the_gpu(self, deployed: ControlPlane) -> None:
-        """No variable makes every kernel wait for the one before."""
+        """No variable makes CUDA kernels synchronous."""
         assert "CUDA_LAUNCH_BLOCKING" not in environment_of(deployed)
 
     def test_the_source_is_mounted_last(self, deployed: ControlPlane) -> None:
-        """This package's modules are mounted, all of them and nothing else; they are no layer."""
+        """Exactly this package's modules are mounted; they are not built into a layer."""
         function = deployed.function("Embeddings.*")
         mounts = [deployed.others[id_] for id_ in function.mount_ids]
         mounted = {file.filename for mount in mounts for file in mount.files}
@@ -192,7 +214,7 @@ class TestImage:
 
 
 def test_the_copy_deploys_the_same(deployed: ControlPlane, plane: ControlPlane) -> None:
-    """colpali_modal_app.py, as it comes, is the module's deployment."""
+    """An unedited colpali_modal_app.py deploys the same as the module."""
     done = modal(plane, "deploy", str(ROOT / "colpali_modal_app.py"))
     assert done.returncode == 0, done.stdout + done.stderr
     theirs, ours = (without_ids(p.function("Embeddings.*")) for p in (plane, deployed))
@@ -206,8 +228,16 @@ def without_ids(function: api.Function) -> str:
     return re.sub(r'"(mo|im|st|vo|fu)-\d+"', "", str(function))
 
 
+def test_the_former_module_name_deploys(deployed: ControlPlane, plane: ControlPlane) -> None:
+    """`modal deploy -m pagevec.deploy.modal_app` goes on working for one version."""
+    done = modal(plane, "deploy", "-m", "pagevec.deploy.modal_app")
+    assert done.returncode == 0, done.stdout + done.stderr
+    former, current = (without_ids(p.function("Embeddings.*")) for p in (plane, deployed))
+    assert former == current
+
+
 def test_every_setting_arrives(plane: ControlPlane) -> None:
-    """What is set in the environment is what is sent, and what containers will read."""
+    """Each setting of the environment is sent to Modal and read by containers; no secret is."""
     given = {
         "APP": "mine", "LABEL": "my-pages", "GPU": "L40S", "CPU": "4.0", "MEMORY": "32768",
         "REGION": "eu", "MIN_CONTAINERS": "1", "MAX_CONTAINERS": "2", "SCALEDOWN_WINDOW": "60",
@@ -244,10 +274,10 @@ def test_every_setting_arrives(plane: ControlPlane) -> None:
 
 class TestFailures:
     def test_a_wrong_gpu(self, plane: ControlPlane) -> None:
-        """A GPU that Modal does not have is a sentence, and nothing was sent."""
+        """An unknown GPU ends the command with a message before anything is sent."""
         done = modal(plane, "deploy", *MODULE, PAGEVEC_MODAL_GPU="FOO")
         assert done.returncode == 1
-        assert done.stderr.startswith("pagevec: PAGEVEC_MODAL_GPU is 'FOO', allowed is T4 or L4")
+        assert done.stderr.startswith("pagevec: PAGEVEC_MODAL_GPU='FOO': expected T4, L4")
         assert "Traceback" not in done.stderr
         assert plane.calls == []
 
@@ -260,7 +290,7 @@ class TestFailures:
         ids=["no secret", "no key in it"],
     )
     def test_a_missing_secret(self, secrets: dict[str, dict[str, str]], tmp_path: Path) -> None:
-        """Without a secret, or without its key, the deployment stops and names it."""
+        """Without a secret, or without its key, the deployment stops and names the secret."""
         with serving(ControlPlane(tmp_path, secrets)) as plane:
             done = modal(plane, "deploy", *MODULE)
             assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Containers that cannot start, and callers who wait: what an operator is told."""
+"""Containers that cannot start: what the operator and the waiting caller see."""
 
 import threading
 from pathlib import Path
@@ -15,7 +15,7 @@ from pagevec.errors import ConfigurationError
 
 
 def failure_of(plane: ControlPlane) -> str:
-    """Return what the container that was started reports to Modal."""
+    """Return the exception that the started container reports to Modal."""
     plane.containers.wait()
     (result,) = plane.task_results
     assert result.status == api.GenericResult.GENERIC_STATUS_FAILURE
@@ -25,8 +25,7 @@ def failure_of(plane: ControlPlane) -> str:
 def test_an_empty_volume(tmp_path: Path) -> None:
     """A container without weights names the volume, the model, and the command that fills it.
 
-    Whoever waits for it gets Modal's 303, which says nothing: hence the sentence, and the time
-    budget of requests.
+    The caller only gets Modal's 303, which has no explanation.
     """
     with serving(ControlPlane(tmp_path), gateway_seconds=0.5) as plane:
         assert modal(plane, "deploy", *MODULE).returncode == 0
@@ -41,13 +40,13 @@ def test_an_empty_volume(tmp_path: Path) -> None:
 
 @pytest.fixture
 def device() -> str:
-    """What the snapshot is taken for."""
+    """The device that the snapshot is made for."""
     return "cuda"
 
 
 @pytest.fixture
 def prepared(monkeypatch: pytest.MonkeyPatch, device: str) -> Container:
-    """A container as it is in a snapshot, made on a machine without CUDA."""
+    """A container in the state that a snapshot keeps, prepared on a machine without CUDA."""
     for name, value in {
         "PAGEVEC_MODEL": "bundled",
         "PAGEVEC_DEVICE": device,
@@ -58,21 +57,20 @@ def prepared(monkeypatch: pytest.MonkeyPatch, device: str) -> Container:
     threads = threading.active_count()
     container = Container()
     container.prepare("pagevec-weights", gpu_snapshot=False)
-    assert threading.active_count() == threads, "threads do not belong into a snapshot"
+    assert threading.active_count() == threads, "a snapshot must not hold threads"
     return container
 
 
 def test_a_snapshot_holds_weights_and_nothing_else(prepared: Container) -> None:
-    """Weights in the GPU's precision on the CPU, CUDA untouched, no thread of ours."""
-    weights = next(prepared._model.model.parameters())
+    """The weights are on the CPU, in the dtype of the GPU; CUDA was not initialized."""
+    weights = next(prepared._loaded.model.parameters())
     assert (weights.device.type, weights.dtype) == ("cpu", torch.bfloat16)
-    assert prepared._model.default_batch_tokens == 16_384
     assert not torch.cuda.is_initialized()
     assert not hasattr(prepared, "embedder")
 
 
 def test_a_failing_start_says_what_to_do(prepared: Container) -> None:
-    """A machine without the device is a sentence with a way out."""
+    """On a machine without the device the error says what to change."""
     with pytest.raises(ConfigurationError, match="0 CUDA devices: name another one"):
         prepared.start()
 
@@ -81,7 +79,7 @@ def test_a_failing_start_says_what_to_do(prepared: Container) -> None:
 def test_keys_are_read_after_the_snapshot(
     prepared: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A container that starts from an old snapshot knows today's keys, and not yesterday's."""
+    """A container that starts from an old snapshot accepts today's keys and not yesterday's."""
     monkeypatch.setenv("SERVICE_API_KEY", "today")
     prepared.start()
     statuses = {key: ask(prepared, key) for key in ("today", "when-it-was-taken")}
@@ -92,7 +90,7 @@ def test_keys_are_read_after_the_snapshot(
 def test_without_a_key_nothing_is_served(
     prepared: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No key in the secret: the start ends with the sentence, and no open service is there."""
+    """Without a key in the secret the start fails: no service without keys is ever open."""
     monkeypatch.setenv("SERVICE_API_KEY", "")
     with pytest.raises(ConfigurationError, match="SERVICE_API_KEY is not set"):
         prepared.start()

@@ -1,4 +1,4 @@
-"""What can be set for a deployment: every mistake named before anything is sent."""
+"""Settings of a deployment: every mistake is named before anything is sent."""
 
 from pathlib import Path
 from typing import get_args
@@ -8,8 +8,9 @@ import pytest
 from pagevec.deploy.modal.environment import GATEWAY_SECONDS, START_SECONDS, container_environment
 from pagevec.deploy.modal.prices import GPU_SECOND, Gpu
 from pagevec.deploy.modal.settings import ModalSettings
+from pagevec.environment import settings_table
 from pagevec.errors import ConfigurationError
-from pagevec.settings import Settings, settings_table
+from pagevec.settings import Settings
 
 
 def read(tmp_path: Path) -> ModalSettings:
@@ -19,17 +20,17 @@ def read(tmp_path: Path) -> ModalSettings:
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("GPU", "FOO", "A10G or L40S"),
-        ("GPU", "A10G:0", "A10G or L40S"),
+        ("GPU", "FOO", "A10G, L40S"),
+        ("GPU", "A10G:0", "A10G, L40S"),
         ("MAX_CONTAINERS", "0", "at least 1"),
         ("MIN_CONTAINERS", "-1", "at least 0"),
-        ("MIN_CONTAINERS", "6", "above PAGEVEC_MODAL_MAX_CONTAINERS, which is 5"),
+        ("MIN_CONTAINERS", "6", "is above PAGEVEC_MODAL_MAX_CONTAINERS=5"),
         ("TIMEOUT", "0", "at least 30"),
         ("SCALEDOWN_WINDOW", "1", "at least 2"),
         ("SCALEDOWN_WINDOW", "4000", "at most 3,600"),
         ("MEMORY", "-1", "at least 1,024"),
         ("CPU", "0", "at least 0.125"),
-        ("MAX_INPUTS", "8", "above PAGEVEC_MODAL_MAX_INPUTS, which is 8"),
+        ("MAX_INPUTS", "8", "is above PAGEVEC_MODAL_MAX_INPUTS=8"),
         ("TARGET_INPUTS", "0", "at least 1"),
         ("LABEL", "My_Pages", "text"),
         ("APP", "with space", "text"),
@@ -55,7 +56,7 @@ def test_a_wrong_value(
 
 
 def test_a_gpu_snapshot_needs_the_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The GPU's memory alone cannot be restored."""
+    """A snapshot of the GPU's memory needs one of the main memory."""
     monkeypatch.setenv("PAGEVEC_MODAL_GPU_SNAPSHOT", "true")
     monkeypatch.setenv("PAGEVEC_MODAL_MEMORY_SNAPSHOT", "false")
     with pytest.raises(ConfigurationError, match="needs PAGEVEC_MODAL_MEMORY_SNAPSHOT"):
@@ -63,14 +64,14 @@ def test_a_gpu_snapshot_needs_the_other(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_an_unknown_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A misspelt variable stops the deployment, and the right one is offered."""
+    """A misspelt variable stops the deployment and the right name is suggested."""
     monkeypatch.setenv("PAGEVEC_MODAL_GPUS", "L4")
     with pytest.raises(ConfigurationError, match="did you mean PAGEVEC_MODAL_GPU"):
         read(tmp_path)
 
 
 def test_the_service_leaves_them_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Variables of the deployment are no unknown settings of the service, nor its own of it."""
+    """Service and deployment ignore each other's variables instead of calling them unknown."""
     monkeypatch.setenv("PAGEVEC_MODAL_GPU", "L4")
     monkeypatch.setenv("PAGEVEC_PORT", "1234")
     assert Settings.from_environment(tmp_path / ".env").port == 1234
@@ -80,20 +81,28 @@ def test_the_service_leaves_them_alone(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_a_request_ends_before_the_gateway_gives_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Start, waiting and work fit into the gateway's time, and no setting changes that."""
+    """The start of a container and a request fit into the gateway's time; settings keep to it."""
     monkeypatch.chdir(tmp_path)
     seconds = float(container_environment(ModalSettings())["PAGEVEC_REQUEST_SECONDS"])
     assert GATEWAY_SECONDS == 150
     assert seconds + START_SECONDS < 150
     monkeypatch.setenv("PAGEVEC_REQUEST_SECONDS", "145")
-    with pytest.raises(ConfigurationError, match="PAGEVEC_REQUEST_SECONDS is 145"):
+    with pytest.raises(ConfigurationError, match="PAGEVEC_REQUEST_SECONDS=145: expected at most"):
+        container_environment(ModalSettings())
+
+
+def test_a_backend_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A backend of the user's own is refused: its module would be missing in the containers."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PAGEVEC_BACKEND", "my_model:Backend")
+    with pytest.raises(ConfigurationError, match="PAGEVEC_BACKEND='my_model:Backend'"):
         container_environment(ModalSettings())
 
 
 def test_a_container_reads_what_was_deployed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """In a container the same variables come out as those that went in."""
+    """A container derives the same variables from those that the deployment gave it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PAGEVEC_MODAL_MAX_INPUTS", "20")
     monkeypatch.setenv("PAGEVEC_DEFAULT_FORMAT", "npz")
@@ -110,20 +119,20 @@ def test_a_container_reads_what_was_deployed(
 
 
 def test_every_setting_has_help() -> None:
-    """Each variable says what it is for, and what it takes."""
+    """Each variable has a description and its allowed values."""
     assert all(allowed and help_ for _, _, allowed, help_ in settings_table(ModalSettings))
 
 
 def test_the_table_in_the_docs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """docs/modal.md has the table that the code makes (`make docs`)."""
+    """The table in docs/modal.md is the one that `make docs` generates."""
     docs = Path(__file__).parents[2] / "docs"
     monkeypatch.syspath_prepend(str(docs))
-    from update import with_settings  # type: ignore[import-not-found]
+    from update import MADE, update  # type: ignore[import-not-found]
 
     text = (docs / "modal.md").read_text(encoding="utf-8")
-    assert with_settings(text, ModalSettings) == text
+    assert update(text, *MADE[docs / "modal.md"]) == text
 
 
 def test_every_gpu_has_a_price() -> None:
-    """What can be rented is in the table of prices."""
+    """Every GPU that can be set has a price."""
     assert set(GPU_SECOND) == set(get_args(Gpu))

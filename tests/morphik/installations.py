@@ -1,4 +1,4 @@
-"""Folders that look like releases of morphik-core: their files' layout, not their code."""
+"""Folders laid out like releases of morphik-core; the code in them is our own."""
 
 from pathlib import Path
 

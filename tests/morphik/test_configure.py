@@ -25,7 +25,7 @@ NEW_KEY = "key-of-the-service"
 
 
 def configure(folder: Path, *more: str, url: str = URL, key: str | None = NEW_KEY) -> Result:
-    """Run the command; whatever it does, no secret is in what it prints."""
+    """Run the command; check that it prints no secret."""
     options = [] if key is None else ["--key", key]
     arguments = ["morphik", "configure", str(folder), "--url", url, *options, *more]
     done = CliRunner().invoke(main, arguments, env={"SERVICE_API_KEY": None})
@@ -52,7 +52,7 @@ def tree(folder: Path) -> dict[Path, bytes]:
     ],
 )
 def test_releases(release: Callable[[Path], Path], domain: Any, tmp_path: Path) -> None:
-    """Each release gets the format that its client reads, in the form that its settings take."""
+    """Each release gets the format that it reads, as the type that its settings declare."""
     done = configure(release(tmp_path))
     assert done.exit_code == 0, done.output
     found = section(tmp_path)
@@ -76,7 +76,7 @@ def test_layout_stays(tmp_path: Path) -> None:
 
 
 def test_windows_line_ends_and_missing_keys(tmp_path: Path) -> None:
-    """Line ends stay as they are; a key that is missing is added to its own section."""
+    """Line ends are kept; a setting that is missing is added to its own section."""
     text = '[morphik]\r\nenable_colpali = true # on\r\n\r\n[graph]\r\nmodel = "m"\r\n'
     (npz_release(tmp_path) / "morphik.toml").write_bytes(text.encode())
     configure(tmp_path)
@@ -87,7 +87,7 @@ def test_windows_line_ends_and_missing_keys(tmp_path: Path) -> None:
 
 
 def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
-    """The second run says so, writes nothing and keeps no second backup."""
+    """A second run says that nothing changes, writes nothing and makes no backup."""
     configure(npz_release(tmp_path))
     once = tree(tmp_path)
     done = configure(tmp_path)
@@ -96,7 +96,7 @@ def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_dry_run(tmp_path: Path) -> None:
-    """--dry-run shows the difference, without values of .env, and writes nothing."""
+    """--dry-run shows the diff, without values of .env, and writes nothing."""
     before = tree(npz_release(tmp_path))
     done = configure(tmp_path, "--dry-run")
     assert f'+morphik_embedding_api_domain = ["{URL}/npz"]  # endpoint' in done.output
@@ -105,7 +105,7 @@ def test_dry_run(tmp_path: Path) -> None:
 
 
 def test_env_is_closed(tmp_path: Path) -> None:
-    """.env ends with mode 600, new or old, also when the key in it is right already."""
+    """Both a new and an old .env get mode 600, even if the key needs no change."""
     configure(image_only(tmp_path), "--format", "npz")
     env = tmp_path / ".env"
     assert env.stat().st_mode & 0o777 == 0o600
@@ -126,7 +126,7 @@ def test_env_is_closed(tmp_path: Path) -> None:
     ],
 )
 def test_a_key_that_is_there(line: str, after: str, tmp_path: Path) -> None:
-    """The key is replaced in its line, whatever its quotes; the old one is not printed either."""
+    """The key is replaced in its line, whatever its quotes; the old key is not printed either."""
     name = "MORPHIK_EMBEDDING_API_KEY"
     env = npz_release(tmp_path) / ".env"
     env.write_bytes(f"A=1\n{line.replace('NAME', name)}\n".encode())
@@ -136,7 +136,7 @@ def test_a_key_that_is_there(line: str, after: str, tmp_path: Path) -> None:
 
 
 def test_backup(tmp_path: Path) -> None:
-    """The files as they were are kept, closed like the originals, in a folder git ignores."""
+    """The former files are kept, as private as the originals, in a folder that git ignores."""
     before = tree(npz_release(tmp_path))
     done = configure(tmp_path)
     (kept,) = (tmp_path / ".pagevec-backup").glob("*-*")
@@ -148,14 +148,14 @@ def test_backup(tmp_path: Path) -> None:
 
 
 def test_without_a_key(tmp_path: Path) -> None:
-    """Without a key .env is left alone, and a note says what is missing."""
+    """Without a key .env is not changed, and a note says what is missing."""
     done = configure(npz_release(tmp_path), key=None)
     assert "NOTE  no key was given" in done.output
     assert (tmp_path / ".env").read_text() == ENV
 
 
 def test_notes(tmp_path: Path) -> None:
-    """Settings that clash with the switch are named: a remote parser, another secret manager."""
+    """Notes name settings that conflict: a remote parser, another secret manager."""
     more = 'parser_mode = "api"\nsecret_manager = "infisical"\n'
     done = configure(npz_release(tmp_path, more))
     assert 'set parser_mode = "local"' in done.output
@@ -163,7 +163,7 @@ def test_notes(tmp_path: Path) -> None:
 
 
 def test_what_is_right_keeps_its_layout(tmp_path: Path) -> None:
-    """A list over several lines that is right already is not touched."""
+    """A list over several lines that is already right keeps its layout."""
     toml = npz_release(tmp_path) / "morphik.toml"
     over_lines = '["http://localhost:6000"]', f'[  # ours\n  "{URL}/npz",\n]'
     toml.write_text(toml.read_text().replace(*over_lines))
@@ -175,7 +175,7 @@ def test_what_is_right_keeps_its_layout(tmp_path: Path) -> None:
     "url", ["http://embeddings", "http://embeddings/json/embeddings/", " http://embeddings/ "]
 )
 def test_the_url_may_be_any_of_the_service(url: str, tmp_path: Path) -> None:
-    """An address copied with a path of the service is understood; the host's name is not cut."""
+    """Paths and blanks around the address are removed; the host's name is not cut."""
     configure(npz_release(tmp_path), url=url)
     assert section(tmp_path)["morphik_embedding_api_domain"] == ["http://embeddings/npz"]
 
@@ -206,9 +206,13 @@ def sectionless(folder: Path) -> Path:
         (broken, {}, "is not TOML"),
         (sectionless, {}, "no section [morphik]"),
         (foreign, {}, ".env cannot be read"),
-        (image_only, {}, "core/embedding/colpali_api_embedding_model.py: say what"),
+        (image_only, {}, "cannot tell from core/embedding/colpali_api_embedding_model.py"),
         (forked_release, {}, "--format npz"),
-        (npz_release, {"url": "pages.example.org"}, "is not an address"),
+        (
+            npz_release,
+            {"url": "pages.example.org"},
+            "--url pages.example.org: expected https://host",
+        ),
         (npz_release, {"key": "two words"}, "the key is empty or has a blank"),
         (npz_release, {"key": "$HOME"}, "the key is empty or has a blank"),
     ],
@@ -216,7 +220,7 @@ def sectionless(folder: Path) -> Path:
 def test_errors(
     release: Callable[[Path], Path], options: dict[str, str], said: str, tmp_path: Path
 ) -> None:
-    """What cannot be done ends with a sentence, exit code 2 and every file as it was."""
+    """An error ends with a message and exit code 2, and changes no file."""
     before = tree(release(tmp_path))
     done = configure(tmp_path, **options)
     assert done.exit_code == 2
@@ -226,7 +230,7 @@ def test_errors(
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
-    """A .env that is a link is changed where it points to."""
+    """If .env is a symbolic link, the file that it points to is changed."""
     folder = tmp_path / "release"
     env = npz_release(folder) / ".env"
     real = env.rename(tmp_path / "real.env")

@@ -72,18 +72,18 @@ def test_chunks_in_order(service: Service) -> None:
 
 
 def test_metrics(service: Service) -> None:
-    """The last ingestion is told in seconds and counts, under both names that releases use."""
+    """Seconds and counts of the last ingestion are there under both names that releases use."""
     model = ColpaliApiEmbeddingModel(service.url, service.key)
     assert model.latest_ingest_metrics() == {}
     run(model, model.embed_for_ingestion([page(0), Chunk("a"), Chunk("b")]))
-    told = model.latest_ingest_metrics()
-    assert (told["image_count"], told["text_count"]) == (1, 2)
-    assert told["total"] == pytest.approx(told["image_total"] + told["text_total"])
-    assert model.latest_ingest_timing() == told
+    metrics = model.latest_ingest_metrics()
+    assert (metrics["image_count"], metrics["text_count"]) == (1, 2)
+    assert metrics["total"] == pytest.approx(metrics["image_total"] + metrics["text_total"])
+    assert model.latest_ingest_timing() == metrics
 
 
 def test_one_chunk_and_none(service: Service) -> None:
-    """A single chunk needs no list; no chunks are no request."""
+    """A single chunk needs no list; an empty list sends no request."""
     model = ColpaliApiEmbeddingModel(service.url, service.key)
     assert len(run(model, model.embed_for_ingestion(Chunk("a text")))) == 1
     nobody = ColpaliApiEmbeddingModel("http://127.0.0.1:9", "any", attempts=1)
@@ -91,7 +91,7 @@ def test_one_chunk_and_none(service: Service) -> None:
 
 
 def test_queries(service: Service) -> None:
-    """Queries are texts or Pillow images; each call may have an event loop of its own."""
+    """Queries are texts or Pillow images; each call may use its own event loop."""
     model = ColpaliApiEmbeddingModel(service.url, service.key)
     query = run(model, model.embed_for_query("which route?"))
     assert np.array_equal(query, run(model, model.generate_embeddings("which route?")))
@@ -102,7 +102,7 @@ def test_queries(service: Service) -> None:
 
 @pytest.mark.parametrize("content", ["no base64!", base64.b64encode(b"no image").decode()])
 def test_the_chunk_to_blame(content: str, service: Service) -> None:
-    """A bad page is named by its place among the chunks, not among the images."""
+    """The index of an error is that of the chunk, not of the image."""
     bad = Chunk(content, {"is_image": True})
     model = ColpaliApiEmbeddingModel(service.url, service.key)
     with pytest.raises(InvalidImage) as caught:
@@ -111,7 +111,7 @@ def test_the_chunk_to_blame(content: str, service: Service) -> None:
 
 
 def test_what_may_pass_and_what_not(service: Service) -> None:
-    """Nobody there: an error after which morphik-core's worker tries again. A wrong key: not."""
+    """An unreachable service raises an error that morphik-core retries, a wrong key does not."""
     nobody = ColpaliApiEmbeddingModel("http://127.0.0.1:9", "any", attempts=1)
     with pytest.raises(EmbeddingUnavailableError) as caught:
         run(nobody, nobody.embed_for_ingestion([page(0)]))
@@ -126,7 +126,7 @@ def test_what_may_pass_and_what_not(service: Service) -> None:
 def test_settings_of_the_installation(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Made without arguments it reads what morphik-core reads: the file here, the key outside."""
+    """Without arguments it reads morphik.toml here and the key from the environment."""
     monkeypatch.chdir(npz_release(tmp_path))
     monkeypatch.delenv("MORPHIK_EMBEDDING_API_KEY", raising=False)
     with pytest.raises(ConfigurationError, match="must both be set"):
@@ -140,7 +140,7 @@ def test_settings_of_the_installation(
 
 
 def test_it_loads_little() -> None:
-    """Inside morphik-core it needs the base install: no torch, no tomlkit, no python-dotenv."""
+    """Importing it loads the base install only: no torch, tomlkit, python-dotenv or FastAPI."""
     code = (
         "import sys, pagevec.morphik; "
         "print({'torch', 'tomlkit', 'dotenv', 'fastapi'} & set(sys.modules))"

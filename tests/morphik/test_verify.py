@@ -23,7 +23,7 @@ def configured(folder: Path, service: Service, *more: str) -> Path:
 
 @pytest.mark.parametrize("release", [json_release, npz_release])
 def test_passes(release: Callable[[Path], Path], service: Service, tmp_path: Path) -> None:
-    """After `configure` every check passes, with the format that the release reads."""
+    """After `configure` all checks pass, with the format that the release reads."""
     configured(release(tmp_path), service, "--key", service.key)
     done = run("verify", tmp_path)
     assert done.exit_code == 0, done.output
@@ -38,7 +38,7 @@ def test_key_of_the_environment(service: Service, tmp_path: Path) -> None:
 
 
 def test_a_wrong_key_fails(service: Service, tmp_path: Path) -> None:
-    """With a wrong key it fails, says 401 and prints no key."""
+    """A wrong key fails with 401 and is not printed."""
     configured(npz_release(tmp_path), service, "--key", "wrong-one")
     done = run("verify", tmp_path)
     assert done.exit_code == 1
@@ -48,7 +48,7 @@ def test_a_wrong_key_fails(service: Service, tmp_path: Path) -> None:
 
 
 def test_a_key_that_cannot_be_sent(service: Service, tmp_path: Path) -> None:
-    """A key that no header can carry is a sentence which does not repeat it."""
+    """The error about a key that no header can carry does not repeat the key."""
     configured(npz_release(tmp_path), service)
     done = run("verify", tmp_path, MORPHIK_EMBEDDING_API_KEY="broken-one\n")
     assert done.exit_code == 2
@@ -57,7 +57,7 @@ def test_a_key_that_cannot_be_sent(service: Service, tmp_path: Path) -> None:
 
 
 def test_the_wrong_format_fails(service: Service, tmp_path: Path) -> None:
-    """An address that answers JSON to a client that reads npz is noticed."""
+    """An address that answers JSON to a release that reads npz fails."""
     configured(npz_release(tmp_path), service, "--key", service.key, "--format", "json")
     done = run("verify", tmp_path)
     assert done.exit_code == 1
@@ -65,7 +65,7 @@ def test_the_wrong_format_fails(service: Service, tmp_path: Path) -> None:
 
 
 def test_before_the_switch(service: Service, tmp_path: Path) -> None:
-    """A folder that was not configured: no key is a sentence, the local mode is a FAIL."""
+    """An installation that was not configured: a missing key is an error, local mode a FAIL."""
     done = run("verify", npz_release(tmp_path))
     assert done.exit_code == 2
     assert "MORPHIK_EMBEDDING_API_KEY is neither" in done.output

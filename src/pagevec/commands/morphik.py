@@ -1,4 +1,4 @@
-"""`pagevec morphik`: an installation of morphik-core, switched over to this service."""
+"""`pagevec morphik`: let a morphik-core installation embed its pages with this service."""
 
 import sys
 from pathlib import Path
@@ -6,9 +6,10 @@ from typing import get_args
 
 import click
 
+from pagevec.check import print_outcomes
 from pagevec.morphik.configure import plan
-from pagevec.morphik.domain import WireFormat
 from pagevec.morphik.verify import verify
+from pagevec.wire.negotiation import WireFormat
 
 _FOLDER = click.argument(
     "folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
@@ -17,7 +18,7 @@ _FOLDER = click.argument(
 
 @click.group("morphik")
 def command() -> None:
-    """Let an installation of morphik-core embed its pages here."""
+    """Let a morphik-core installation embed its pages with this service."""
 
 
 @command.command("configure")
@@ -27,21 +28,21 @@ def command() -> None:
     "--key",
     envvar="SERVICE_API_KEY",
     show_envvar=True,
-    help="Its bearer key (of several, the first); without one .env stays as it is.",
+    help="Its bearer key; of several, the first is used. Without a key .env is not changed.",
 )
 @click.option(
     "--format",
     "wire",
     type=click.Choice(get_args(WireFormat)),
-    help="What the release reads; found in its source where there is one.",
+    help="Format that the release reads. Default: detected in its source.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the changes without writing them.")
 def configure(
     folder: Path, url: str, key: str | None, wire: WireFormat | None, dry_run: bool
 ) -> None:
     """Point DIR (with morphik.toml) at the service: edits morphik.toml and .env.
 
-    Comments and layout stay; the files as they were are kept. Running it again changes nothing.
+    Comments and layout are kept, and the files are backed up first. A second run changes nothing.
     """
     first_key = key.split(",")[0].strip() if key else None
     planned = plan(folder, url, first_key, wire)
@@ -52,7 +53,7 @@ def configure(
     elif dry_run:
         click.echo("nothing was written (--dry-run)")
     else:
-        click.echo(f"written; as they were: {planned.apply()}")
+        click.echo(f"written; backup: {planned.apply()}")
     for notice in planned.notices:
         click.echo(f"NOTE  {notice}", err=True)
 
@@ -60,13 +61,8 @@ def configure(
 @command.command("verify")
 @_FOLDER
 def verify_command(folder: Path) -> None:
-    """Check the service that the files in DIR name, as morphik-core will ask it.
+    """Check the service that the files in DIR name, with the requests of morphik-core.
 
-    Prints a line for each check, PASS or FAIL; the exit code is 1 if one fails.
+    Prints PASS or FAIL for each check; the exit code is 1 if one fails.
     """
-    failed = 0
-    for name, passed, detail in verify(folder):
-        click.echo(f"{'PASS' if passed else 'FAIL'}  {name:34}{detail}")
-        failed += not passed
-    click.echo("all passed" if not failed else f"{failed} failed")
-    sys.exit(1 if failed else 0)
+    sys.exit(0 if print_outcomes(verify(folder)) else 1)

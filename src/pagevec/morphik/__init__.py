@@ -1,4 +1,4 @@
-"""Working with morphik-core: a drop-in for its embedding client, and its files switched over."""
+"""morphik-core: a drop-in for its embedding client, and the switch of its installations."""
 
 from pagevec.morphik.model import ColpaliApiEmbeddingModel, EmbeddingUnavailableError
 

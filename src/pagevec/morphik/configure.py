@@ -1,4 +1,4 @@
-"""Switching a morphik-core installation over: what is to change, and changing it."""
+"""`pagevec morphik configure`: point a morphik-core installation at a service."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,56 +8,78 @@ from typing import Any
 import tomlkit
 
 from pagevec.errors import ConfigurationError
-from pagevec.morphik.detect import LOOKED_FOR, takes_list, wire_format
-from pagevec.morphik.domain import WireFormat, domain_for
-from pagevec.morphik.env_file import key_edit, key_in
-from pagevec.morphik.files import Edit, backup, write
-from pagevec.morphik.settings import DOMAIN, SECTION, TOML, VARIABLE, section_of, toml_text
+from pagevec.morphik.files import Edit, backup, write_text
+from pagevec.morphik.installation import (
+    DOMAIN,
+    SECTION,
+    TOML,
+    VARIABLE,
+    edit_key,
+    read_key,
+    read_section,
+    read_toml,
+)
+from pagevec.morphik.release import CLIENT, add_format, detect_format, takes_list
+from pagevec.wire.negotiation import WireFormat
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The changes that are needed, and what a person has to see to."""
+    """The changes of an installation.
+
+    Attributes:
+        folder: of the installation.
+        edits: of the files that have to change.
+        notices: sentences about what the user has to change.
+    """
 
     folder: Path
     edits: tuple[Edit, ...]
     notices: tuple[str, ...]
 
     def apply(self) -> Path:
-        """Write the changes, the key before the switch; return the folder of the backup.
+        """Write the changes, the key before the switch, and return the folder of the backup.
 
         Raises:
-            ConfigurationError: something cannot be written.
+            ConfigurationError: a file cannot be written.
         """
         try:
-            kept = backup(self.folder, self.edits)
+            copy = backup(self.folder, self.edits)
             for edit in self.edits:
-                write(edit.path, edit.after, edit.mode)
+                write_text(edit.path, edit.after, edit.mode)
         except OSError as error:
             raise ConfigurationError(f"{self.folder} cannot be written to: {error}") from None
-        return kept
+        return copy
 
 
 def plan(folder: Path, url: str, key: str | None, wire: WireFormat | None = None) -> Plan:
-    """Return what has to change in `folder` so that its pages are embedded by `url`.
+    """Return what has to change so that a service embeds the pages of an installation.
+
+    Args:
+        folder: of the installation, with `morphik.toml`.
+        url: address of the service.
+        key: its key; None leaves `.env` as it is.
+        wire: format that the release reads; None means to detect it in the release's source.
 
     Raises:
         ConfigurationError: the files are not those of morphik-core or cannot be read, the format
-            that its client reads is not known, or `url` or `key` cannot be used.
+            cannot be detected, or `url` or `key` cannot be used.
     """
-    section = section_of(folder)
-    wire = wire or wire_format(folder)
+    section = read_section(folder)
+    wire = wire or detect_format(folder)
     if wire is None:
-        hint = "say what the release reads: --format npz (after mid-2025) or --format json"
-        raise ConfigurationError(f"looked for either {LOOKED_FOR}: {hint}")
-    edits = [] if key is None else [key_edit(folder / ".env", key)]
-    edits.append(_toml_edit(folder, domain_for(url, wire), section))
+        raise ConfigurationError(
+            f"cannot tell from {CLIENT} which format this morphik-core reads: pass --format npz "
+            "(releases after mid-2025) or --format json"
+        )
+    edits = [] if key is None else [edit_key(folder / ".env", key)]
+    edits.append(_edit_toml(folder, add_format(url, wire), section))
     needed = tuple(edit for edit in edits if edit.is_needed)
     return Plan(folder, needed, tuple(_notices(folder, section, key)))
 
 
-def _toml_edit(folder: Path, domain: str, section: dict[str, Any]) -> Edit:
-    before = toml_text(folder)
+def _edit_toml(folder: Path, domain: str, section: dict[str, Any]) -> Edit:
+    before = read_toml(folder)
     document = tomlkit.parse(before)
     as_list = takes_list(folder)
     if as_list is None:
@@ -67,7 +89,7 @@ def _toml_edit(folder: Path, domain: str, section: dict[str, Any]) -> Edit:
         "colpali_mode": "api",
         DOMAIN: [domain] if as_list else domain,
     }
-    # Only what differs is set: a value that is right keeps its layout.
+    # Only values that differ are set, so that the others keep their layout.
     for name, value in wanted.items():
         if section.get(name) != value:
             document[SECTION][name] = value
@@ -77,10 +99,10 @@ def _toml_edit(folder: Path, domain: str, section: dict[str, Any]) -> Edit:
 def _notices(folder: Path, section: dict[str, Any], key: str | None) -> Iterator[str]:
     if section.get("parser_mode") == "api":
         yield (
-            'parser_mode = "api" sends documents to the same address, which does not parse: '
+            'parser_mode = "api" sends documents to the same address, which cannot parse them: '
             'set parser_mode = "local"'
         )
     if section.get("secret_manager", "env") != "env":
-        yield f"secret_manager is not `env`: .env is not read; put {VARIABLE} there"
-    if key is None and not key_in(folder / ".env"):
+        yield f"secret_manager is not `env`, so .env is not read: put {VARIABLE} into that manager"
+    if key is None and not read_key(folder / ".env"):
         yield f"no key was given and .env has none: set {VARIABLE}, or run again with --key"

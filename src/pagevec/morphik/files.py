@@ -1,4 +1,4 @@
-"""Changing files so that nothing is lost: a diff first, a backup, then one atomic step each."""
+"""Edits of configuration files: shown as a diff, backed up, and written atomically."""
 
 import difflib
 import os
@@ -19,11 +19,13 @@ _ASSIGNMENT = re.compile(r"^([+-]\s*(?:export\s+)?\w+\s*=).*", re.S)
 
 @dataclass(frozen=True)
 class Edit:
-    """A file as it is and as it shall be.
+    """A change of one file.
 
     Attributes:
-        before: its text; None if there is no such file.
-        secret: its values are shown to nobody and its mode is 600.
+        path: of the file.
+        before: its text now; None if it does not exist.
+        after: its text after the change.
+        secret: whether it holds secrets: values are never shown, and its mode becomes 600.
     """
 
     path: Path
@@ -33,21 +35,21 @@ class Edit:
 
     @property
     def is_needed(self) -> bool:
-        """Whether the file is not yet as it shall be."""
+        """Whether the text or the mode of the file has to change."""
         return self.before != self.after or self.mode != _mode(self.path)
 
     @property
     def mode(self) -> int:
-        """The mode that the file shall have."""
+        """The mode of the file after the change."""
         return 0o600 if self.secret else _mode(self.path)
 
     def diff(self) -> Iterator[str]:
-        """Yield the lines of a unified diff; of a secret file, the names without the values."""
+        """Yield the lines of a unified diff; of a secret file names only, without values."""
         name = self.path.name
         old, new = (self.before or "").splitlines(), self.after.splitlines()
-        # Lines around a change are secrets too in a file of secrets.
+        # In a file of secrets, the lines around a change are secrets too.
         around = 0 if self.secret else 3
-        show: Callable[[str], str] = _masked if self.secret else str
+        show: Callable[[str], str] = _mask if self.secret else str
         lines = difflib.unified_diff(old, new, name, name, n=around, lineterm="")
         yield from map(show, lines)
         if self.mode != _mode(self.path) or self.before is None:
@@ -55,25 +57,25 @@ class Edit:
 
 
 def backup(folder: Path, edits: Sequence[Edit]) -> Path:
-    """Copy the files as they are into a new folder that git ignores; return it.
+    """Copy the files that `edits` change into a new folder that git ignores, and return it.
 
-    A folder of its own, since `.env.bak` would be one `git add .` away from being published.
+    A file `.env.bak` beside the original would be published by the next `git add .`.
     """
-    there = folder / BACKUPS
-    there.mkdir(mode=0o700, exist_ok=True)
-    (there / ".gitignore").write_text("*\n", encoding="utf-8")
-    kept = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=there))
+    backups = folder / BACKUPS
+    backups.mkdir(mode=0o700, exist_ok=True)
+    (backups / ".gitignore").write_text("*\n", encoding="utf-8")
+    copy = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=backups))
     for edit in edits:
         if edit.before is not None:
-            write(kept / edit.path.name, edit.before, edit.mode)
-    return kept
+            write_text(copy / edit.path.name, edit.before, edit.mode)
+    return copy
 
 
-def read(path: Path) -> str:
-    """Return the text of a file, its line ends untouched.
+def read_text(path: Path) -> str:
+    """Return the text of a file with its line ends unchanged.
 
     Raises:
-        ConfigurationError: it cannot be read, or it is not UTF-8.
+        ConfigurationError: it cannot be read or is not UTF-8.
     """
     try:
         return path.read_bytes().decode("utf-8")
@@ -81,8 +83,8 @@ def read(path: Path) -> str:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
 
 
-def write(path: Path, text: str, mode: int) -> None:
-    """Replace the file in one step: whoever reads it finds the old text or the new one."""
+def write_text(path: Path, text: str, mode: int) -> None:
+    """Replace the file atomically: a reader finds the old text or the new one, never a part."""
     target = path.resolve()
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -97,14 +99,14 @@ def write(path: Path, text: str, mode: int) -> None:
 
 
 def _keep_owner(path: Path, target: Path) -> None:
-    """Let `path` belong to the owner of `target`: with sudo it would become root's, and closed."""
+    """Give `path` the owner of `target`: under sudo it would belong to root."""
     if target.exists():
-        was = target.stat()
+        owner = target.stat()
         with suppress(PermissionError):
-            os.chown(path, was.st_uid, was.st_gid)
+            os.chown(path, owner.st_uid, owner.st_gid)
 
 
-def _masked(line: str) -> str:
+def _mask(line: str) -> str:
     if line.startswith(("---", "+++", "@@")):
         return line
     found = _ASSIGNMENT.match(line)

@@ -1,7 +1,7 @@
 """The service on Modal: `modal deploy -m pagevec.deploy.modal.app` (docs/modal.md).
 
-Modal reads this module on the machine that deploys and in every container; what is heavy is
-imported inside the functions, where it is there.
+Modal imports this module on the machine that deploys and in every container. Packages that only
+containers have are imported inside the functions that run there.
 """
 
 from pathlib import Path, PurePosixPath
@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import modal
 
-from pagevec.deploy.modal.environment import CORPUS, WEIGHTS, read_deployment
+from pagevec.deploy.modal.environment import CORPUS, WEIGHTS, exit_on_error, read_deployment
 from pagevec.deploy.modal.image import service_image
 
 if TYPE_CHECKING:
     from pagevec.deploy.modal.corpus import Document, EmbeddedDocument
+    from pagevec.types import MultiVector
 
 DOCUMENT_SECONDS = 24 * 3600
-"""For a document of a corpus, however many pages it has: as long as Modal lets a function run."""
+"""Time limit for one document of a corpus: the longest that Modal lets a function run."""
 
-DEPLOYED, ENVIRONMENT = read_deployment()
+with exit_on_error():
+    DEPLOYED, ENVIRONMENT = read_deployment()
 
 weights = modal.Volume.from_name(DEPLOYED.volume, create_if_missing=True)
 Mounts = dict[str | PurePosixPath, modal.Volume | modal.CloudBucketMount]
@@ -47,11 +49,11 @@ app = modal.App(DEPLOYED.app, image=service_image(ENVIRONMENT), include_source=F
 )
 @modal.concurrent(max_inputs=DEPLOYED.max_inputs, target_inputs=DEPLOYED.target_inputs)
 class Embeddings:
-    """A container of the service."""
+    """The class that Modal runs: one object in each container."""
 
     @modal.enter(snap=DEPLOYED.memory_snapshot)
     def prepare(self) -> None:
-        """Import and read the weights: what a snapshot keeps."""
+        """Import everything and read the weights; a memory snapshot is taken after this."""
         from pagevec.deploy.modal.container import Container
 
         self._container = Container()
@@ -59,23 +61,28 @@ class Embeddings:
 
     @modal.enter(snap=False)
     def start(self) -> None:
-        """Move the weights to the GPU, warm up, read the keys: what each container does."""
+        """Move the weights to the GPU, warm up and read the keys, in each container."""
         self._container.start()
 
     @modal.exit()
     def stop(self) -> None:
-        """Finish what was taken."""
+        """Finish the requests in flight."""
         self._container.stop()
 
     @modal.asgi_app(label=DEPLOYED.label, requires_proxy_auth=DEPLOYED.proxy_auth)
     def web(self) -> Any:
-        """Return the application that every other deployment serves, too."""
+        """Return the ASGI application, the same as in every other deployment."""
         return self._container.app
 
     @modal.method()
-    def documents(self, address: str) -> "list[Document]":
-        """Return the documents of the bucket that is mounted."""
-        return self._container.documents(address)
+    def fingerprint(self) -> "MultiVector":
+        """Return the fingerprint of the model: float32 (vectors, dim)."""
+        return self._container.fingerprint()
+
+    @modal.method()
+    def list_bucket(self, address: str) -> "list[Document]":
+        """Return the documents of the mounted bucket, named below `address`."""
+        return self._container.list_bucket(address)
 
     @modal.method()
     def embed_document(self, document: "Document") -> "EmbeddedDocument":
@@ -85,38 +92,44 @@ class Embeddings:
 
 @app.function(volumes={WEIGHTS: weights}, secrets=[huggingface], timeout=4 * 3600, cpu=2.0)
 def download() -> None:
-    """Fill the volume with the weights; what is there already is not fetched again."""
-    from pagevec.deploy.modal.weights import fetch
+    """Download the weights into the volume, except files that are already there."""
+    from pagevec.deploy.modal.container import download_weights
     from pagevec.settings import Settings
 
-    fetch(Settings.from_environment(), lambda line: print(line, flush=True))
+    download_weights(Settings.from_environment(), lambda line: print(line, flush=True))
     weights.commit()
 
 
 @app.local_entrypoint()
 def embed(
-    source: str, out: str = "embeddings", store: str = "", secret: str = "", endpoint: str = ""
+    source: str,
+    out: str = "embeddings",
+    store: str = "",
+    label: str = "",
+    secret: str = "",
+    endpoint: str = "",
 ) -> None:
-    """Embed a corpus: SOURCE is a folder here, or s3://bucket/prefix, which containers mount.
+    """Embed the documents of a folder here, or of a bucket that containers mount.
 
-    Pages go to .npz files in the folder OUT, or into STORE (a folder or postgresql://). What is
-    there already is not embedded again. A private bucket needs the name of a Modal SECRET with
-    AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; one outside AWS its ENDPOINT.
+    Documents that are already in the results, unchanged, are not embedded again.
+
+    Args:
+        source: a folder, or `s3://bucket/prefix`.
+        out: folder for the results, one .npz file for each document.
+        store: a folder or `postgresql://...`; takes the pages instead of `out`.
+        label: begins the names of a folder's documents in the store; default: the folder's name.
+        secret: Modal secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, for private buckets.
+        endpoint: address of the bucket's service, if it is not AWS.
     """
-    from pagevec.deploy.modal.embed_corpus import (
-        bucket_mount,
-        embed_bucket,
-        embed_folder,
-        results_in,
-    )
+    from pagevec.deploy.modal import embed_corpus
 
-    results = results_in(Path(out), store)
-    is_bucket = source.startswith("s3://")
-    corpus = {CORPUS: bucket_mount(source, secret, endpoint)} if is_bucket else {}
-    containers = Embeddings.with_options(  # type: ignore[attr-defined] # app.cls made it a modal.Cls
-        timeout=DOCUMENT_SECONDS, volumes=read_only | corpus, secrets=[huggingface, api_keys]
-    )()
-    if is_bucket:
-        embed_bucket(containers, source, results)
-    else:
-        embed_folder(containers, Path(source), results)
+    with exit_on_error(), embed_corpus.open_results(Path(out), store) as results:
+        is_bucket = source.startswith("s3://")
+        corpus = {CORPUS: embed_corpus.mount_bucket(source, secret, endpoint)} if is_bucket else {}
+        containers = Embeddings.with_options(  # type: ignore[attr-defined] # a modal.Cls by now
+            timeout=DOCUMENT_SECONDS, volumes=read_only | corpus, secrets=[huggingface, api_keys]
+        )()
+        if is_bucket:
+            embed_corpus.embed_bucket(containers, source, results)
+        else:
+            embed_corpus.embed_folder(containers, Path(source), results, label or None)

@@ -1,7 +1,7 @@
-"""A corpus on its way through containers: which documents there are, and their pages, embedded.
+"""A corpus inside containers: list a mounted bucket, render documents, embed their pages.
 
-Documents travel whole and are rendered where they are embedded; a document is what is resumed,
-tried again and given back in one piece.
+A document travels whole and is rendered where it is embedded; it is resumed, retried and returned
+in one piece.
 """
 
 import hashlib
@@ -10,18 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pagevec.errors import InvalidRequest, PagevecError
-from pagevec.ingest.page import SourcePage, stored_page
-from pagevec.ingest.sources import documents, open_document
-from pagevec.ingest.worker import hash_of, name_of
-from pagevec.types import Page
-
-if TYPE_CHECKING:
-    from pagevec.engine.api import Embedder
+from pagevec.errors import PagevecError
+from pagevec.ingest.sources import find_documents, open_document
+from pagevec.ingest.worker import embed_pages
+from pagevec.types import Model, Page
 
 _PAGES_AT_ONCE = 16
 
@@ -31,9 +26,10 @@ class Document:
     """A document to embed.
 
     Attributes:
-        name: in page keys; relative: its path below the source.
-        version: changes when the content does.
-        content: the file, where the containers cannot read it themselves.
+        name: in page keys, such as `reports/2024/fares.pdf`.
+        relative: path below the folder or the bucket, such as `2024/fares.pdf`.
+        version: a hash that changes with the content.
+        content: the file; None if containers read it from the mounted bucket.
     """
 
     name: str
@@ -44,63 +40,61 @@ class Document:
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedDocument:
-    """A document's pages, vectors in float16 on the way; or why there are none."""
+    """The answer of a container for one document.
+
+    Attributes:
+        document: without its content.
+        pages: all of them; vectors are float16 (vectors, dim), half the bytes to transfer.
+        error: why the document has no pages, if it could not be read or embedded.
+    """
 
     document: Document
     pages: tuple[Page, ...] = ()
     error: str | None = None
 
 
-def documents_of_folder(folder: Path) -> Iterator[Document]:
-    """Yield the documents below `folder`, without their content.
+def list_bucket(mount: Path, address: str) -> list[Document]:
+    """Return the documents of the bucket mounted at `mount`, named below `address`.
 
-    Raises:
-        InvalidRequest: there is no such folder.
+    Files are listed, not read: one counts as changed if its size or its time has changed.
     """
-    if not folder.is_dir():
-        raise InvalidRequest(f"{folder} is no folder")
-    for path in documents([folder]):
-        yield Document(name_of(path), str(path.relative_to(folder)), hash_of(path))
+    return [_list_file(path, path.relative_to(mount), address) for path in find_documents([mount])]
 
 
-def documents_of_mount(mount: Path, address: str) -> list[Document]:
-    """Return the documents of a mounted bucket. Its files are listed, not read.
+def embed_document(model: Model, document: Document, mount: Path) -> EmbeddedDocument:
+    """Render and embed the pages of a document.
 
-    So a file counts as changed when its size or its time has.
+    Args:
+        model: embeds the pages.
+        document: the file is its content, or stands below `mount`.
+        mount: where the bucket is mounted.
+
+    Returns:
+        The pages, or the error of a document that cannot be read, so that it stops no other.
     """
-    return [_listed(path, path.relative_to(mount), address) for path in documents([mount])]
-
-
-def with_content(document: Document, folder: Path) -> Document:
-    """Return `document` with the content of its file below `folder`."""
-    return replace(document, content=(folder / document.relative).read_bytes())
-
-
-def embed_document(embedder: "Embedder", document: Document, mount: Path) -> EmbeddedDocument:
-    """Render and embed the pages of `document`, which is below `mount` unless it brings content.
-
-    An unreadable document is an answer too, so that one of them stops nothing.
-    """
-    there = replace(document, content=None)
+    embedded: list[Page] = []
+    listed = replace(document, content=None)
     try:
-        with _file_of(document, mount) as path, open_document(path) as pages:
-            numbers = range(1, pages.count + 1)
-            parts = [numbers[i : i + _PAGES_AT_ONCE] for i in range(0, pages.count, _PAGES_AT_ONCE)]
-            made = ([pages.make(number) for number in part] for part in parts)
-            embedded = [page for part in made for page in _embed(embedder, document.name, part)]
+        resizing = model.info().resizing
+        with _open_file(document, mount) as path, open_document(path) as pages:
+            for first in range(1, pages.count + 1, _PAGES_AT_ONCE):
+                numbers = range(first, min(first + _PAGES_AT_ONCE, pages.count + 1))
+                sources = [pages.make(number) for number in numbers]
+                embedded += embed_pages(model, document.name, sources, resizing)
     except (PagevecError, OSError) as error:
-        return EmbeddedDocument(there, error=str(error).replace(str(mount), ""))
-    return EmbeddedDocument(there, tuple(embedded))
+        return EmbeddedDocument(listed, error=str(error).replace(f"{mount}/", ""))
+    halved = (replace(page, vectors=page.vectors.astype(np.float16)) for page in embedded)
+    return EmbeddedDocument(listed, tuple(halved))
 
 
-def _listed(path: Path, relative: Path, address: str) -> Document:
+def _list_file(path: Path, relative: Path, address: str) -> Document:
     stat = path.stat()
     version = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
     return Document(f"{address.rstrip('/')}/{relative}", str(relative), version)
 
 
 @contextmanager
-def _file_of(document: Document, mount: Path) -> Iterator[Path]:
+def _open_file(document: Document, mount: Path) -> Iterator[Path]:
     if document.content is None:
         yield mount / document.relative
         return
@@ -108,19 +102,3 @@ def _file_of(document: Document, mount: Path) -> Iterator[Path]:
         path = Path(folder) / Path(document.relative).name
         path.write_bytes(document.content)
         yield path
-
-
-def _embed(embedder: "Embedder", name: str, sources: list[SourcePage]) -> list[Page]:
-    from pagevec.images import read_image
-
-    contents = [source.content for source in sources]
-    if all(isinstance(content, str) for content in contents):
-        embedded = embedder.embed([content for content in contents if isinstance(content, str)])
-    else:
-        images = [read_image(content) for content in contents if isinstance(content, bytes)]
-        embedded = embedder.embed(images)
-    resizing = embedder.info.resizing
-    return [
-        stored_page(name, source, vectors.astype(np.float16), resizing)  # half the way's bytes
-        for source, vectors in zip(sources, embedded.result().vectors, strict=True)
-    ]

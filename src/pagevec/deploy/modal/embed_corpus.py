@@ -1,40 +1,152 @@
-"""`modal run ...::embed`, on the machine that starts it: a corpus over many containers."""
+"""`modal run ...::embed` on the machine that starts it: a corpus over many containers.
+
+Results go to a folder of .npz files or into a store; documents that are there are not sent again.
+"""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import modal
+import numpy as np
 from tqdm import tqdm
 
-from pagevec.deploy.modal.corpus import (
-    Document,
-    EmbeddedDocument,
-    documents_of_folder,
-    with_content,
-)
-from pagevec.deploy.modal.results import Results, Shards, Stored
+from pagevec.deploy.modal.corpus import Document, EmbeddedDocument
 from pagevec.errors import InvalidRequest
-from pagevec.stores.open import open_store
+from pagevec.ingest.names import SourceDocument, hash_file, name_documents, name_unstored
+from pagevec.stores import open_store
+from pagevec.stores.base import Store
+from pagevec.stores.fingerprint import agree_on_model
+from pagevec.types import DocumentRecord, MultiVector, Page
 
 
-def results_in(folder: Path, store: str) -> Results:
-    """Return where results go: into `store` where one is named, else into `folder`."""
-    return Stored(open_store(store)) if store else Shards(folder)
+class Shards:
+    """One .npz file for each document, as `pagevec embed` writes it, with the document's version.
+
+    Args:
+        folder: gets the files, at the documents' paths below their source.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def name_documents(self, folder: Path, label: str | None) -> list[SourceDocument]:
+        """Find the documents below `folder` and name them."""
+        return name_unstored([folder])
+
+    def has(self, document: Document) -> bool:
+        """Return whether this version of `document` is there."""
+        shard = self._shard(document)
+        if not shard.is_file():
+            return False
+        with np.load(shard, allow_pickle=False) as arrays:
+            return str(arrays["version"]) == document.version
+
+    def check_model(self, ask: Callable[[], MultiVector]) -> None:
+        """Do nothing: files of different models are not searched together."""
+
+    def put(self, embedded: EmbeddedDocument) -> None:
+        """Write the file of a document, complete or not at all; nothing if it failed."""
+        if embedded.error is not None:
+            return
+        shard = self._shard(embedded.document)
+        shard.parent.mkdir(parents=True, exist_ok=True)
+        file, pages = Path(embedded.document.relative).name, _widen(embedded.pages)
+        arrays: dict[str, Any] = {f"emb_{index}": page.vectors for index, page in enumerate(pages)}
+        names = np.array([f"{file}#{page.key.number}" for page in pages])
+        draft = shard.with_name(shard.name + ".part")
+        with draft.open("wb") as out:
+            np.savez(out, names=names, version=np.array(embedded.document.version), **arrays)
+        draft.replace(shard)  # a process that is killed leaves a complete file or none
+
+    def _shard(self, document: Document) -> Path:
+        return self._folder / f"{document.relative}.npz"
 
 
-def bucket_mount(address: str, secret: str, endpoint: str) -> modal.CloudBucketMount:
-    """Return the bucket at `address`, such as s3://bucket/reports, to be mounted for reading.
+class Stored:
+    """Pages in a store and documents in its ledger, as `pagevec ingest` leaves them.
+
+    Args:
+        store: takes the pages.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def name_documents(self, folder: Path, label: str | None) -> list[SourceDocument]:
+        """Find the documents below `folder` and name them; the ledger remembers the label.
+
+        Raises:
+            InvalidRequest: the store knows the label from another folder.
+        """
+        return name_documents([folder], self._store, label)
+
+    def has(self, document: Document) -> bool:
+        """Return whether all pages of this version of `document` are there."""
+        known = self._store.ledger.record(document.name)
+        return known is not None and known.complete and known.content_hash == document.version
+
+    def check_model(self, ask: Callable[[], MultiVector]) -> None:
+        """Refuse another model than the one of the pages in the store.
+
+        Args:
+            ask: returns the model's fingerprint, float32 (vectors, dim).
+
+        Raises:
+            StoreError: the pages were embedded by another model.
+        """
+        agree_on_model(self._store, ask())
+
+    def put(self, embedded: EmbeddedDocument) -> None:
+        """Replace the pages of a document, or note in the ledger why there are none."""
+        document, pages = embedded.document, embedded.pages
+        record = DocumentRecord(document.name, document.version, len(pages), error=embedded.error)
+        if embedded.error is not None:
+            self._store.ledger.write(replace(record, pages=None))
+            return
+        self._store.delete(document.name)  # no page of a former version may stay
+        self._store.ledger.write(record)
+        self._store.add(_widen(pages))
+        self._store.ledger.write(replace(record, complete=True))
+
+
+Results: TypeAlias = Shards | Stored
+"""Where embedded documents go."""
+
+
+@contextmanager
+def open_results(folder: Path, store: str) -> Iterator[Results]:
+    """Yield where results go: `store` if one is named, else `folder`.
+
+    Raises:
+        StoreError: the store cannot be opened.
+    """
+    if store:
+        with open_store(store) as opened:
+            yield Stored(opened)
+    else:
+        yield Shards(folder)
+
+
+def mount_bucket(address: str, secret: str, endpoint: str) -> modal.CloudBucketMount:
+    """Return a read-only mount of a bucket.
+
+    Args:
+        address: of the bucket, such as `s3://bucket/reports`.
+        secret: name of the Modal secret with its credentials; empty for a public bucket.
+        endpoint: address of its service; empty for AWS.
 
     Raises:
         InvalidRequest: the address names no bucket.
     """
     parts = urlsplit(address)
     if not parts.netloc:
-        raise InvalidRequest(f"{address} names no bucket: write s3://bucket/prefix")
+        raise InvalidRequest(f"--source {address}: expected s3://bucket or s3://bucket/prefix")
     prefix = parts.path.strip("/")
     return modal.CloudBucketMount(
         parts.netloc,
@@ -45,27 +157,52 @@ def bucket_mount(address: str, secret: str, endpoint: str) -> modal.CloudBucketM
     )
 
 
-def embed_folder(containers: Any, folder: Path, results: Results) -> None:
-    """Send the documents of `folder` to containers, those that are not in `results` yet."""
-    todo = [document for document in documents_of_folder(folder) if not results.has(document)]
-    _run(containers, todo, partial(with_content, folder=folder), results)
+def list_folder(folder: Path, results: Results, label: str | None = None) -> list[Document]:
+    """Return the documents below `folder`, without their content. Raises as `embed_folder`."""
+    if not folder.is_dir():
+        raise InvalidRequest(f"--source {folder}: not a folder")
+    return [
+        Document(one.name, one.path.relative_to(folder).as_posix(), hash_file(one.path))
+        for one in results.name_documents(folder, label)
+    ]
+
+
+def embed_folder(containers: Any, folder: Path, results: Results, label: str | None = None) -> None:
+    """Send the documents below a folder to containers, except those in `results` already.
+
+    Exits with code 1 if a document failed.
+
+    Args:
+        containers: the deployed class, with the methods of `Container`.
+        folder: on this machine.
+        results: where pages go.
+        label: of the folder in document names; None means the folder's own name.
+
+    Raises:
+        InvalidRequest: there is no such folder, or the store knows its label from another one.
+        StoreError: the store has pages of another model.
+    """
+    documents = list_folder(folder, results, label)
+    _embed(containers, documents, results, partial(_attach_content, folder))
 
 
 def embed_bucket(containers: Any, address: str, results: Results) -> None:
-    """Do the same with a bucket, which the containers have mounted and read themselves."""
-    todo = [one for one in containers.documents.remote(address) if not results.has(one)]
-    _run(containers, todo, lambda document: document, results)
+    """Embed the documents of a bucket that the containers have mounted, as `embed_folder` does."""
+    _embed(containers, containers.list_bucket.remote(address), results, lambda document: document)
 
 
-def _run(
+def _embed(
     containers: Any,
-    todo: list[Document],
-    ready_to_send: Callable[[Document], Document],
+    documents: Iterable[Document],
     results: Results,
+    prepare: Callable[[Document], Document],
 ) -> None:
-    failed, pages = {document.name: "no answer" for document in todo}, 0
-    with tqdm(total=len(todo), unit=" documents") as progress:
-        for embedded in _answers(containers, map(ready_to_send, todo)) if todo else ():
+    missing = [document for document in documents if not results.has(document)]
+    if missing:
+        results.check_model(containers.fingerprint.remote)
+    failed, pages = {document.name: "no answer" for document in missing}, 0
+    with tqdm(total=len(missing), unit=" documents") as progress:
+        for embedded in _answers(containers, map(prepare, missing)) if missing else ():
             results.put(embedded)
             pages += len(embedded.pages)
             progress.update()
@@ -73,7 +210,7 @@ def _run(
                 del failed[embedded.document.name]
             else:
                 failed[embedded.document.name] = embedded.error
-    print(f"{pages} pages of {len(todo) - len(failed)} documents embedded")
+    print(f"{pages} pages of {len(missing) - len(failed)} documents embedded")
     for name, error in failed.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
     if failed:
@@ -81,7 +218,7 @@ def _run(
 
 
 def _answers(containers: Any, documents: Iterable[Document]) -> Iterator[EmbeddedDocument]:
-    """Yield answers as they come: a long document, or one that fails, holds nobody up."""
+    """Yield answers as they arrive, so that a long or failing document delays no other."""
     for answer in containers.embed_document.map(
         documents, order_outputs=False, return_exceptions=True
     ):
@@ -89,3 +226,12 @@ def _answers(containers: Any, documents: Iterable[Document]) -> Iterator[Embedde
             yield answer
         else:
             print(f"a container failed: {answer!r}", file=sys.stderr)
+
+
+def _attach_content(folder: Path, document: Document) -> Document:
+    return replace(document, content=(folder / document.relative).read_bytes())
+
+
+def _widen(pages: Iterable[Page]) -> list[Page]:
+    """Return `pages` with float32 vectors; they travel as float16."""
+    return [replace(page, vectors=page.vectors.astype(np.float32)) for page in pages]

@@ -1,58 +1,71 @@
-"""What a container on Modal finds in its environment: the service's settings, as deployed."""
+"""The environment variables of a container on Modal: the settings of the service, as deployed."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pagevec.deploy.modal.settings import ModalSettings
 from pagevec.engine.models.registry import DEFAULT_CHECKPOINT
-from pagevec.errors import ConfigurationError
+from pagevec.errors import ConfigurationError, PagevecError
 from pagevec.settings import Settings
 
 WEIGHTS = "/weights"
 """Where the volume of weights is mounted."""
 
 CORPUS = "/corpus"
-"""Where a bucket of documents is mounted, when a corpus is embedded."""
+"""Where a bucket is mounted while its documents are embedded."""
 
 GATEWAY_SECONDS = 150.0
-"""After this long Modal's gateway answers 303 (https://modal.com/docs/guide/webhook-timeouts)."""
+"""Modal's gateway answers 303 after this time (https://modal.com/docs/guide/webhook-timeouts)."""
 
 START_SECONDS = 60.0
-"""Of these, kept for a start from zero."""
+"""The part of it that is reserved for the start of a container."""
 
-_TRANSFER_SECONDS = 10.0  # a body of a hundred megabytes on its way in, the answer on its way out
+_TRANSFER_SECONDS = 10.0  # for a request body of a hundred megabytes, and for the answer
 REQUEST_SECONDS = GATEWAY_SECONDS - START_SECONDS - _TRANSFER_SECONDS
-"""What is left for a request's waiting and work; what cannot be done in it gets a 413."""
+"""The rest: the time budget of a request; one that cannot be answered within it gets a 413."""
 
-_OF_THIS_MACHINE = ("HF_HOME", "PAGEVEC_HOST", "PAGEVEC_PORT")
+_LOCAL = ("HF_HOME", "PAGEVEC_HOST", "PAGEVEC_PORT")
 
 
-def read_deployment() -> tuple[ModalSettings, dict[str, str]]:
-    """Return what is deployed, and the containers' variables.
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Let an error of pagevec end the process with its message, as the command line does.
 
-    A setting that is wrong ends the process with a sentence, as the command line does: of any other
-    exception in a module Modal's prints the traceback.
+    Modal would print the traceback.
     """
     try:
-        deployed = ModalSettings.from_environment()
-        return deployed, container_environment(deployed)
-    except ConfigurationError as error:
+        yield
+    except PagevecError as error:
         sys.exit(f"pagevec: {error.message}")
 
 
-def container_environment(deployed: ModalSettings) -> dict[str, str]:
-    """Return the containers' variables: defaults for Modal, below what is set here.
-
-    Everything that was set travels, secrets excepted, so that a container reads the same settings.
+def read_deployment() -> tuple[ModalSettings, dict[str, str]]:
+    """Return the settings of the deployment, and the variables that containers get.
 
     Raises:
-        ConfigurationError: a setting of the service is wrong, or outlasts Modal's gateway.
+        ConfigurationError: a setting is wrong.
+    """
+    deployed = ModalSettings.from_environment()
+    return deployed, container_environment(deployed)
+
+
+def container_environment(deployed: ModalSettings) -> dict[str, str]:
+    """Return the variables that containers get: defaults for Modal, overridden by what is set here.
+
+    All settings that are set here are passed on, except secrets, so that a container reads the
+    same settings.
+
+    Raises:
+        ConfigurationError: a setting of the service is wrong, names a backend of the user's own,
+            or gives a request more time than Modal's gateway does.
     """
     service = Settings.from_environment()
-    _refuse_what_outlasts_the_gateway(service)
+    _validate(service)
     threads = str(max(1, round(2 * deployed.cpu)))
     return {
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
-        "OMP_NUM_THREADS": threads,  # by itself torch would count the host's cores
+        "OMP_NUM_THREADS": threads,  # torch would count the cores of the host
         "HF_HOME": WEIGHTS,
         "CORPUS_FOLDER": CORPUS,
         "PAGEVEC_MODEL": DEFAULT_CHECKPOINT,
@@ -61,16 +74,21 @@ def container_environment(deployed: ModalSettings) -> dict[str, str]:
         "PAGEVEC_PREPROCESS_THREADS": threads,
         "PAGEVEC_REQUEST_SECONDS": str(REQUEST_SECONDS),
         "PAGEVEC_LOG_FORMAT": "json",
-        **{k: v for k, v in service.variables().items() if k not in _OF_THIS_MACHINE},
+        **{k: v for k, v in service.variables().items() if k not in _LOCAL},
         **deployed.variables(),
     }
 
 
-def _refuse_what_outlasts_the_gateway(service: Settings) -> None:
+def _validate(service: Settings) -> None:
+    if service.backend is not None:
+        raise ConfigurationError(
+            f"PAGEVEC_BACKEND={service.backend!r}: on Modal only checkpoints can be served, since "
+            "the image does not hold your module"
+        )
     most = GATEWAY_SECONDS - _TRANSFER_SECONDS
     if "request_seconds" in service.model_fields_set and service.request_seconds > most:
         raise ConfigurationError(
-            f"PAGEVEC_REQUEST_SECONDS is {service.request_seconds:g}; Modal's gateway gives up "
-            f"after {GATEWAY_SECONDS:g} s, the start of a container included: at most {most:g}, "
-            f"better {REQUEST_SECONDS:g}"
+            f"PAGEVEC_REQUEST_SECONDS={service.request_seconds:g}: expected at most {most:g}, "
+            f"preferably {REQUEST_SECONDS:g}; Modal's gateway gives up {GATEWAY_SECONDS:g} s after "
+            "a request arrives, and the start of a container counts"
         )

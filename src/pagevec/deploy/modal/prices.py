@@ -1,7 +1,7 @@
-"""What Modal's machines cost: one dated table.
+"""Modal's prices, with their date.
 
-Reports of others confirm T4, L4, L40S, A100-80GB, H100, B200, cores and memory; the other rows are
-to be compared with Modal's own page before money depends on them.
+Other reports confirm T4, L4, L40S, A100-80GB, H100, B200, cores and memory. Check the other rows
+against Modal's own page before you rely on them.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ Gpu = Literal[
     "H200",
     "B200",
 ]
-"""The kinds of GPU that Modal rents (https://modal.com/docs/guide/gpu); A10G is its older A10."""
+"""The GPUs that Modal offers (https://modal.com/docs/guide/gpu); A10G is the former name of A10."""
 
 GPU_SECOND: Mapping[Gpu, float] = {
     "T4": 0.000164,
@@ -40,15 +40,15 @@ GPU_SECOND: Mapping[Gpu, float] = {
     "H200": 0.001261,
     "B200": 0.001736,
 }
-"""Dollars for a second of one GPU."""
+"""Dollars per second of one GPU."""
 
 CORE_SECOND = 0.0000131
-"""Dollars for a second of one physical core."""
+"""Dollars per second of one physical core."""
 
 GIB_SECOND = 0.00000222
-"""Dollars for a second of one GiB of memory."""
+"""Dollars per second of one GiB of memory."""
 
 
 def second(gpu: Gpu, cpu: float, memory_mib: int) -> float:
-    """Return the dollars for a second of a container with one `gpu`, `cpu` cores and memory."""
+    """Return the dollars per second of a container with one `gpu`, `cpu` cores and memory."""
     return GPU_SECOND[gpu] + cpu * CORE_SECOND + memory_mib / 1024 * GIB_SECOND

@@ -1,7 +1,7 @@
-"""What can be set when the service is deployed to Modal: environment variables, read once.
+"""Settings of a deployment to Modal: environment variables, read once.
 
 Modal's client passes on values that its server, or nobody, refuses (an unknown GPU, no containers,
-no time); here they stop the deployment before anything is sent.
+a timeout of zero); here they stop the deployment before anything is sent.
 """
 
 from typing import Self
@@ -10,7 +10,7 @@ from pydantic import model_validator
 from pydantic_settings import SettingsConfigDict
 
 from pagevec.deploy.modal.prices import Gpu
-from pagevec.settings import EnvironmentSettings, bounded
+from pagevec.environment import EnvironmentSettings, bounded
 
 PREFIX = "PAGEVEC_MODAL_"
 
@@ -19,42 +19,46 @@ _LABEL = r"^[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$"  # a part of a host name
 
 
 class ModalSettings(EnvironmentSettings):
-    """The deployment's configuration. Read it with :meth:`from_environment`."""
+    """The settings of a deployment. Read them with :meth:`from_environment`."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     app: str = bounded("colpali-embedding-service-prod", "name of the app", pattern=_NAME)
     label: str = bounded(
-        "embeddings", "of the address: https://<workspace>--<label>.modal.run", pattern=_LABEL
+        "embeddings", "part of the address: https://<workspace>--<label>.modal.run", pattern=_LABEL
     )
 
     # The machine
-    gpu: Gpu = bounded("A10G", "kind of GPU; each container has one")
-    cpu: float = bounded(2.0, "physical cores of a container", ge=0.125, le=64)
-    memory: int = bounded(16_384, "MiB of a container: twice the weights fit", ge=1024, le=344_064)
+    gpu: Gpu = bounded("A10G", "GPU of each container")
+    cpu: float = bounded(2.0, "physical cores of each container", ge=0.125, le=64)
+    memory: int = bounded(
+        16_384, "MiB of each container; the weights must fit in twice", ge=1024, le=344_064
+    )
     region: str | None = bounded(
         None, "where containers run, such as `eu`; costs more", pattern=r"^[a-z0-9-]+$"
     )
 
     # How many, how long
-    min_containers: int = bounded(0, "containers that never stop, and cost always", ge=0, le=1000)
-    max_containers: int = bounded(5, "containers at most", ge=1, le=1000)
-    scaledown_window: int = bounded(
-        300, "seconds that an idle container waits, and costs", ge=2, le=3600
+    min_containers: int = bounded(
+        0, "containers that keep running without requests; always billed", ge=0, le=1000
     )
-    timeout: int = bounded(600, "seconds of a request, and of a start", ge=30, le=86_400)
-    max_inputs: int = bounded(32, "requests in one container, at most", ge=1, le=1000)
+    max_containers: int = bounded(5, "containers that may run at the same time", ge=1, le=1000)
+    scaledown_window: int = bounded(
+        300, "seconds until an idle container stops; billed too", ge=2, le=3600
+    )
+    timeout: int = bounded(600, "seconds for a request, and for a start", ge=30, le=86_400)
+    max_inputs: int = bounded(32, "requests in one container at the same time", ge=1, le=1000)
     target_inputs: int = bounded(
-        16, "requests in each container from which on another one starts", ge=1, le=1000
+        16, "requests in each container above which Modal starts another one", ge=1, le=1000
     )
 
     # The start
-    memory_snapshot: bool = bounded(True, "start from a snapshot of the memory")
+    memory_snapshot: bool = bounded(True, "start containers from a snapshot of their memory")
     gpu_snapshot: bool = bounded(
-        False, "of the GPU's memory too; Modal calls it alpha and may change it"
+        False, "keep the GPU's memory in the snapshot too (alpha at Modal, may change)"
     )
 
-    # What it finds there
+    # What exists at Modal
     volume: str = bounded("pagevec-weights", "volume that holds the weights", pattern=_NAME)
     huggingface_secret: str = bounded(
         "my-huggingface-secret", "secret with HUGGINGFACE_TOKEN", pattern=_NAME
@@ -63,20 +67,20 @@ class ModalSettings(EnvironmentSettings):
         "colpali-service-api-key", "secret with SERVICE_API_KEY", pattern=_NAME
     )
     proxy_auth: bool = bounded(
-        False, "let Modal refuse requests without its own token, before a container starts"
+        False, "let Modal refuse requests without a proxy token before a container starts"
     )
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        self._not_above("min_containers", "max_containers")
-        self._not_above("target_inputs", "max_inputs")
+    def _check_combinations(self) -> Self:
+        self._check_order("min_containers", "max_containers")
+        self._check_order("target_inputs", "max_inputs")
         if self.gpu_snapshot and not self.memory_snapshot:
             raise ValueError(f"{PREFIX}GPU_SNAPSHOT needs {PREFIX}MEMORY_SNAPSHOT=true")
         return self
 
-    def _not_above(self, low: str, high: str) -> None:
+    def _check_order(self, low: str, high: str) -> None:
         if getattr(self, low) > getattr(self, high):
             raise ValueError(
-                f"{PREFIX}{low.upper()} is {getattr(self, low)}, "
-                f"above {PREFIX}{high.upper()}, which is {getattr(self, high)}"
+                f"{PREFIX}{low.upper()}={getattr(self, low)} is above "
+                f"{PREFIX}{high.upper()}={getattr(self, high)}"
             )

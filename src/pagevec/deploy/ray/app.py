@@ -1,8 +1,8 @@
-"""Ray Serve: one replica for each GPU, between none and as many as there are.
+"""The application for Ray Serve: one replica for each GPU, scaled with the load.
 
-`serve run pagevec.deploy.ray.app:app` on a cluster, or `serveConfigV2` in a RayService: `app` is a
-builder that takes :class:`Options` as its arguments. All other settings are pagevec's environment
-variables, read where `app` is called and handed to every replica.
+`serve run pagevec.deploy.ray.app:app` on a cluster and `serveConfigV2` in a RayService call the
+builder `app` with the fields of :class:`Options` as arguments. All other settings are pagevec's
+environment variables, read where `app` is called and handed to every replica.
 """
 
 import os
@@ -17,20 +17,24 @@ from pagevec.settings import Settings
 
 NAME = "pagevec"
 # Three batches of single pages at 16,384 tokens: one runs, one is ready, one is being prepared.
-# What is above waits in the proxy, its body unread, for the first replica that has room.
+# Further requests wait in the proxy, bodies unread, for the first replica that has room.
 MAX_ONGOING_REQUESTS = 64
 
 
 class Options(BaseModel):
-    """Arguments of `app`: how many replicas there may be, and what each of them takes.
+    """Arguments of `app`: how many replicas to run, and the resources of each.
 
     Attributes:
-        min_replicas: stay when nobody asks; none is the cheapest, and the first caller waits.
-        max_replicas: default: one for each GPU of the machine where `app` is called, at least one.
-        gpus: of each replica; default: 1 where that machine has one. Below 1, replicas share.
-        cpus: of each replica, as Ray counts them; default: 1 beside a GPU, else its share.
-        ongoing_requests: for each replica; more of them start another one.
-        idle_seconds: after which a replica that is not needed goes.
+        min_replicas: replicas to keep without any load. 0 costs least, but the next caller waits
+            until a model has loaded.
+        max_replicas: replicas at most. Default: one for each GPU of the machine where `app` is
+            called, at least one.
+        gpus: GPUs of each replica; replicas share a GPU below 1. Default: 1 if the machine where
+            `app` is called has one, else 0.
+        cpus: CPUs of each replica, as Ray counts them. Default: 1 with a GPU, else an equal share
+            of the cores.
+        ongoing_requests: requests in each replica above which another replica is started.
+        idle_seconds: seconds after which a replica that is no longer needed is stopped.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,10 +48,13 @@ class Options(BaseModel):
 
 
 def app(options: Options) -> serve.Application:
-    """Build the application from the environment, for `serve run` and `serve deploy`.
+    """Build the application from environment variables, for `serve run` and `serve deploy`.
+
+    Args:
+        options: the arguments that were given on the command line or in the manifest.
 
     Raises:
-        ConfigurationError: a setting is wrong, or there is no key.
+        ConfigurationError: a setting is wrong, or no API key is set.
     """
     return application(Settings.from_environment(), options)
 
@@ -55,11 +62,15 @@ def app(options: Options) -> serve.Application:
 def application(settings: Settings, options: Options) -> serve.Application:
     """Return the service as an application of Ray Serve.
 
+    Args:
+        settings: of the service; every replica gets them.
+        options: how many replicas to run, and the resources of each.
+
     Raises:
-        ConfigurationError: there is no key, fewer replicas may be than must be, or all of them
-            would take the same GPU.
+        ConfigurationError: no API key is set, `min_replicas` is above `max_replicas`, or the
+            device is a single GPU for all replicas.
     """
-    _refuse_what_cannot_be(settings)
+    _validate(settings)
     as_deployment = serve.deployment(
         name=NAME,
         ray_actor_options=_resources(settings, options),
@@ -67,40 +78,42 @@ def application(settings: Settings, options: Options) -> serve.Application:
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         graceful_shutdown_timeout_s=settings.shutdown_seconds,
         graceful_shutdown_wait_loop_s=0.5,
-        logging_config={"enable_access_log": False},  # a request has its line already
+        logging_config={"enable_access_log": False},  # the service logs each request itself
     )
     return as_deployment(Replica).bind(settings)
 
 
 def replicas_here(settings: Settings) -> int:
-    """Return how many replicas suit this machine: one for each GPU, at least one."""
+    """Return how many replicas this machine has room for: one for each GPU, at least one."""
     return max(1, _gpus_here(settings))
 
 
-def _refuse_what_cannot_be(settings: Settings) -> None:
+def _validate(settings: Settings) -> None:
     if not settings.keys:
         raise ConfigurationError(
-            "there is no key: set SERVICE_API_KEY (several with commas) or SERVICE_API_KEY_FILE"
+            "no API key is set: set SERVICE_API_KEY (several separated by commas) or "
+            "SERVICE_API_KEY_FILE"
         )
     if settings.device.startswith("cuda:"):
         raise ConfigurationError(
-            f"PAGEVEC_DEVICE is {settings.device!r}: Ray gives each replica a GPU; take cuda"
+            f"PAGEVEC_DEVICE={settings.device!r}: Ray assigns a GPU to each replica; use cuda"
         )
 
 
 def _resources(settings: Settings, options: Options) -> dict[str, float]:
     gpus = min(1, _gpus_here(settings)) if options.gpus is None else options.gpus
-    share = max(1, (os.cpu_count() or 1) // _most(settings, options))
+    share = max(1, (os.cpu_count() or 1) // _max_replicas(settings, options))
     return {"num_gpus": gpus, "num_cpus": options.cpus or (1 if gpus else share)}
 
 
 def _autoscaling(settings: Settings, options: Options) -> dict[str, float]:
-    least, most = options.min_replicas, _most(settings, options)
+    least, most = options.min_replicas, _max_replicas(settings, options)
     if least > most:
-        raise ConfigurationError(f"min_replicas is {least}, max_replicas {most}")
+        raise ConfigurationError(f"min_replicas={least} is above max_replicas={most}")
     return {
         "min_replicas": least,
-        # One at the start, whatever may stay: weights that do not load fail the deployment.
+        # Start one even if none must stay, so that weights that cannot be loaded fail the
+        # deployment and not the first caller.
         "initial_replicas": max(least, 1),
         "max_replicas": most,
         "target_ongoing_requests": options.ongoing_requests,
@@ -109,7 +122,7 @@ def _autoscaling(settings: Settings, options: Options) -> dict[str, float]:
     }
 
 
-def _most(settings: Settings, options: Options) -> int:
+def _max_replicas(settings: Settings, options: Options) -> int:
     return options.max_replicas or max(replicas_here(settings), options.min_replicas)
 
 

@@ -1,4 +1,4 @@
-"""`pagevec serve --ray`: replicas on this machine, behind Ray Serve's proxy."""
+"""`pagevec serve --ray`: replicas on this machine, behind the proxy of Ray Serve."""
 
 import logging
 import signal
@@ -20,21 +20,24 @@ from pagevec.types import ModelInfo
 
 log = logging.getLogger(__name__)
 
-# Bodies and answers pass through it in pieces.
+# Request bodies and answers pass through the object store in pieces.
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
-# What a replica has answered is still on its way through the proxy.
+# Answers of the replicas are still on their way through the proxy.
 _LAST_ANSWERS_SECONDS = 1.0
 
 
 def run_on_ray(
     settings: Settings, replicas: int | None, greet: Callable[[ModelInfo, str], None]
 ) -> None:
-    """Serve with `replicas` (default: one for each GPU); call `greet` with the model, the address.
+    """Serve until SIGTERM or SIGINT, then finish the requests in flight.
 
-    At SIGTERM or SIGINT it takes nothing new and finishes what is in flight.
+    Args:
+        settings: of the service.
+        replicas: how many to run; None means one for each GPU, at least one.
+        greet: called with the model and the address once the service is ready.
 
     Raises:
-        ConfigurationError: the address is taken or not of this machine.
+        ConfigurationError: the address is in use, or does not belong to this machine.
         CheckpointError: no replica could load the model.
     """
     settings, address = _with_free_port(settings)
@@ -61,20 +64,20 @@ def _start(settings: Settings, replicas: int | None) -> DeploymentHandle[Any]:
     options = Options(min_replicas=count, max_replicas=count)
     try:
         return serve.run(application(settings, options), name=NAME)
-    except RuntimeError as error:  # Serve gives up after some tries
-        raise CheckpointError("no replica could start; the log above says why") from error
+    except RuntimeError as error:  # Serve gives up after a few attempts
+        raise CheckpointError("no replica could start: see the log above for the reason") from error
 
 
 def _drain(handle: DeploymentHandle[Any], seconds: float) -> None:
     try:
         handle.broadcast("drain").results(timeout_s=seconds)
     except TimeoutError:
-        log.warning("requests were not done after %s s", seconds)
+        log.warning("some requests were not finished after %s s", seconds)
     time.sleep(_LAST_ANSWERS_SECONDS)
 
 
 def _with_free_port(settings: Settings) -> tuple[Settings, str]:
     """Return settings with a port that is free now, and the address; the proxy binds it later."""
-    with listen(settings) as probe:
-        port = probe.getsockname()[1]
-        return settings.model_copy(update={"port": port}), address_of(probe)
+    with listen(settings) as listener:
+        port = listener.getsockname()[1]
+        return settings.model_copy(update={"port": port}), address_of(listener)

@@ -1,18 +1,22 @@
-"""One replica of Ray Serve: an engine, and the application over it."""
+"""One replica of Ray Serve: an engine, the HTTP application over it, and the metrics of all."""
 
 import asyncio
+from collections.abc import Iterable, Sequence
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 from ray import serve
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pagevec.deploy.ray.metrics import merged
+from pagevec.engine.backends import load
 from pagevec.engine.embedder import LocalEmbedder
-from pagevec.engine.models.loader import load
 from pagevec.server.app import create_app
-from pagevec.server.logs import configure_logs
+from pagevec.server.run import configure_logs
 from pagevec.settings import Settings
 from pagevec.types import ModelInfo
 
@@ -21,7 +25,13 @@ _METRICS_SECONDS = 5.0
 
 @serve.ingress()
 class Replica:
-    """Ready when its constructor returns: Serve sends it nothing before."""
+    """An actor of Ray Serve that embeds.
+
+    Serve sends it requests only once its constructor has returned, with the model loaded.
+
+    Args:
+        settings: of the service, as read where the deployment was made.
+    """
 
     def __init__(self, settings: Settings) -> None:
         configure_logs(settings)
@@ -31,33 +41,37 @@ class Replica:
         self._embedder.wait_until_ready()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Return the application: Serve calls this once, after the constructor."""
+        """Return the HTTP application; Serve calls this once, after the constructor."""
         self._app = create_app(self._settings, self._embedder)
         self._app.add_middleware(_BehindServe, replica=self)
         return self._app
 
     def check_health(self) -> None:
-        """Raise where the model no longer answers: Serve replaces this replica."""
+        """Raise if the model has failed, so that Serve replaces this replica.
+
+        Raises:
+            RuntimeError: the model has failed.
+        """
         if self._embedder.health().state == "failed":
-            raise RuntimeError("the model failed; the reason is in the log")
+            raise RuntimeError("the model has failed: see the log for the reason")
 
     def info(self) -> ModelInfo:
-        """Say what answers."""
-        return self._embedder.info
+        """Return the description of the model."""
+        return self._embedder.info()
 
     def exposition(self) -> tuple[str, str]:
-        """Return this replica's name and its metrics in Prometheus' text format."""
+        """Return this replica's name, and its metrics in the Prometheus text format."""
         name = serve.get_replica_context().replica_id.unique_id
         return name, self._app.state.metrics.exposition().decode()
 
     async def drain(self) -> None:
-        """Refuse what comes from now on (503); return when all else is answered."""
+        """Answer new requests with a 503 and return once those in flight are answered."""
         await asyncio.to_thread(self._embedder.close)
         while self._in_flight:
             await asyncio.sleep(0.05)
 
     async def answer(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request: with `app`, or for all replicas together."""
+        """Answer a request: with `app`, except for `/metrics`, which covers all replicas."""
         self._in_flight += 1
         try:
             if scope["path"] == "/metrics":
@@ -74,27 +88,57 @@ class Replica:
             timeout_s=_METRICS_SECONDS, return_exceptions=True
         )
         living = [answer for answer in answers if not isinstance(answer, BaseException)]
-        return Response(merged(living), media_type="text/plain; version=0.0.4")
+        return Response(merge_metrics(living), media_type="text/plain; version=0.0.4")
 
     def __del__(self) -> None:
         self._embedder.close()
 
 
 class _BehindServe:
-    """Middleware: what differs when Serve's proxy stands in front."""
+    """Middleware for what is different behind the proxy of Serve."""
 
     def __init__(self, app: ASGIApp, replica: Replica) -> None:
         self._app = app
         self._replica = replica
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_one_id(message: Message) -> None:
+        async def send_without_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                # The proxy sends the same one: it made it, or took the caller's.
+                # The proxy adds this header itself, with the same value.
                 del MutableHeaders(scope=message)["x-request-id"]
             await send(message)
 
         if scope["type"] == "http":
-            await self._replica.answer(self._app, scope, receive, send_one_id)
+            await self._replica.answer(self._app, scope, receive, send_without_id)
         else:
             await self._app(scope, receive, send)
+
+
+def merge_metrics(expositions: Sequence[tuple[str, str]]) -> bytes:
+    """Merge the metrics of several replicas into one page.
+
+    Args:
+        expositions: for each replica its name, and its metrics in the Prometheus text format.
+
+    Returns:
+        All samples in the Prometheus text format, each with the label `replica`.
+    """
+    families: dict[str, Metric] = {}
+    for replica, text in expositions:
+        for family in text_string_to_metric_families(text):
+            merged = families.setdefault(
+                family.name, Metric(family.name, family.documentation, family.type)
+            )
+            for sample in family.samples:
+                merged.samples.append(sample._replace(labels={**sample.labels, "replica": replica}))
+    registry = CollectorRegistry()
+    registry.register(_Families(families.values()))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
