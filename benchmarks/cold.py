@@ -1,65 +1,49 @@
-"""`python -m benchmarks cold`: from the start of a process to its first vectors, by stages."""
+"""A cold start: from the start of a process to its first vectors, by stages."""
 
 import re
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import click
+import httpx
 
-from benchmarks import inputs
-from benchmarks.clock import seconds_of
-from benchmarks.machine import machine
-from benchmarks.models import chosen_model, model_options, name_of
-from benchmarks.output import facts, give, json_option, table
-from benchmarks.servers import pagevec
+from benchmarks import data
+from benchmarks.machine import time_once
+from benchmarks.models import DEVICE, MODEL, name_model
+from benchmarks.report import Measurement, Table, make_command
+from benchmarks.services import serve_pagevec
 
 _STAGE = re.compile(r'^pagevec_start_seconds\{stage="(\w+)"\} (\S+)$', re.M)
 
 
-@dataclass(frozen=True)
-class ColdReport:
-    """Seconds of one start: as it was seen from outside, and the service's own account of it."""
-
-    machine: dict[str, str | int]
-    model: str
-    ready: float
-    first_text: float
-    first_page: float
-    stages: dict[str, float]
-
-    def markdown(self) -> str:
-        """Return the table, and what it was measured on."""
-        seen = {
-            "process started to ready": self.ready,
-            **{f"of these: {stage}": seconds for stage, seconds in self.stages.items()},
-            "first text, over HTTP": self.first_text,
-            "first page, over HTTP": self.first_page,
-        }
-        lines = table(["", "s"], [(name, f"{seconds:.2f}") for name, seconds in seen.items()])
-        return f"{lines}\n\n{facts(self.machine, {'model': self.model})}"
-
-
-@click.command("cold")
-@model_options
-@json_option
-def command(model: Path | None, full_size: Path | None, device: str, file: Path | None) -> None:
-    """Start a service and time what a first caller waits for."""
-    give("cold", measure(chosen_model(model, full_size), device), file)
-
-
-def measure(checkpoint: Path, device: str = "cpu") -> ColdReport:
-    """Start a service of the model in `checkpoint`; ask it for a text and for a page."""
-    [text] = inputs.bodies("text", inputs.make_texts(1), 1)
-    [page] = inputs.bodies("image", inputs.as_base64(inputs.make_pages(1)), 1)
+def measure(checkpoint: Path, device: str) -> Measurement:
+    """Start a service and time what its first caller waits for."""
+    [text] = data.make_bodies("text", data.make_texts(1), 1)
+    [page] = data.make_bodies("image", data.encode_base64(data.make_pages(1)), 1)
     started = time.perf_counter()
-    with pagevec(checkpoint, device) as server, server.client() as http:
+    with serve_pagevec(checkpoint, device) as service, service.client() as http:
         ready = time.perf_counter() - started
 
-        def post(body: bytes) -> Any:
+        def post(body: bytes) -> httpx.Response:
             return http.post("/npz/embeddings", content=body).raise_for_status()
 
-        first_text, first_page = seconds_of(lambda: post(text)), seconds_of(lambda: post(page))
+        first_text, first_page = time_once(lambda: post(text)), time_once(lambda: post(page))
         stages = {name: float(value) for name, value in _STAGE.findall(http.get("/metrics").text)}
-    return ColdReport(machine(), name_of(checkpoint), ready, first_text, first_page, stages)
+    seconds = {
+        "process started to ready": ready,
+        **{f"of these: {stage}": taken for stage, taken in stages.items()},
+        "first text, over HTTP": first_text,
+        "first page, over HTTP": first_page,
+    }
+    rows = [{"stage": stage, "seconds": taken} for stage, taken in seconds.items()]
+    return Measurement(
+        "cold",
+        {"model": name_model(checkpoint)},
+        {"rows": Table({"": "stage", "s": "seconds:.2f"}, rows)},
+        {"ready": ready, "first_text": first_text, "first_page": first_page, "stages": stages},
+    )
+
+
+main = make_command(measure, MODEL, DEVICE)
+
+if __name__ == "__main__":
+    main()

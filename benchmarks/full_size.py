@@ -1,6 +1,6 @@
-"""The 3B architecture with random weights, in a checkpoint's own file layout: nothing is fetched.
+"""Write a checkpoint of the 3B architecture with random weights: nothing is downloaded.
 
-Speed does not depend on what the weights are. The numbers are those of the public configuration of
+Throughput does not depend on the values of the weights. The configuration is the public one of
 Qwen/Qwen2.5-VL-3B-Instruct, on which tsystems/colqwen2.5-3b-multilingual-v1.0 is built; tokenizer
 and processor are the bundled model's, with the 768 visual tokens of that checkpoint.
 """
@@ -8,41 +8,38 @@ and processor are the bundled model's, with the 768 visual tokens of that checkp
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 
-from pagevec.engine.models.torchvision_fix import import_torchvision
+from pagevec.engine.models.compat import import_torchvision
+from pagevec.engine.models.registry import bundled_checkpoint
 
 _HIDDEN = 2048
 _VISUAL_TOKENS = 768
 _SEED = 3
 
 
-def full_size_checkpoint(directory: Path, bundled: Path) -> Path:
-    """Return `directory` with a checkpoint of 3.8 billion parameters (7.5 GB), made if needed."""
-    if not (directory / "config.json").is_file():
-        _make(directory, bundled)
-    return directory
-
-
-def _make(directory: Path, bundled: Path) -> None:
+@click.command()
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+def main(directory: Path) -> None:
+    """Write a checkpoint of 3.8 billion parameters (7.5 GB) to DIRECTORY, for `--model`."""
     import_torchvision()
     from colpali_engine.models import ColQwen2_5, ColQwen2_5_Processor
 
-    processor = ColQwen2_5_Processor.from_pretrained(bundled, max_num_visual_tokens=_VISUAL_TOKENS)
+    processor = ColQwen2_5_Processor.from_pretrained(
+        bundled_checkpoint(), max_num_visual_tokens=_VISUAL_TOKENS
+    )
     torch.manual_seed(_SEED)
-    default = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
-    try:
-        model = ColQwen2_5(_config(processor.tokenizer))
-    finally:
-        torch.set_default_dtype(default)
-    # The padding token augments queries; a row of zeros has no direction.
+    model = ColQwen2_5(make_config(processor.tokenizer))
+    # Queries are augmented with the padding token, and a row of zeros has no direction.
     torch.nn.init.normal_(model.get_input_embeddings().weight, std=0.02)
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
 
 
-def _config(tokenizer: Any) -> Any:
+def make_config(tokenizer: Any) -> Any:
+    """Return the configuration of the 3B model with the token ids of `tokenizer`."""
     from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig
 
     ids = tokenizer.convert_tokens_to_ids
@@ -79,3 +76,7 @@ def _config(tokenizer: Any) -> Any:
         vision_end_token_id=ids("<|vision_end|>"),
         tie_word_embeddings=True,
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,145 +1,159 @@
-"""`python -m benchmarks peers`: the engine beside colpali-engine, same weights, same pages."""
+"""The engine beside colpali-engine itself: same weights, same pages, files in, arrays out."""
 
+import gc
 import importlib.util
+import json
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import click
-import numpy as np
 import torch
+from PIL import Image
 
-from benchmarks import inputs
-from benchmarks.clock import seconds_of
-from benchmarks.colpali import FLASH, PLAIN, SDPA, ColpaliEngine
-from benchmarks.machine import machine
-from benchmarks.models import chosen_model, model_options, name_of
-from benchmarks.output import facts, give, json_option, spread, table
-from pagevec.engine.embedder import LocalEmbedder
-from pagevec.engine.models.loader import load
+from benchmarks import data
+from benchmarks.machine import time_once
+from benchmarks.models import DEVICE, MODEL, compare_vectors, make_settings, name_model, run_engine
+from benchmarks.report import Measurement, Row, Table, make_command, number_option
+from pagevec.engine.models.compat import import_torchvision
+from pagevec.engine.models.registry import identify_family
 from pagevec.images import read_image
-from pagevec.settings import Settings
 from pagevec.types import MultiVector
 
 Embed = Callable[[list[bytes]], list[Any]]
-_OURS = "pagevec"
-_COLUMNS = ["engine", "pages/s", "rounds", "x plain loop", "x colpali-engine at its best"]
+_COLUMNS = {
+    "engine": "engine",
+    "pages/s": "pages_per_second:.2f",
+    "rounds": "rounds:.2f",
+    "x plain loop": "ratio:.2f",
+    "x colpali-engine at its best": "ratio_to_best:.2f",
+}
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How near two engines' vectors are, over all pages.
+class Way:
+    """A way to call colpali-engine.
 
     Attributes:
-        difference: the largest of any number.
-        cosine, mean_cosine: the smallest of any vector, the mean of all.
-        signs: the share of components with the same sign.
+        name: in the table.
+        attention: transformers' name of the implementation.
+        batch: pages of one forward pass.
+        plain: lists of numbers, padding kept, garbage collected after each batch.
     """
 
-    difference: float
-    cosine: float
-    mean_cosine: float
-    signs: float
+    name: str
+    attention: str
+    batch: int
+    plain: bool = False
 
 
-@dataclass(frozen=True)
-class PeersReport:
-    """All figures of one run: pages per second of each round, by engine."""
+PLAIN = Way("plain loop (eager, one page, lists, collecting)", "eager", 1, plain=True)
+SDPA = tuple(Way(f"colpali-engine, sdpa, batch {n}", "sdpa", n) for n in (1, 4, 8))
+FLASH = tuple(Way(f"colpali-engine, flash-attn, batch {n}", "flash_attention_2", n) for n in (4, 8))
 
-    machine: dict[str, str | int]
-    setup: dict[str, str | int]
-    agreement: Agreement
-    rates: dict[str, list[float]]
 
-    def markdown(self) -> str:
-        """Return the table, and what it was measured on."""
-        medians = {name: statistics.median(rates) for name, rates in self.rates.items()}
-        plain = medians[PLAIN.name]
-        best = max(rate for name, rate in medians.items() if name not in (PLAIN.name, _OURS))
-        rows = [
-            (
-                name,
-                f"{rate:.2f}",
-                spread(self.rates[name]),
-                f"{rate / plain:.2f}",
-                f"{rate / best:.2f}",
-            )
-            for name, rate in medians.items()
-        ]
-        told = self.agreement
-        close = (
-            f"largest difference {told.difference:.0e}, smallest cosine {told.cosine:.6f}, "
-            f"equal signs {told.signs:.2%}"
+class ColpaliEngine:
+    """The model and the processor of a checkpoint's family, on one device."""
+
+    def __init__(self, checkpoint: Path, device: torch.device, dtype: torch.dtype) -> None:
+        import_torchvision()
+        from colpali_engine import models
+
+        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+        family = identify_family(config["model_type"], str(checkpoint))
+        model: Any = getattr(models, family.model_class)
+        self._model = model.from_pretrained(checkpoint, dtype=dtype).to(device).eval()
+        self._processor = getattr(models, family.processor_class).from_pretrained(checkpoint)
+        self._device = device
+
+    def embed(self, way: Way, files: Sequence[bytes]) -> list[Any]:
+        """Return a multi-vector for each image file: arrays without padding, or plain lists."""
+        self._model.set_attn_implementation(way.attention)
+        starts = range(0, len(files), way.batch)
+        return [one for start in starts for one in self._embed(files[start:][: way.batch], way)]
+
+    def _embed(self, files: Sequence[bytes], way: Way) -> list[Any]:
+        pages = [Image.open(BytesIO(file)).convert("RGB") for file in files]
+        batch = self._processor.process_images(pages).to(self._device)
+        with torch.inference_mode():
+            vectors = self._model(**batch)
+        if not way.plain:
+            return _remove_padding(vectors, batch["attention_mask"])
+        rows: list[Any] = vectors.cpu().float().tolist()
+        del batch, vectors
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return rows
+
+
+def measure(checkpoint: Path, device: str, pages: int, rounds: int) -> Measurement:
+    """Compare the engine with colpali-engine on A4 pages, one after the other in each round."""
+    return compare(checkpoint, device, data.make_pages(pages), rounds)
+
+
+def compare(checkpoint: Path, device: str, pages: list[bytes], rounds: int) -> Measurement:
+    """Measure all engines on `pages`, in turn, after one round that warms them up."""
+    with run_engine(make_settings(checkpoint, device)) as ours:
+        info = ours.info()
+        theirs = ColpaliEngine(checkpoint, torch.device(info.device), getattr(torch, info.dtype))
+        ways = [PLAIN, *SDPA, *(FLASH if _has_flash(info.device) else ())]
+        engines: dict[str, Embed] = {way.name: partial(theirs.embed, way) for way in ways}
+        engines["pagevec"] = lambda files: (
+            ours.embed_images([read_image(file) for file in files]).result().vectors
         )
-        return "\n".join([table(_COLUMNS, rows), "", facts(self.machine, self.setup), close])
-
-
-@click.command("peers")
-@model_options
-@click.option("--pages", type=click.IntRange(min=1), default=8, show_default=True)
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
-@json_option
-def command(
-    model: Path | None,
-    full_size: Path | None,
-    device: str,
-    pages: int,
-    rounds: int,
-    file: Path | None,
-) -> None:
-    """Compare the engine with colpali-engine: A4 pages, files in, arrays out, by turns."""
-    checkpoint = chosen_model(model, full_size)
-    give("peers", compare(checkpoint, device, inputs.make_pages(pages), rounds), file)
-
-
-def compare(checkpoint: Path, device: str, pages: list[bytes], rounds: int) -> PeersReport:
-    """Measure all ways on `pages`, `rounds` times by turns, after one round that warms up."""
-    settings = Settings(_env_file=None, model=str(checkpoint), device=device)
-    ours = LocalEmbedder.of(settings, lambda: load(settings))
-    ours.wait_until_ready()
-    info = ours.info
-    theirs = ColpaliEngine(checkpoint, torch.device(info.device), getattr(torch, info.dtype))
-    ways = [PLAIN, *SDPA, *(FLASH if _has_flash(info.device) else ())]
-    engines: dict[str, Embed] = {
-        way.name: lambda files, way=way: theirs.embed(files, way)  # type: ignore[misc]
-        for way in ways
-    }
-    engines[_OURS] = lambda files: ours.embed([read_image(file) for file in files]).result().vectors
-    answers = {name: embed(pages) for name, embed in engines.items()}
-    rates: dict[str, list[float]] = {name: [] for name in engines}
-    for _ in range(rounds):
-        for name, embed in engines.items():
-            rates[name].append(len(pages) / seconds_of(partial(embed, pages)))
-    ours.close()
-    setup: dict[str, str | int] = {
-        "model": name_of(checkpoint),
+        answers = {name: embed(pages) for name, embed in engines.items()}
+        rates: dict[str, list[float]] = {name: [] for name in engines}
+        for _ in range(rounds):
+            for name, embed in engines.items():
+                rates[name].append(len(pages) / time_once(partial(embed, pages)))
+    near = compare_vectors(answers["pagevec"], answers[SDPA[0].name])
+    setup = {
+        "model": name_model(checkpoint),
         "device": info.device,
         "dtype": info.dtype,
         "pages": len(pages),
     }
-    agreement = agreement_of(answers[_OURS], answers[SDPA[0].name])
-    return PeersReport(machine(), setup, agreement, rates)
-
-
-def agreement_of(ours: list[MultiVector], theirs: list[MultiVector]) -> Agreement:
-    """Compare vectors row by row.
-
-    Raises:
-        ValueError: shapes differ.
-    """
-    one, other = np.concatenate(ours), np.concatenate(theirs)
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    cosines = (one * other).sum(axis=1) / lengths
-    return Agreement(
-        difference=float(np.abs(one - other).max()),
-        cosine=float(cosines.min()),
-        mean_cosine=float(cosines.mean()),
-        signs=float((np.sign(one) == np.sign(other)).mean()),
+    remark = (
+        f"largest difference {near.difference:.0e}, smallest cosine {near.cosine:.6f}, "
+        f"equal signs {near.signs:.2%}"
     )
+    tables = {"rates": Table(_COLUMNS, _make_rows(rates))}
+    return Measurement("peers", setup, tables, {"agreement": asdict(near)}, remark)
+
+
+def _make_rows(rates: dict[str, list[float]]) -> list[Row]:
+    medians = {name: statistics.median(rounds) for name, rounds in rates.items()}
+    plain = medians[PLAIN.name]
+    best = max(rate for name, rate in medians.items() if name not in (PLAIN.name, "pagevec"))
+    return [
+        {
+            "engine": name,
+            "pages_per_second": rate,
+            "rounds": rates[name],
+            "ratio": rate / plain,
+            "ratio_to_best": rate / best,
+        }
+        for name, rate in medians.items()
+    ]
+
+
+def _remove_padding(vectors: torch.Tensor, mask: torch.Tensor) -> list[MultiVector]:
+    """Cut `vectors` (pages, tokens, dim) into pages by `mask` (pages, tokens)."""
+    arrays, kept = vectors.float().cpu().numpy(), mask.cpu().numpy().astype(bool)
+    return [rows[real] for rows, real in zip(arrays, kept, strict=True)]
 
 
 def _has_flash(device: str) -> bool:
     return device.startswith("cuda") and importlib.util.find_spec("flash_attn") is not None
+
+
+main = make_command(
+    measure, MODEL, DEVICE, number_option("--pages", 8), number_option("--rounds", 3)
+)
+
+if __name__ == "__main__":
+    main()

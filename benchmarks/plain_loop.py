@@ -1,10 +1,10 @@
-"""The yardstick: a service around colpali-engine as people write it first.
+"""The plain loop: a service around colpali-engine as people write it first.
 
-One sync FastAPI endpoint with eager attention. Pages go through the model one by one, texts four
-by four with their padding; numbers become lists and FastAPI's own JSON; rubbish is collected after
-each batch, which alone takes about 0.2 s beside transformers. A lock around the model is needed:
-a processor fails when two threads use it at once. The lean loop (`--lean`) is the same with
-transformers' default attention (SDPA) and without collecting.
+One sync FastAPI endpoint with eager attention. Pages go through the model one at a time, texts four
+at a time with their padding; vectors become lists and FastAPI's own JSON; garbage is collected
+after each batch, which alone takes about 0.2 s beside transformers. The model needs a lock, since a
+processor fails when two threads use it. The lean loop (`--lean`) has transformers' default
+attention (SDPA) and collects no garbage.
 """
 
 import base64
@@ -21,7 +21,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from PIL import Image
 from pydantic import BaseModel
 
-from pagevec.engine.models.torchvision_fix import import_torchvision
+from pagevec.engine.models.compat import import_torchvision
 
 _TEXTS_AT_ONCE = 4
 
@@ -29,7 +29,7 @@ Credentials = Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]
 
 
 class EmbeddingsRequest(BaseModel):
-    """The body that `pagevec serve` takes too."""
+    """The body of a request, as `pagevec serve` takes it."""
 
     input_type: Literal["text", "image"]
     inputs: list[str]
@@ -50,7 +50,7 @@ class PlainLoop:
         self._one_at_a_time = threading.Lock()
 
     def embed(self, request: EmbeddingsRequest) -> list[Any]:
-        """Return (vectors, dim) for each input, as nested lists, padding rows among them."""
+        """Return (vectors, dim) for each input as nested lists, including padding rows."""
         with self._one_at_a_time:
             if request.input_type == "image":
                 return [self._page(text) for text in request.inputs]
@@ -93,9 +93,9 @@ def create_app(loop: PlainLoop, key: str) -> FastAPI:
 
 @click.command()
 @click.option("--model", required=True, help="Directory of a ColQwen2.5 checkpoint.")
-@click.option("--port", type=int, required=True, help="On loopback.")
-@click.option("--key", required=True, help="The bearer key.")
-@click.option("--lean", is_flag=True, help="SDPA attention, no collecting of rubbish.")
+@click.option("--port", type=int, required=True, help="Port on loopback.")
+@click.option("--key", required=True, help="Bearer key.")
+@click.option("--lean", is_flag=True, help="SDPA attention, no garbage collection.")
 def main(model: str, port: int, key: str, lean: bool) -> None:
     """Serve the plain loop on loopback."""
     uvicorn.run(create_app(PlainLoop(model, lean), key), host="127.0.0.1", port=port)

@@ -1,26 +1,48 @@
-"""`python -m benchmarks plot`: the figures of other commands as pictures."""
+"""Draw the JSON files of `engine` and `callers` as SVG; the same figures give the same bytes."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic import TypeAdapter, ValidationError
 
-from benchmarks.callers import CallersReport
-from benchmarks.charts import Chart, callers_charts, engine_charts
-from benchmarks.engine import EngineReport
-from benchmarks.svg import save
+from benchmarks.report import raise_missing_extra
 
-_DRAWN = ("engine", "callers")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Points = Sequence[tuple[float, float]]
+Panel = Callable[["Axes", str], None]
+"""Draws into axes; the ids of its lines begin with the given word."""
+_FLAT = 0.1  # how far from the first line the others may be
+_PANEL = (5.0, 3.4)  # inches
+_GREY = "#777777"
+_FORMATS = {"npz": ("npz", "#1f77b4"), "json": ("JSON", "#d95f02")}
+_STYLE: dict[Any, Any] = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.facecolor": "white",  # the page around it may be dark
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "grid.color": "#e5e5e5",
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "pagevec",
+}
+_NEITHER_DATE_NOR_VERSION = {"Date": None, "Creator": None}
 
 
-@click.command("plot")
+class FiguresMissing(Exception):
+    """Figures are not there, or not of the expected form."""
+
+
+@click.command()
 @click.argument(
-    "files",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--to",
@@ -29,46 +51,161 @@ _DRAWN = ("engine", "callers")
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the SVG files go; each is named after its JSON file and what it shows.",
 )
-def command(files: tuple[Path, ...], directory: Path) -> None:
+def main(files: tuple[Path, ...], directory: Path) -> None:
     """Draw the JSON FILES of `engine` and `callers` as SVG."""
-    charts = [(file, chart) for file in files for chart in charts_of(file)]
-    directory.mkdir(parents=True, exist_ok=True)
-    for file, chart in charts:
-        picture = directory / f"{file.stem}-{chart.name}.svg"
+    pictures = {}
+    for file in files:
         try:
-            save(chart, picture)
+            for name, svg in draw_figures(file):
+                pictures[directory / f"{file.stem}-{name}.svg"] = svg
+        except FiguresMissing as error:
+            raise click.ClickException(f"{file}: {error}") from error
         except ModuleNotFoundError as error:
-            raise click.ClickException(f"{error}: pip install 'pagevec[serve,bench]'") from error
+            raise_missing_extra(error)
+    directory.mkdir(parents=True, exist_ok=True)
+    for picture, svg in pictures.items():
+        picture.write_bytes(svg)
         click.echo(picture)
 
 
-def charts_of(file: Path) -> Iterator[Chart]:
-    """Give the charts of a JSON file that `--json` wrote.
+def draw_figures(file: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield name and SVG of each chart of a JSON file that `--json` wrote.
 
     Raises:
-        click.ClickException: it is none, of a command that has no charts, or some are missing.
+        FiguresMissing: it is another file, or of another version.
     """
-    content = _read(file)
-    try:
-        if content["measured"] == "engine":
-            yield from engine_charts(TypeAdapter(EngineReport).validate_python(content))
-        else:
-            yield from callers_charts(TypeAdapter(CallersReport).validate_python(content))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise click.ClickException(
-            f"{file}: {where}: {first['msg']}; measure again with this version"
-        ) from None
-
-
-def _read(file: Path) -> dict[str, object]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise click.ClickException(f"{file}: not JSON: {error}") from None
+        raise FiguresMissing(f"not JSON: {error}") from None
     measured = content.get("measured") if isinstance(content, dict) else None
-    if measured not in _DRAWN:
-        of = f"figures of `{measured}`" if measured else "no figures of a measurement"
-        raise click.ClickException(f"{file}: {of}; those of {' and '.join(_DRAWN)} can be drawn")
-    return dict(content)
+    if measured not in _CHARTS:
+        found = f"figures of `{measured}`" if measured else "no figures of a benchmark"
+        raise FiguresMissing(f"{found}; those of {' and '.join(_CHARTS)} can be drawn")
+    machine, setup = _read(content, "machine"), _read(content, "setup")
+    facts = f"{setup['model']} on {setup['device']} ({machine['cpu']}, {machine['cores']} cores)"
+    for name, panels in _CHARTS[measured](content):
+        yield name, _draw(panels, facts)
+
+
+def _chart_engine(content: dict[str, Any]) -> Iterator[tuple[str, list[Panel]]]:
+    """Yield pages/s by batch, the time of a page by its tokens and, where measured, growth."""
+    yield "pages-by-batch", [partial(_draw_batches, _read_points(content, "batches", "pages"))]
+    tokens = sorted(_read_points(content, "sizes", "tokens", "page_ms"))
+    yield "page-time-by-tokens", [partial(_draw_tokens, tokens)]
+    if content.get("growth"):
+        rates = _read_points(content, "growth", "pages")
+        memory = _read_points(content, "growth", "pages", "memory_mib")
+        units = {"pages/s": rates, "memory, MiB": memory}
+        yield "growth", [partial(_draw_growth, points, unit) for unit, points in units.items()]
+
+
+def _chart_callers(content: dict[str, Any]) -> Iterator[tuple[str, list[Panel]]]:
+    """Yield latency by load."""
+    loads = dict.fromkeys(line["load"] for line in _read(content, "lines"))
+    yield "latency-by-load", [partial(_draw_latency, content, load) for load in loads]
+
+
+_CHARTS = {"engine": _chart_engine, "callers": _chart_callers}
+
+
+def _read(content: dict[str, Any], name: str) -> Any:
+    if name not in content:
+        raise FiguresMissing(f"{name} is missing; measure again with this version")
+    return content[name]
+
+
+def _read_points(
+    content: dict[str, Any], name: str, x: str, y: str = "pages_per_second", **where: str
+) -> Points:
+    """Return (x, y) of the rows of table `name` whose fields are equal to `where`."""
+    try:
+        rows = [row for row in _read(content, name) if where.items() <= row.items()]
+        return [(float(row[x]), float(row[y])) for row in rows]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FiguresMissing(f"{name}: {error!r}; measure again with this version") from error
+
+
+def _draw(panels: list[Panel], facts: str) -> bytes:
+    """Return an SVG of `panels` side by side."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    width, height = _PANEL
+    file = BytesIO()
+    with rc_context(_STYLE):
+        figure = Figure((width * len(panels), height), layout="constrained")
+        for place, draw in enumerate(panels, start=1):
+            axes = figure.add_subplot(1, len(panels), place)
+            draw(axes, f"line-{place}")
+            axes.legend()
+        figure.supxlabel(facts, fontsize="small", color=_GREY)
+        figure.savefig(file, format="svg", metadata=_NEITHER_DATE_NOR_VERSION)
+    return file.getvalue()
+
+
+def _draw_batches(points: Points, axes: "Axes", line: str) -> None:
+    axes.plot(*_split(points), "o-", label="A4, prepared", gid=f"{line}-1")
+    axes.set(xlabel="pages in a forward pass", ylabel="pages/s")
+    _mark_points(axes, points, base=2)
+    axes.set_ylim(0)
+
+
+def _draw_tokens(points: Points, axes: "Axes", line: str) -> None:
+    axes.plot(*_split(points), "o-", label="whole engine", gid=f"{line}-1")
+    # The straight line through 0 that is nearest to the points.
+    slope = sum(x * y for x, y in points) / sum(x * x for x, _ in points)
+    last, _ = points[-1]
+    _draw_guide(axes, [(0.0, 0.0), (last, slope * last)], "proportional", f"{line}-2")
+    axes.set(xlabel="tokens of a page", ylabel="ms a page")
+    axes.set_ylim(0)
+
+
+def _draw_growth(points: Points, unit: str, axes: "Axes", line: str) -> None:
+    axes.plot(*_split(points), "o-", label="small pages", gid=f"{line}-1")
+    (left, first), (right, _) = points[0], points[-1]
+    for number, share, label in (
+        (2, 1 + _FLAT, f"first, {_FLAT:.0%} more or less"),
+        (3, 1 - _FLAT, "_"),
+    ):
+        _draw_guide(
+            axes, [(left, share * first), (right, share * first)], label, f"{line}-{number}"
+        )
+    axes.set(xlabel="pages", ylabel=unit)
+    _mark_points(axes, points, base=10)
+    axes.set_ylim(0)
+
+
+def _draw_latency(content: dict[str, Any], load: str, axes: "Axes", line: str) -> None:
+    drawn = 0
+    for form, (name, colour) in _FORMATS.items():
+        for field, style in (("p50_ms", "o-"), ("p95_ms", "o--")):
+            drawn += 1
+            points = _read_points(content, "lines", "callers", field, load=load, format=form)
+            label = f"{name}, {field.removesuffix('_ms')}"
+            axes.plot(*_split(points), style, color=colour, label=label, gid=f"{line}-{drawn}")
+            _mark_points(axes, points, base=2)
+    axes.set(xlabel="callers at once", ylabel="ms a request", title=load)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
+def _draw_guide(axes: "Axes", points: Points, label: str, line: str) -> None:
+    """Draw a thin line without marks, since nothing was measured there."""
+    axes.plot(*_split(points), ":", color=_GREY, linewidth=1, label=label, gid=line)
+
+
+def _split(points: Points) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _mark_points(axes: "Axes", points: Points, base: int) -> None:
+    """Give the logarithmic x axis a mark at each point, and no other."""
+    marks = [x for x, _ in points]
+    axes.set_xscale("log", base=base)
+    axes.set_xticks(marks, [f"{mark:,.0f}" for mark in marks])
+    axes.minorticks_off()
+
+
+if __name__ == "__main__":
+    main()

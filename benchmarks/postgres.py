@@ -1,18 +1,20 @@
-"""`python -m benchmarks postgres`: the store in PostgreSQL, compared with `max_sim` in SQL."""
+"""The store in PostgreSQL beside morphik-core's `max_sim` in SQL."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import get_args
 
 import click
 import numpy as np
 import psycopg
 
-from benchmarks.clock import seconds_of
+from benchmarks import BenchmarkFailed
+from benchmarks.machine import time_once
+from benchmarks.report import Measurement, Table, make_command, number_option
 from pagevec.search.maxsim import maxsim
-from pagevec.stores.codec import Format
+from pagevec.stores.codec import VectorFormat
+from pagevec.stores.hamming import SCAN_FROM
 from pagevec.stores.postgres.store import PostgresStore
-from pagevec.stores.sqlite.store import SCAN_FROM
 from pagevec.types import MultiVector, Page, PageKey
 from pagevec.wire.quantize import Quantized, dequantize, quantize
 
@@ -27,76 +29,82 @@ SELECT document_id, chunk_number + 1, max_sim(embeddings, %s::bit(128)[]) AS sim
 FROM multi_vector_embeddings ORDER BY similarity DESC LIMIT %s"""
 
 
-class ScoresDiffer(Exception):
+class ScoresDiffer(BenchmarkFailed):
     """The store and `max_sim` do not agree about the best pages."""
 
 
-@click.command("postgres")
-@click.option("--url", required=True, help="An empty database: postgresql://...")
-@click.option("--pages", type=click.IntRange(min=SCAN_FROM), default=SCAN_FROM, show_default=True)
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option(
-    "--format", "form", type=click.Choice(get_args(Format)), default="float16", show_default=True
-)
-def command(url: str, pages: int, rounds: int, form: Format) -> None:
-    """Measure writing and searching pages of 700 vectors of 128 dimensions, queries of 20."""
-    store = PostgresStore(url, vectors=form)
+def measure(url: str, pages: int, rounds: int, vectors: VectorFormat) -> Measurement:
+    """Measure writing and searching pages of 700 vectors of 128 dimensions, queries of 20.
+
+    Times are medians of the rounds. The database must be empty; what is written is deleted.
+    """
+    store = PostgresStore(url, vectors=vectors)
     if store.count():
-        raise click.ClickException("the database holds pages: take an empty one")
+        raise BenchmarkFailed("--url: the database holds pages; name an empty one")
     try:
-        click.echo(f"insert, {form}: {_inserted(store, pages):.0f} pages/s")
-        _compare(store, url, rounds)
-    except ScoresDiffer as error:
-        raise click.ClickException(str(error)) from error
+        rate = _insert(store, pages)
+        times = dict(_search_all_ways(store, url, rounds))
     finally:
         store.delete("bench")
         store.close()
+    rows = [{"search": name, "ms": seconds * 1000} for name, seconds in times.items()]
+    table = Table({"search": "search", "ms": "ms:.1f"}, rows, note=f"insert {rate:.0f} pages/s")
+    setup = {"pages": pages, "vectors": vectors, "rounds": rounds}
+    return Measurement("postgres", setup, {"rows": table}, {"insert_pages_per_second": rate})
 
 
-def _inserted(store: PostgresStore, pages: int) -> float:
-    """Write that many pages and return how many a second; making them does not count."""
+def _insert(store: PostgresStore, pages: int) -> float:
+    """Write this many pages; return pages per second of writing, without making them."""
     seconds = 0.0
     for first in range(1, pages + 1, _BATCH):
         numbers = range(first, min(first + _BATCH, pages + 1))
-        batch = [Page(PageKey("bench", number), _vectors(_VECTORS, number)) for number in numbers]
-        seconds += seconds_of(lambda batch=batch: store.add(batch))  # type: ignore[misc]
+        batch = [
+            Page(PageKey("bench", number), _make_vectors(_VECTORS, number)) for number in numbers
+        ]
+        seconds += time_once(lambda batch=batch: store.add(batch))  # type: ignore[misc]
     return pages / seconds
 
 
-def _compare(store: PostgresStore, url: str, rounds: int) -> None:
-    query = _vectors(_QUERY, 0)
-    click.echo(f"first search, fills the cache: {_ms(lambda: store.candidates(query, _BEST), 1)}")
-    best = _ms(lambda: store.candidates(query, _BEST), rounds)
-    click.echo(f"best {_BEST} by bits, cached: {best}")
-    exact = _ms(lambda: _search(store, query), rounds)
-    click.echo(f"best {_RERANKED} by bits, read and scored exactly: {exact}")
+def _search_all_ways(store: PostgresStore, url: str, rounds: int) -> Iterator[tuple[str, float]]:
+    """Yield the name and the seconds of each way to search."""
+    query = _make_vectors(_QUERY, 0)
+
+    def rank() -> object:
+        return store.candidates(query, _BEST)
+
+    def rank_exactly() -> object:
+        pages = store.fetch(store.candidates(query, _RERANKED))
+        return maxsim(query, [page.vectors for page in pages])
+
+    yield "first search, fills the cache", time_once(rank)
+    yield f"best {_BEST} by bits, cached", _median(rank, rounds)
+    yield f"best {_RERANKED} by bits, read and scored exactly", _median(rank_exactly, rounds)
     streaming = PostgresStore(url, cache_bytes=0)
-    copied = _ms(lambda: streaming.candidates(query, _BEST), rounds)
+    copying = _median(lambda: streaming.candidates(query, _BEST), rounds)
     streaming.close()
-    click.echo(f"best {_BEST} by bits, COPY for each search: {copied}")
+    yield f"best {_BEST} by bits, COPY for each search", copying
     with psycopg.connect(url, autocommit=True) as connection:
-        theirs = connection.execute(_MAX_SIM, (_literal(query), _BEST)).fetchall()
-        _check(store, query, theirs)
-        sql = _ms(lambda: connection.execute(_MAX_SIM, (_literal(query), _BEST)).fetchall(), 1)
-    click.echo(f"best {_BEST} by max_sim in SQL, the same scores: {sql}")
+
+        def rank_in_sql() -> list[tuple[str, int, float]]:
+            return connection.execute(_MAX_SIM, (_literal(query), _BEST)).fetchall()
+
+        _compare_scores(store, query, rank_in_sql())
+        yield f"best {_BEST} by max_sim in SQL, the same scores", time_once(rank_in_sql)
 
 
-def _search(store: PostgresStore, query: MultiVector) -> None:
-    pages = store.fetch(store.candidates(query, _RERANKED))
-    maxsim(query, [page.vectors for page in pages])
-
-
-def _check(store: PostgresStore, query: MultiVector, theirs: list[tuple[str, int, float]]) -> None:
+def _compare_scores(
+    store: PostgresStore, query: MultiVector, rows: list[tuple[str, int, float]]
+) -> None:
     pages = store.fetch(store.candidates(query, _BEST))
-    cosines = maxsim(_signs(query), [_signs(page.vectors) for page in pages])
-    # Their similarity is 1 - distance / 128, for each of the query's vectors.
+    cosines = maxsim(_keep_signs(query), [_keep_signs(page.vectors) for page in pages])
+    # max_sim sums 1 - distance / 128 over the query's vectors.
     ours = sorted((len(query) + cosines) / 2, reverse=True)
-    if not np.allclose(ours, [score for *_, score in theirs], atol=1e-4):
-        raise ScoresDiffer(f"best by bits: {ours}, by max_sim: {theirs}")
+    if not np.allclose(ours, [score for *_, score in rows], atol=1e-4):
+        raise ScoresDiffer(f"best by bits: {ours}, by max_sim: {rows}")
 
 
-def _vectors(count: int, seed: int) -> MultiVector:
-    """Return unit vectors around a few topics, as those of a page are."""
+def _make_vectors(count: int, seed: int) -> MultiVector:
+    """Return unit vectors (count, 128) around a few topics, as those of a page are."""
     generator = np.random.default_rng(seed)
     noise = generator.standard_normal((count, _DIM), dtype=np.float32)
     values = _TOPICS[generator.integers(0, len(_TOPICS), count)] + noise
@@ -104,7 +112,7 @@ def _vectors(count: int, seed: int) -> MultiVector:
     return vectors
 
 
-def _signs(vectors: MultiVector) -> MultiVector:
+def _keep_signs(vectors: MultiVector) -> MultiVector:
     return dequantize(Quantized(quantize(vectors, "binary").values), "binary")
 
 
@@ -112,5 +120,23 @@ def _literal(vectors: MultiVector) -> str:
     return "{" + ",".join("".join("01"[int(v > 0)] for v in row) for row in vectors) + "}"
 
 
-def _ms(work: Callable[[], object], rounds: int) -> str:
-    return f"{1000 * statistics.median(seconds_of(work) for _ in range(rounds)):.1f} ms"
+def _median(work: Callable[[], object], rounds: int) -> float:
+    return statistics.median(time_once(work) for _ in range(rounds))
+
+
+main = make_command(
+    measure,
+    click.Option(["--url"], required=True, help="An empty database: postgresql://..."),
+    number_option("--pages", SCAN_FROM, least=SCAN_FROM),
+    number_option("--rounds", 5),
+    click.Option(
+        ["--format", "vectors"],
+        type=click.Choice(get_args(VectorFormat)),
+        default="float16",
+        show_default=True,
+        help="What is kept beside the sign bits.",
+    ),
+)
+
+if __name__ == "__main__":
+    main()

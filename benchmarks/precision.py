@@ -1,53 +1,49 @@
-"""`python -m benchmarks precision`: what reduced precision brings, and what it costs."""
+"""Reduced precision beside full: what it brings, and what it costs."""
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import inputs
-from benchmarks.clock import seconds_of
-from benchmarks.machine import machine
-from benchmarks.models import chosen_model, model_options, name_of
-from benchmarks.output import facts, give, json_option, spread, table
-from benchmarks.peers import Agreement, agreement_of
+from benchmarks import data
+from benchmarks.machine import time_once
+from benchmarks.models import DEVICE, MODEL, compare_vectors, make_settings, name_model, run_engine
+from benchmarks.report import Measurement, Row, Table, make_command, number_option
 from pagevec.engine.embedder import LocalEmbedder
-from pagevec.engine.models.loader import load
-from pagevec.errors import ConfigurationError
 from pagevec.images import EncodedImage, read_image
 from pagevec.search.maxsim import maxsim
-from pagevec.settings import Settings
 from pagevec.types import MultiVector
 
 _FULL = "full"
 _FIRST = 5
-_A_DAY = 86_400.0
-_COLUMNS = (
-    "precision",
-    "pages/s",
-    "rounds",
-    "x full",
-    "smallest cosine",
-    "mean cosine",
-    "equal signs",
-    "same page first",
-    "of the first five the same",
-    "headline's page first",
-)
+_COLUMNS = {
+    "precision": "precision",
+    "pages/s": "pages_per_second:.2f",
+    "rounds": "rounds:.2f",
+    "x full": "ratio:.2f",
+    "smallest cosine": "cosine:.4f",
+    "mean cosine": "mean_cosine:.4f",
+    "equal signs": "signs:.2%",
+    "same page first": "same_first:.1%",
+    "of the first five the same": "same_five:.1%",
+    "headline's page first": "found:.1%",
+}
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """What becomes of the order of pages, over all queries.
+    """How reduced precision changes the order of pages, over all queries.
 
     Attributes:
-        same_first: the share whose best page is the same.
-        same_five: of the five best pages, the share that stays among them.
-        found, found_reduced: the share whose best page is the one that they are the headline of.
+        same_first: share of queries whose best page stays the same.
+        same_five: share of the five best pages that stay among the five best.
+        found: share of queries whose own page comes first in full precision.
+        found_reduced: share of queries whose own page comes first in reduced precision.
     """
 
     same_first: float
@@ -56,143 +52,113 @@ class Ranking:
     found_reduced: float
 
 
-@dataclass(frozen=True)
-class PrecisionReport:
-    """All figures of one run: pages per second of each round, by precision."""
+def measure(checkpoint: Path, device: str, precision: str, pages: int, rounds: int) -> Measurement:
+    """Compare reduced precision with full: same weights, A4 pages, in turn; queries too.
 
-    machine: dict[str, str | int]
-    setup: dict[str, str | int]
-    agreement: Agreement
-    ranking: Ranking
-    rates: dict[str, list[float]]
-
-    def markdown(self) -> str:
-        """Return the table, and what it was measured on."""
-        full, reduced = self.rates
-        near, order = self.agreement, self.ranking
-        kept = (
-            f"{near.cosine:.4f}",
-            f"{near.mean_cosine:.4f}",
-            f"{near.signs:.2%}",
-            f"{order.same_first:.1%}",
-            f"{order.same_five:.1%}",
-            f"{order.found_reduced:.1%}",
-        )
-        rows = [
-            (full, *self._speed(full), *[""] * (len(kept) - 1), f"{order.found:.1%}"),
-            (reduced, *self._speed(reduced), *kept),
-        ]
-        return "\n".join([table(_COLUMNS, rows), "", facts(self.machine, self.setup)])
-
-    def _speed(self, name: str) -> tuple[str, str, str]:
-        rates = self.rates[name]
-        rate = statistics.median(rates)
-        ratio = rate / statistics.median(self.rates[_FULL])
-        return f"{rate:.2f}", spread(rates), f"{ratio:.2f}"
-
-
-@click.command("precision")
-@model_options
-@click.option("--precision", type=click.Choice(["int8", "fp8"]), default="int8", show_default=True)
-@click.option("--pages", type=click.IntRange(min=_FIRST), default=32, show_default=True)
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
-@json_option
-def command(
-    model: Path | None,
-    full_size: Path | None,
-    device: str,
-    precision: str,
-    pages: int,
-    rounds: int,
-    file: Path | None,
-) -> None:
-    """Compare reduced precision with full: same weights, A4 pages, by turns; queries too.
-
-    A query for each page is its headline: its words stand on every page, in small print.
+    The query for each page is its headline, whose words stand on every page in small print.
     """
-    try:
-        checkpoint = chosen_model(model, full_size)
-        sent = inputs.make_pages(pages), inputs.headlines(pages)
-        report = measure(checkpoint, device, precision, *sent, rounds)
-    except ConfigurationError as error:
-        raise click.ClickException(error.message) from error
-    give("precision", report, file)
+    files, queries = data.make_pages(pages), data.make_headlines(pages)
+    return compare(checkpoint, device, precision, files, queries, rounds)
 
 
-def measure(
+def compare(
     checkpoint: Path,
     device: str,
     precision: str,
     pages: list[bytes],
     queries: list[str],
     rounds: int,
-) -> PrecisionReport:
-    """Embed `pages` in both precisions, in `rounds` by turns, and `queries`, one for each page.
+) -> Measurement:
+    """Embed `pages` in both precisions, in turn, and `queries`, of which each has its page.
 
     Raises:
-        ConfigurationError: the device has no products of this precision.
+        ConfigurationError: the device does not support this precision.
     """
     images = [read_image(file) for file in pages]
-    engines = {name: _engine(checkpoint, device, name) for name in (_FULL, precision)}
-    embedded, rates = _by_turns(engines, images, rounds)
-    asked = {name: engine.embed(queries).result().vectors for name, engine in engines.items()}
-    info = engines[precision].info
-    for engine in engines.values():
-        engine.close()
-    setup: dict[str, str | int] = {
-        "model": name_of(checkpoint),
+    with ExitStack() as stack:
+        engines = {
+            name: stack.enter_context(run_engine(make_settings(checkpoint, device, precision=name)))
+            for name in (_FULL, precision)
+        }
+        rates, embedded = _embed_in_turn(engines, images, rounds)
+        asked = {
+            name: engine.embed_texts(queries).result().vectors for name, engine in engines.items()
+        }
+        info = engines[precision].info()
+    setup = {
+        "model": name_model(checkpoint),
         "device": info.device,
         "dtype": info.dtype,
         "pages": len(pages),
         "queries": len(queries),
     }
-    exact, reduced = (embedded[name] + asked[name] for name in engines)
-    orders = [order_of(asked[name], embedded[name]) for name in engines]
-    return PrecisionReport(
-        machine(), setup, agreement_of(exact, reduced), ranking_of(*orders), rates
-    )
+    near = compare_vectors(*(embedded[name] + asked[name] for name in engines))
+    ranking = compare_orders(*(order_pages(asked[name], embedded[name]) for name in engines))
+    rows: list[Row] = [
+        {**_summarize(_FULL, rates), "found": ranking.found},
+        {
+            **_summarize(precision, rates),
+            **asdict(near),
+            "same_first": ranking.same_first,
+            "same_five": ranking.same_five,
+            "found": ranking.found_reduced,
+        },
+    ]
+    return Measurement("precision", setup, {"rows": Table(_COLUMNS, rows)})
 
 
-def order_of(queries: Sequence[MultiVector], pages: Sequence[MultiVector]) -> NDArray[np.intp]:
+def order_pages(queries: Sequence[MultiVector], pages: Sequence[MultiVector]) -> NDArray[np.intp]:
     """Return (queries, pages): for each query the pages' positions, the best first."""
     scores = np.stack([maxsim(query, pages) for query in queries])
     return np.argsort(-scores, axis=1, kind="stable")
 
 
-def ranking_of(exact: NDArray[np.intp], reduced: NDArray[np.intp]) -> Ranking:
+def compare_orders(exact: NDArray[np.intp], reduced: NDArray[np.intp]) -> Ranking:
     """Compare two orders (queries, pages), where query i belongs to page i."""
     own = np.arange(len(exact))
-    both = zip(exact[:, :_FIRST], reduced[:, :_FIRST], strict=True)
+    pairs = zip(exact[:, :_FIRST], reduced[:, :_FIRST], strict=True)
     return Ranking(
         same_first=float((exact[:, 0] == reduced[:, 0]).mean()),
-        same_five=float(np.mean([np.isin(one, other).mean() for one, other in both])),
+        same_five=float(np.mean([np.isin(one, other).mean() for one, other in pairs])),
         found=float((exact[:, 0] == own).mean()),
         found_reduced=float((reduced[:, 0] == own).mean()),
     )
 
 
-def _engine(checkpoint: Path, device: str, precision: str) -> LocalEmbedder:
-    settings = Settings(
-        _env_file=None,
-        model=str(checkpoint),
-        device=device,
-        precision=precision,
-        request_seconds=_A_DAY,  # nothing is refused because it is slow
-    )
-    engine = LocalEmbedder.of(settings, lambda: load(settings))
-    engine.wait_until_ready()
-    return engine
+def _summarize(name: str, rates: dict[str, list[float]]) -> Row:
+    rate = statistics.median(rates[name])
+    return {
+        "precision": name,
+        "pages_per_second": rate,
+        "rounds": rates[name],
+        "ratio": rate / statistics.median(rates[_FULL]),
+    }
 
 
-def _by_turns(
+def _embed_in_turn(
     engines: dict[str, LocalEmbedder], images: list[EncodedImage], rounds: int
-) -> tuple[dict[str, list[MultiVector]], dict[str, list[float]]]:
-    """Return each engine's vectors of `images`, and how many it did in a second of each round."""
+) -> tuple[dict[str, list[float]], dict[str, list[MultiVector]]]:
+    """Return each engine's pages per second in each round, and its vectors of `images`."""
     rates: dict[str, list[float]] = {name: [] for name in engines}
+    embedded = {}
     for _ in range(rounds):
-        embedded = {}
         for name, engine in engines.items():
-            future = engine.embed(images)
-            rates[name].append(len(images) / seconds_of(future.result))
+            future = engine.embed_images(images)
+            rates[name].append(len(images) / time_once(future.result))
             embedded[name] = future.result().vectors
-    return embedded, rates
+    return rates, embedded
+
+
+main = make_command(
+    measure,
+    MODEL,
+    DEVICE,
+    click.Option(
+        ["--precision"], type=click.Choice(["int8", "fp8"]), default="int8", show_default=True
+    ),
+    number_option("--pages", 32, least=_FIRST),
+    number_option("--rounds", 3),
+)
+
+if __name__ == "__main__":
+    main()

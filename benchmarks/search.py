@@ -1,119 +1,167 @@
-"""`python -m benchmarks search`: the embedded store, filled, opened and searched."""
+"""The store in a folder: filled, opened and searched for planted near-duplicates."""
 
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import click
 import numpy as np
 import psutil
 
-from benchmarks.machine import machine
-from benchmarks.output import facts, give, json_option, table
-from benchmarks.planted import RELEVANT, PlantedPages
+from benchmarks.machine import time_once
+from benchmarks.report import Measurement, Table, make_command, number_option
+from pagevec.search.maxsim import maxsim
 from pagevec.search.retriever import Retriever
-from pagevec.stores.sqlite.store import EmbeddedStore
+from pagevec.stores.sqlite.store import SqliteStore
+from pagevec.types import MultiVector, Page, PageKey
 
+DIM = 128
+PAGE_VECTORS = 700
+QUERY_VECTORS = 20
+RELEVANT = 10
+_BATCH = 50
+_TOPICS = 256
 _MIB = 2**20
-_COLUMNS = ["pages", "insert pages/s", "open s", "query ms", "recall@10", "memory MiB", "disk MiB"]
+_COLUMNS = {
+    "pages": "pages",
+    "insert pages/s": "insert_pages_per_second:.0f",
+    "open s": "open_seconds:.2f",
+    "query ms": "query_ms:.0f",
+    "recall@10": "recall:.3f",
+    "memory MiB": "memory_mib:.0f",
+    "disk MiB": "disk_mib:.0f",
+}
 
 
-@dataclass(frozen=True)
-class SearchReport:
-    """All figures of one run.
+class PlantedPages:
+    """Synthetic pages with known answers: ten pages resemble each query, each less than the last.
 
     Attributes:
-        open_seconds: until the first search can begin: the file opened, the sign bits read.
-        query_ms: the median of searches for ten pages.
-        recall: of the ten best pages by float32 MaxSim, the share that a search finds.
-        memory_mib: of the process while it searches, without mapped files.
+        queries: float32 (20, 128) each; the same ones in every run, as are the pages.
     """
 
-    machine: dict[str, str | int]
-    pages: int
-    queries: int
-    insert_pages_per_second: float
-    open_seconds: float
-    query_ms: float
-    recall: float
-    memory_mib: float
-    disk_mib: float
+    def __init__(self, pages: int, queries: int) -> None:
+        self._random = np.random.default_rng(0)
+        self._topics = self._noise(_TOPICS)
+        self._pages = pages
+        self.queries = [self._vectors(QUERY_VECTORS) for _ in range(queries)]
+        places = self._random.choice(pages, (queries, RELEVANT), replace=False).tolist()
+        self._planted = {
+            place: (self.queries[query], rank)
+            for query, row in enumerate(places)
+            for rank, place in enumerate(row)
+        }
+        self._scores = [np.empty(0, np.float32) for _ in self.queries]
 
-    def markdown(self) -> str:
-        """Return the table, and what it was measured on."""
-        cells = [
-            f"{self.pages}",
-            f"{self.insert_pages_per_second:.0f}",
-            f"{self.open_seconds:.2f}",
-            f"{self.query_ms:.0f}",
-            f"{self.recall:.3f}",
-            f"{self.memory_mib:.0f}",
-            f"{self.disk_mib:.0f}",
-        ]
-        lines = table(_COLUMNS, [cells], names=0)
-        return f"{lines}\n\n{facts(self.machine)}; {self.queries} queries"
+    def batches(self) -> Iterator[list[Page]]:
+        """Yield all pages once, a few at a time: pages 1, 2, ... of one document."""
+        for first in range(0, self._pages, _BATCH):
+            numbers = range(first, min(first + _BATCH, self._pages))
+            pages = [self._page(number) for number in numbers]
+            self._scores = [
+                np.append(scores, maxsim(query, [page.vectors for page in pages]))
+                for query, scores in zip(self.queries, self._scores, strict=True)
+            ]
+            yield pages
+
+    def best(self, query: int) -> frozenset[int]:
+        """Return the numbers of the ten pages with the highest float32 MaxSim, after `batches`."""
+        order = np.argsort(-self._scores[query], kind="stable")
+        return frozenset((order[:RELEVANT] + 1).tolist())
+
+    def _page(self, place: int) -> Page:
+        vectors = self._vectors(PAGE_VECTORS)
+        if place in self._planted:
+            query, rank = self._planted[place]
+            strength = 0.4 + 0.1 * rank
+            vectors[:QUERY_VECTORS] = _normalize(query + strength * self._noise(QUERY_VECTORS))
+        return Page(PageKey("planted", place + 1), vectors)
+
+    def _vectors(self, count: int) -> MultiVector:
+        topics = self._random.integers(_TOPICS, size=count)
+        return _normalize(self._topics[topics] + self._noise(count))
+
+    def _noise(self, count: int) -> MultiVector:
+        """Return vectors (count, 128) of about unit length in any direction."""
+        return self._random.standard_normal((count, DIM), dtype=np.float32) / np.float32(DIM**0.5)
 
 
-def run_search(pages: int, queries: int, folder: Path) -> SearchReport:
-    """Fill a store in the empty `folder` with `pages` synthetic pages and search it."""
+def measure(pages: int, queries: int, folder: Path | None) -> Measurement:
+    """Measure the store in a folder: inserting, opening, searching, and recall of the best pages.
+
+    Opening lasts until the first search can begin; memory is without mapped files; the time of a
+    query is the median.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        return measure_store(Path(temporary), pages, queries)
+
+
+def measure_store(folder: Path, pages: int, queries: int) -> Measurement:
+    """Fill a store in the empty `folder` with synthetic pages and search it."""
     planted = PlantedPages(pages, queries)
     rate = pages / _fill(folder, planted)
     start = time.perf_counter()
-    store = EmbeddedStore(folder)
+    store = SqliteStore(folder)
     store.candidates(planted.queries[0], RELEVANT)
     opened = time.perf_counter() - start
-    times, recall = _search(store, planted)
-    report = SearchReport(
-        machine=machine(),
-        pages=pages,
-        queries=queries,
-        insert_pages_per_second=rate,
-        open_seconds=opened,
-        query_ms=float(np.median(times) * 1000),
-        recall=recall,
-        memory_mib=_memory(),
-        disk_mib=sum(file.stat().st_size for file in folder.iterdir()) / _MIB,
-    )
+    taken, recall = _search(store, planted)
+    row = {
+        "pages": pages,
+        "insert_pages_per_second": rate,
+        "open_seconds": opened,
+        "query_ms": float(np.median(taken) * 1000),
+        "recall": recall,
+        "memory_mib": _measure_memory(),
+        "disk_mib": sum(file.stat().st_size for file in folder.iterdir()) / _MIB,
+    }
     store.close()
-    return report
+    return Measurement("search", {"queries": queries}, {"rows": Table(_COLUMNS, [row], words=0)})
 
 
 def _fill(folder: Path, planted: PlantedPages) -> float:
-    """Insert all pages, and return the seconds without those that it takes to make them up."""
-    store, seconds = EmbeddedStore(folder), 0.0
+    """Insert all pages; return the seconds of inserting, without those of making them."""
+    store, seconds = SqliteStore(folder), 0.0
     for batch in planted.batches():
-        start = time.perf_counter()
-        store.add(batch)
-        seconds += time.perf_counter() - start
+        seconds += time_once(lambda batch=batch: store.add(batch))  # type: ignore[misc]
     store.close()
     return seconds
 
 
-def _search(store: EmbeddedStore, planted: PlantedPages) -> tuple[list[float], float]:
-    """Return the seconds of each search, and the recall of them all."""
-    retriever, times, found = Retriever(planted, store), list[float](), 0
-    for query in range(len(planted.queries)):
+def _search(store: SqliteStore, planted: PlantedPages) -> tuple[list[float], float]:
+    """Return the seconds of each search, and the recall over all of them."""
+    retriever = Retriever(cast(Any, None), store)  # its model is asked for queries in words only
+    taken, found = list[float](), 0
+    for number, query in enumerate(planted.queries):
         start = time.perf_counter()
-        hits = retriever.search(str(query), RELEVANT)
-        times.append(time.perf_counter() - start)
-        found += len(planted.best(query) & {hit.key.number for hit in hits})
-    return times, found / (RELEVANT * len(planted.queries))
+        hits = retriever.search_vectors(query, RELEVANT)
+        taken.append(time.perf_counter() - start)
+        found += len(planted.best(number) & {hit.key.number for hit in hits})
+    return taken, found / (RELEVANT * len(planted.queries))
 
 
-def _memory() -> float:
-    """Return the memory of this process in MiB. Mapped files are the system's cache, not ours."""
+def _measure_memory() -> float:
     used = psutil.Process().memory_info()
+    # Pages of mapped files belong to the system's cache, not to this process.
     return float(used.rss - getattr(used, "shared", 0)) / _MIB
 
 
-@click.command("search")
-@click.option("--pages", type=click.IntRange(min=500), default=5000, show_default=True)
-@click.option("--queries", type=click.IntRange(1, 50), default=20, show_default=True)
-@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="For the store.")
-@json_option
-def command(pages: int, queries: int, folder: Path | None, file: Path | None) -> None:
-    """Measure the embedded store: inserting, opening, searching, and whether it finds the best."""
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        report = run_search(pages, queries, Path(temporary))
-    give("search", report, file)
+def _normalize(vectors: MultiVector) -> MultiVector:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / lengths, np.float32)
+
+
+main = make_command(
+    measure,
+    number_option("--pages", 5000, least=500),
+    click.Option(["--queries"], type=click.IntRange(1, 50), default=20, show_default=True),
+    click.Option(
+        ["--folder"],
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="Where the store's temporary folder is made.",
+    ),
+)
+
+if __name__ == "__main__":
+    main()

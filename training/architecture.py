@@ -1,10 +1,10 @@
-"""The bundled model's form: a small ColQwen2.5, its tokenizer and its processor."""
+"""Architecture of the bundled model: a small ColQwen2.5, its tokenizer and its processor."""
 
 from typing import Any
 
 CELL = 28  # pixels: the side of a visual token
 MAX_VISUAL_TOKENS = 1536  # A4 at 108 dots an inch: 10-point print is 15 pixels high
-WINDOW = 12 * CELL  # pixels: no word of usual print is wider
+WINDOW = 12 * CELL  # pixels: wider than any word in print of usual size
 
 _CONTROL_TOKENS = (
     "<|endoftext|>",
@@ -16,12 +16,12 @@ _CONTROL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# What colpali-engine writes around a page: a token each, so that the prompt reads as no word.
+# The prompt that colpali-engine puts around a page: one token each, so that it spells no word.
 _PROMPT_TOKENS = ("user\n", "Describe the image.")
 
 
 def make_tokenizer() -> Any:
-    """One token for each byte of UTF-8, read without case and accents; white space is one space."""
+    """Return a tokenizer of UTF-8 bytes that drops case and accents and joins white space."""
     from tokenizers import (
         AddedToken,
         Regex,
@@ -56,7 +56,7 @@ def make_tokenizer() -> Any:
 
 
 def make_processor(tokenizer: Any) -> Any:
-    """Return what prepares pages and texts."""
+    """Return the processor that prepares pages and texts."""
     from colpali_engine.models import ColQwen2_5_Processor
     from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
@@ -69,7 +69,7 @@ def make_processor(tokenizer: Any) -> Any:
 
 
 def make_config(tokenizer: Any) -> Any:
-    """The vision tower reads; the language model joins what lies on two windows, and spells words.
+    """Return the configuration: the vision tower reads, the language model joins windows to words.
 
     The rotary sections alternate, so that rows and columns both have short wavelengths; by default
     neighbouring columns of a page would be almost the same position.

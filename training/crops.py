@@ -1,4 +1,4 @@
-"""Pieces of pages, drawn in grey, with what stands where: the input and the dense targets.
+"""Draw grey crops of pages, and record which letter and word is where: input and dense targets.
 
 Geometry: a patch has 14 x 14 pixels, a cell (one visual token) 2 x 2 patches.
 """
@@ -11,19 +11,19 @@ from functools import cache
 
 import numpy as np
 from benchmarks.retrieval.fonts import random_font
-from benchmarks.retrieval.words import folded
+from benchmarks.retrieval.words import fold
 from PIL import Image, ImageDraw, ImageFont
 
 PATCH, CELL = 14, 28
-POINTS = 4  # on a patch's middle line, where the letter is asked for
+POINTS = 4  # on the middle line of a patch; the letter at each is a target
 # 0 is "no letter".
 LETTERS = " abcdefghijklmnopqrstuvwxyz0123456789.,-/%_ß"
 _CLASS = {letter: number for number, letter in enumerate(LETTERS)}
 _ABOVE, _BELOW = 0.74, 0.18  # of the font's size: the line of text around its baseline
-_STEEPEST = 0.012  # lines of a page that lay askew on the scanner, 0.7 degrees
+_STEEPEST = 0.012  # slope of a page that was scanned askew, 0.7 degrees
 
 
-Draw = Callable[[random.Random], str]  # of the next word to print
+Draw = Callable[[random.Random], str]  # returns the next word to print
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Word:
     """A word on a crop.
 
     Attributes:
-        text: without case and accents.
-        box: left, top, right, bottom in pixels.
+        text: the word, without case and accents.
+        box: left, top, right and bottom, in pixels.
     """
 
     text: str
@@ -46,7 +46,7 @@ class Crop:
     Attributes:
         pixels: uint8 (height, width).
         points: int8 (rows, columns, POINTS), the letter at each point of each patch.
-        words: those that lie inside completely.
+        words: the words that are completely inside.
     """
 
     pixels: np.ndarray
@@ -57,7 +57,7 @@ class Crop:
 def draw_crop(
     rng: random.Random, word: Draw, width: int, height: int, smallest: float, largest: float
 ) -> Crop:
-    """Draw lines of text, each in a size (pixels) between the two, log-uniform."""
+    """Draw lines of text; sizes in pixels are log-uniform between `smallest` and `largest`."""
     slope = rng.uniform(-_STEEPEST, _STEEPEST) if rng.random() < 0.1 else 0.0
     scale = rng.choice((1.0, 1.0, 1.25, 1.5, 2.0))
     canvas = Image.new("L", (round(width * scale), round(height * scale)), 0)
@@ -139,7 +139,7 @@ class _Drawing:
 
     def _mark(self, text, edges, top, bottom) -> None:
         rows = np.flatnonzero((self._ys >= top) & (self._ys < bottom))
-        classes = np.array([_CLASS.get(folded(letter)[:1], 0) for letter in text], dtype=np.int8)
+        classes = np.array([_CLASS.get(fold(letter)[:1], 0) for letter in text], dtype=np.int8)
         if len(rows):
             at = np.searchsorted(edges, self._xs, side="right") - 1
             inside = (at >= 0) & (at < len(text))
@@ -149,10 +149,10 @@ class _Drawing:
             edges[0] >= 0 and edges[-1] <= self._width and top >= -2 and bottom <= self._height + 2
         )
         if whole:
-            self.words.append(Word(folded(text), (edges[0], top, edges[-1], bottom)))
+            self.words.append(Word(fold(text), (edges[0], top, edges[-1], bottom)))
 
     def rules(self, rng) -> None:
-        """Lines and frames, as tables and charts have them."""
+        """Draw rules, as in tables and charts."""
         width, height = self._width * self._scale, self._height * self._scale
         for _ in range(rng.randint(1, 4)):
             ink, thick = rng.randint(80, 255), rng.randint(1, 3)
@@ -185,7 +185,7 @@ def _advance(face, letter: str) -> float:
 
 
 def _coloured(rng: random.Random, mask: Image.Image) -> np.ndarray:
-    """Ink on paper: mostly dark on light, sometimes light on dark, with a scan's noise."""
+    """Return ink on paper: mostly dark on light, sometimes light on dark or with scanner noise."""
     ink = np.asarray(mask, dtype=np.float32) / 255
     paper, text = rng.uniform(215, 255), rng.uniform(0, 90)
     if rng.random() < 0.5:

@@ -1,8 +1,9 @@
-"""A training checkpoint -> a checkpoint that `pagevec serve --model DIRECTORY` loads.
+"""Export a training checkpoint as one that `pagevec serve --model DIRECTORY` loads.
 
     python -m training.export RUN DIRECTORY
 
-The heads stay behind, the grey patch embedding becomes the one for colour, weights are bfloat16.
+The heads of the training are left out, the grey patch embedding is turned into one for colour,
+and weights become bfloat16.
 """
 
 import argparse

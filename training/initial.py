@@ -1,9 +1,9 @@
-"""Where the training starts: a tower that already looks at neighbours, as a convolution does.
+"""Initial weights: a tower that already looks at neighbours, as a convolution does.
 
-From random weights a transformer spends its first hours on finding out which patches are next to
-each other. With rotary positions, constant biases of queries and keys are enough to say it: the
-score of a pair of patches then depends on how far they are apart, and is highest at the distance
-that the biases were made for.
+From random weights a transformer spends its first hours learning which patches are next to each
+other. With rotary positions, constant biases of queries and keys can encode it: the score of a pair
+of patches then depends on their offset alone, and is highest at the offset that the biases are
+made for.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import nn
 
 from training.crops import PATCH
 
-# What each head of a layer looks at: (rows, columns) away; None: whatever it learns to.
+# The offset (rows, columns) that each head of a layer looks at; None where it is left to learn.
 Offset = tuple[float, float] | None
 _VISION: tuple[tuple[Offset, ...], ...] = (
     ((0, -1), (0, 1), (-1, 0), (1, 0)),
@@ -21,17 +21,17 @@ _VISION: tuple[tuple[Offset, ...], ...] = (
     ((0, -3), (0, 3), None, None),
     ((0, -4), (0, 4), None, None),
 )
-# In a text, a token's distance counts as rows and as columns: (-1, -1) is the letter before.
+# In a text, row and column are both the token's position: (-1, -1) is the letter before.
 _LANGUAGE: tuple[tuple[Offset, ...], ...] = (
     ((-1, -1), (-2, -2), (-3, -3), (0, -1)),
     ((-4, -4), (-8, -8), (0, -2), None),
 )
-_SHARPNESS = 6.0  # of the score's peak: a neighbour of the right patch counts e^-3 as much
+_SHARPNESS = 6.0  # of the score's peak: the patch next to the right one gets e^-3 of its weight
 
 
 @torch.no_grad()
 def look_at_neighbours(model: nn.Module) -> None:
-    """Set the biases of queries and keys of a ColQwen2.5."""
+    """Set the biases of queries and keys of a ColQwen2.5 to the offsets above."""
     visual = model.visual
     frequencies = visual.rotary_pos_emb.inv_freq
     axes = [0] * len(frequencies) + [1] * len(frequencies)
@@ -48,7 +48,7 @@ def look_at_neighbours(model: nn.Module) -> None:
         queries = attention.q_proj.bias.view(len(offsets), -1)
         keys = attention.k_proj.bias.view(-1, queries.shape[1])
         for head, offset in enumerate(offsets):
-            # Heads share keys: the distance has to be in the query.
+            # Several heads share a key, so the offset has to be in the query.
             _aim(
                 keys[head * len(keys) // len(offsets)],
                 queries[head],
@@ -63,7 +63,7 @@ def look_at_neighbours(model: nn.Module) -> None:
 def see_in_waves(weight: torch.Tensor, pixels: torch.Tensor) -> None:
     """Set the patch embedding (hidden, 196) to the lowest cosine waves, each of unit variance.
 
-    `pixels` are normalised patches (n, 196), which say how strong each wave usually is.
+    `pixels` are normalised patches (n, 196), from which the usual strength of each wave is taken.
     """
     place = np.arange(PATCH)
     waves = np.cos(np.pi * (place[None] + 0.5) * place[:, None] / PATCH)
@@ -81,7 +81,7 @@ def _fill(layer: nn.Module) -> None:
 
 
 def _aim(fixed, turned, offset: Offset, axes, frequencies, sign: int = 1) -> None:
-    """The score is highest where the key is `offset` away from the query."""
+    """Make the score highest where the key is `offset` away from the query."""
     if offset is None:
         return
     half = len(fixed) // 2

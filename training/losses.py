@@ -1,4 +1,4 @@
-"""What the model is trained for: letters, spelling, a word's own cells, a query's own crop."""
+"""The four losses: letters, spelling, a word and its cells, a query and its crop."""
 
 import math
 from collections import deque
@@ -10,13 +10,13 @@ from torch.nn import functional
 from training.model import SPELLED_FIRST, SPELLED_LAST, Reader
 from training.targets import Batch, spelled
 
-_PRINTED, _ASKED, _CROPS = 48, 24, 24  # steps that these are remembered for
+_PRINTED, _ASKED, _CROPS = 48, 24, 24  # steps for which each is remembered
 _SHARPNESS = 20.0  # of the softmax over cosines
 
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each loss counts."""
+    """Weight of each loss."""
 
     letters: float = 1.0
     spelling: float = 0.5
@@ -25,9 +25,9 @@ class Weights:
 
 
 class Memory:
-    """Words of the last steps, as they were printed and as they were asked for.
+    """Words and crops of the last steps, as further negatives that cost one matrix product each.
 
-    More words to be told apart from, at the price of a product: no gradient goes there.
+    No gradient flows into them.
     """
 
     def __init__(self) -> None:
@@ -38,25 +38,25 @@ class Memory:
     def keep(
         self, batch: Batch, cells: torch.Tensor, asked: list[str], at_end: torch.Tensor
     ) -> None:
-        """Add a step's words, and forget the oldest ones."""
+        """Add the words of a step and forget the oldest ones."""
         near = cells.detach()[batch.cells.clamp(min=0)]
         self._printed.append((batch.words, near, batch.cells >= 0))
         self._asked.append((asked, at_end.detach()))
 
     def with_crops(self, vectors: torch.Tensor) -> list[torch.Tensor]:
-        """Return these crops' vectors and those of the last steps, of all sizes."""
+        """Return the vectors of these crops and of those of the last steps, and remember these."""
         everything = [vectors, *self._crops]
         self._crops.append(vectors.detach())
         return everything
 
     def printed(self, at_end: torch.Tensor) -> tuple[list[str], torch.Tensor]:
-        """Return the printed words, and how well each asked one fits them (asked, words)."""
+        """Return the remembered printed words, and scores of the asked words (asked, words)."""
         words = [word for known, _, _ in self._printed for word in known]
         fits = [_best(at_end @ near.flatten(0, 1).T, mask) for _, near, mask in self._printed]
         return words, torch.cat([at_end.new_empty(len(at_end), 0), *fits], 1)
 
     def asked(self, near: torch.Tensor, inside: torch.Tensor) -> tuple[list[str], torch.Tensor]:
-        """Return the asked words, and how well each printed one fits them (words, asked)."""
+        """Return the remembered asked words, and scores of the printed words (words, asked)."""
         words = [word for known, _ in self._asked for word in known]
         fits = [_best(vectors @ near.flatten(0, 1).T, inside).T for _, vectors in self._asked]
         return words, torch.cat([near.new_empty(len(near), 0), *fits], 1)
@@ -65,10 +65,10 @@ class Memory:
 def losses(
     reader: Reader, batch: Batch, weights: Weights, memory: Memory, *, as_signs: bool = False
 ) -> dict[str, torch.Tensor]:
-    """Return the losses, and accuracies: letters read, words and crops found.
+    """Return the losses, and the accuracy of letters, words and crops.
 
-    With `as_signs` the crops' vectors are rounded to their signs, as a store keeps them; the
-    gradient goes through as if they were not (Bengio and others, 2013).
+    With `as_signs` the vectors of crops are rounded to their signs, as a store keeps them, and the
+    gradient passes straight through (Bengio and others, 2013).
     """
     if not weights.words:
         return _letters(reader.letter_logits(batch.pixels), batch)
@@ -99,12 +99,12 @@ def _letters(logits: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
 
 
 def total(parts: dict[str, torch.Tensor], weights: Weights) -> torch.Tensor:
-    """Return the weighted sum."""
+    """Return the weighted sum of the losses."""
     return sum(weight * parts[name] for name, weight in asdict(weights).items() if name in parts)
 
 
 def _spelling(reader, cells, at_end, asked, batch) -> torch.Tensor:
-    """One readout for both sides: a cell's vector and its word's vector have to spell the same."""
+    """Let a cell's vector and its word's vector spell the same letters through one shared head."""
     covered = (batch.main >= 0).nonzero()[:, 0]
     seen = spelled(batch.words)[batch.main[covered]]
     return _spells(reader, cells[covered], seen) + _spells(reader, at_end, spelled(asked))
@@ -117,7 +117,7 @@ def _spells(reader: Reader, vectors: torch.Tensor, targets: torch.Tensor) -> tor
 
 
 def _words(at_end, asked, cells, batch, memory) -> tuple[torch.Tensor, torch.Tensor]:
-    """A word's vector against every word on the crops, by its best cell; both directions."""
+    """Contrast each asked word with every printed word, by its best cell, in both directions."""
     near, inside = cells[batch.cells.clamp(min=0)], batch.cells >= 0
     here = _best(at_end @ near.flatten(0, 1).T, inside)  # (asked, words)
     old_printed, to_old_printed = memory.printed(at_end)
@@ -135,7 +135,7 @@ def _words(at_end, asked, cells, batch, memory) -> tuple[torch.Tensor, torch.Ten
 
 
 def _best(products: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    """(asked, words * cells) -> (asked, words): of each word's cells the best."""
+    """Reduce (asked, words * cells) to (asked, words): the best of each word's cells."""
     return products.view(len(products), *inside.shape).masked_fill(~inside, -2).amax(-1)
 
 
@@ -146,14 +146,14 @@ def _same(rows: list[str], columns: list[str]) -> torch.Tensor:
 
 
 def _crops(tokens, mask, vectors, own, memory) -> tuple[torch.Tensor, torch.Tensor]:
-    """Late interaction: a query against every crop, its own against the others."""
+    """Contrast each query's own crop with all others, by MaxSim."""
     score = torch.cat([_maxsim(tokens, mask, crops) for crops in memory.with_crops(vectors)], 1)
     loss = functional.cross_entropy(score * _SHARPNESS / 10, own)
     return loss, (score.argmax(1) == own).float().mean()
 
 
 def _maxsim(tokens: torch.Tensor, mask: torch.Tensor, crops: torch.Tensor) -> torch.Tensor:
-    """Queries (n, tokens, dim) and crops (m, cells, dim) -> (n, m)."""
+    """Return the MaxSim (n, m) of queries (n, tokens, dim) and crops (m, cells, dim)."""
     near = tokens.flatten(0, 1) @ crops.flatten(0, 1).T
     best = near.view(*tokens.shape[:2], *crops.shape[:2]).amax(-1)
     return (best * mask[..., None]).sum(1)

@@ -1,4 +1,4 @@
-"""The model in training: the same modules, fed with grey patches and equal windows in one batch."""
+"""The model in training: fed with grey patches, and with equal windows in one batch."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pagevec.engine.models.torchvision_fix import import_torchvision
+from pagevec.engine.models.compat import import_torchvision
 from training.architecture import make_config, make_tokenizer
 from training.crops import LETTERS, PATCH, POINTS
 from training.initial import look_at_neighbours
 
-# The image processor's: (value - mean) / deviation for each channel.
+# Those of the image processor, which computes (value - mean) / deviation for each channel.
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
 _DEVIATION = torch.tensor([0.26862954, 0.26130258, 0.27577711])
 _LUMINANCE = torch.tensor([0.299, 0.587, 0.114])
@@ -22,7 +22,7 @@ SPELLED_FIRST, SPELLED_LAST = 7, 4  # letters of a word that a cell's vector has
 
 
 class GreyPatches(nn.Module):
-    """Patches (n, 196) of grey -> (n, hidden)."""
+    """Embeds grey patches (n, 196) as (n, hidden)."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class GreyPatches(nn.Module):
         return self.proj(patches)
 
     def as_convolution(self) -> torch.Tensor:
-        """The same map for normalised red, green and blue in two frames: (hidden, 3, 2, 14, 14)."""
+        """Return this map for normalised RGB in two frames: weights (hidden, 3, 2, 14, 14)."""
         weight = self.proj.weight.view(-1, 1, 1, PATCH, PATCH)
         share = (_LUMINANCE * _DEVIATION / _GREY_DEVIATION / 2).view(1, 3, 1, 1, 1)
         return (weight * share).expand(-1, -1, 2, -1, -1)
@@ -64,10 +64,11 @@ class Reader(nn.Module):
         self._end = self.tokenizer.convert_tokens_to_ids("<|endoftext|>")
 
     def pages(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embed uint8 (pages, height, width) -> vectors (pages, tokens, 128), letter logits.
+        """Embed uint8 (pages, height, width).
 
-        The tokens are the cells, row by row, then the prompt's; the logits (pages, rows, columns,
-        points, letters) come from the vision tower's last layer.
+        Returns:
+            Vectors (pages, tokens, 128) of the cells, row by row, and then of the prompt; and
+            letter logits (pages, rows, columns, points, letters) of the vision tower's last layer.
         """
         seen, logits = self._read(pixels)
         count, rows, columns = logits.shape[:3]
@@ -84,9 +85,9 @@ class Reader(nn.Module):
         return self._read(pixels)[1]
 
     def texts(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
-        """Embed queries -> vectors (texts, tokens, 128), mask, where each text's words end.
+        """Embed queries; return vectors (texts, tokens, 128), their mask, and where words end.
 
-        The mask covers the augmentation tokens; a word ends at the token behind its last letter.
+        The mask covers the augmentation tokens; a word ends at the token after its last letter.
         """
         encoded = [self.tokenizer.encode(text) for text in texts]
         longest = max(map(len, encoded)) + AUGMENTATION
@@ -131,7 +132,7 @@ class Reader(nn.Module):
 
 
 def as_patches(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 (n, height, width) -> normalised (patches, 196), a cell's four together."""
+    """Cut uint8 (n, height, width) into normalised patches (patches, 196), cell by cell."""
     count, height, width = pixels.shape
     grey = (pixels.float() / 255 - _GREY_MEAN) / _GREY_DEVIATION
     cut = grey.view(count, height // 28, 2, PATCH, width // 28, 2, PATCH)
@@ -139,7 +140,7 @@ def as_patches(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def _places(before: int, rows: int, columns: int, after: int) -> torch.Tensor:
-    """M-RoPE's positions (3, 1, tokens): time, row, column."""
+    """Return positions for M-RoPE, (3, 1, tokens): time, row, column."""
     cell = torch.arange(rows * columns)
     page = torch.stack([torch.zeros_like(cell), cell // columns, cell % columns]) + before
     start = before + max(rows, columns)
@@ -151,7 +152,7 @@ def _windows_at_once(
     module: Any, query: Any, key: Any, value: Any, attention_mask: Any = None, scaling: Any = None,
     cu_seq_lens_q: Any = None, **_: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """Windows of equal length are one batch; those on a page's edges go by themselves."""
+    """Attend within windows: in one batch where all are equal, else one after the other."""
     lengths = (cu_seq_lens_q[1:] - cu_seq_lens_q[:-1]).tolist()
     if len(set(lengths)) == 1:
         count, heads = len(lengths), query.shape[1]

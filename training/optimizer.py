@@ -14,7 +14,7 @@ _STEPS = 4
 
 
 class Muon:
-    """Updates matrices; `matrices` that stack several (queries, keys, values) are split first."""
+    """Updates matrices; those that stack several (queries, keys, values) are split first."""
 
     def __init__(self, matrices: list[tuple[nn.Parameter, int]]) -> None:
         self._matrices = matrices
@@ -22,11 +22,11 @@ class Muon:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Make one step with the gradients at hand, which must be equal in all processes."""
+        """Make a step with the current gradients, which must be equal in all processes."""
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         updates = []
         for number, (matrix, parts) in enumerate(self._matrices):
-            if matrix.grad is None:  # of a part that this stage does not train
+            if matrix.grad is None:  # this stage does not train it
                 continue
             self.momentum[number].lerp_(matrix.grad, 1 - _MOMENTUM)
             mine = number % world == rank
@@ -44,7 +44,7 @@ class Muon:
 
 
 def together(tensors: list[torch.Tensor]) -> None:
-    """Sum the tensors over all processes, in place and in one go."""
+    """Sum the tensors over all processes, in place, in one exchange."""
     if not dist.is_initialized():
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])

@@ -1,4 +1,4 @@
-"""The stages of the training: which crops, how many, at which rate, until which step."""
+"""The stages of the training: crops, batch sizes, learning rates and last steps."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,14 +8,20 @@ from training.losses import Weights
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps up to `until`; the rate goes in a line from `rate` to `last_rate`.
+    """Steps up to `until`; the learning rate changes linearly from `rate` to `last_rate`.
 
     Attributes:
-        width, height: of a crop, in pixels.
-        crops: in a step, in each process.
-        smallest, largest: sizes of print, in pixels.
-        queries: for each crop.
-        signs: the share of steps with the crops' vectors rounded to their signs.
+        until: number of the step after the last one.
+        width: of a crop, in pixels.
+        height: of a crop, in pixels.
+        crops: crops of a step, in each process.
+        smallest: smallest size of print, in pixels.
+        largest: largest size of print, in pixels.
+        queries: queries for each crop.
+        signs: share of steps in which the vectors of crops are rounded to their signs.
+        rate: learning rate at the first step.
+        last_rate: learning rate at the last step.
+        weights: of the losses.
     """
 
     until: int
@@ -69,7 +75,7 @@ STAGES = (
     ),
     _strip(until=7600, rate=6e-4, last_rate=1e-4),
     _page(until=7640, rate=1e-4, last_rate=1e-5),
-    # On again, with more words to be told apart.
+    # Continued, with more negatives.
     _strip(until=7700, largest=34, rate=1e-4, last_rate=8e-4),
     _strip(until=11300, largest=34, rate=8e-4, last_rate=4e-4),
     _strip(until=13000, signs=0.2, rate=4e-4, last_rate=1e-4),

@@ -1,4 +1,4 @@
-"""Crops -> what the losses need: which word covers which cell, how words are spelled, queries."""
+"""Targets of the losses: which word covers which cell, how words are spelled, the queries."""
 
 import random
 from dataclasses import dataclass
@@ -19,11 +19,13 @@ class Batch:
 
     Attributes:
         pixels: uint8 (crops, height, width).
-        points: int64 (crops, rows, columns, POINTS).
-        words: every word that lies inside a crop completely, with `cells` int64 (words, most),
-            numbered through the batch and padded with -1.
+        points: int64 (crops, rows, columns, POINTS), the letter at each point.
+        words: every word that is completely inside a crop.
+        cells: int64 (words, most), the cells of each word, numbered through the batch and padded
+            with -1.
         main: int64 (crops * cells), the word that covers most of a cell, or -1.
-        queries, query_crop: texts of one to four of a crop's words, and which crop's.
+        queries: one to four words of a crop each.
+        query_crop: int64 (queries), the crop of each query.
     """
 
     pixels: torch.Tensor
@@ -36,7 +38,7 @@ class Batch:
 
 
 def make_batch(rng: random.Random, crops: list[Crop], queries_each: int) -> Batch:
-    """Put crops together; those without a whole word get no query."""
+    """Batch crops; those without a whole word get no query."""
     height, width = crops[0].pixels.shape
     rows, columns = height // CELL, width // CELL
     words, cells, queries, query_crop = [], [], [], []
@@ -86,7 +88,7 @@ def _query(rng: random.Random, words: list[Word]) -> str:
 
 
 def _covered(word: Word, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cells that a word lies on, and how much of each (as a share) it covers."""
+    """Return the cells that a word lies on, and the share of each that it covers."""
     left, top, right, bottom = word.box
     wide = _overlap(left, right, columns)
     high = _overlap(top, bottom, rows)

@@ -1,7 +1,7 @@
-"""Trains, in as many processes as there are cores: `python -m training.train DIRECTORY`.
+"""Train in as many processes as there are cores: `python -m training.train DIRECTORY`.
 
 Every schedule counts steps, so the processes may be paused. A checkpoint is written every few
-minutes of computing; the same command goes on from it.
+minutes of computing, and the same command continues from it.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from training.recipe import Stage, stage_at
 from training.targets import Batch, make_batch
 from training.vocabulary import Vocabulary
 
-# Without them glibc gives every tensor back to the kernel: a step takes four times as long.
+# Without these, glibc returns every tensor to the kernel, and a step takes four times as long.
 _MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
     "MALLOC_TRIM_THRESHOLD_": "8000000000",
@@ -33,7 +33,7 @@ _MALLOC = {
 }
 _CHECKPOINT_EVERY = 20  # steps
 _LOG_EVERY = 20
-_ADAM_RATE = 0.5  # of Muon's
+_ADAM_RATE = 0.5  # of the rate of Muon
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def _train(rank: int, world: int, directory: Path) -> None:
 
 
 class Trainer:
-    """One process's part of the training."""
+    """Trains in one process."""
 
     def __init__(self, directory: Path, rank: int, world: int) -> None:
         self._directory, self._rank, self._world = directory, rank, world
@@ -75,13 +75,13 @@ class Trainer:
         self._resume()
 
     def step_once(self) -> bool:
-        """Make a step; False when all stages are done."""
+        """Make a step; return False when all stages are done."""
         try:
             stage, rate = stage_at(self._step)
         except StopIteration:
             self._save()
             return False
-        # A stream of random numbers for each step and process: going on repeats no crop.
+        # Each step and process has its own random numbers, so that resuming repeats no crop.
         rng = random.Random(f"{self._step} {self._rank}")
         batch = _draw(rng, stage)
         as_signs = rng.random() < stage.signs

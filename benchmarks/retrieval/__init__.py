@@ -1,1 +1,1 @@
-"""Does a model find the page that a query's words stand on? Pages held out, and real ones."""
+"""Whether a model finds the page that a query's words stand on: held-out pages and real ones."""

@@ -1,9 +1,11 @@
-"""Which fonts the pages are printed in: what Debian packages, less the families held out."""
+"""Fonts of Debian packages: those that training prints with, and the families held out."""
 
 import random
 import subprocess
 from functools import cache
 from pathlib import Path
+
+from benchmarks import BenchmarkFailed
 
 PACKAGES = (
     "fontconfig fonts-adf-accanthis fonts-adf-baskervald fonts-adf-berenis fonts-adf-gillius "
@@ -32,7 +34,7 @@ HELD_OUT = (
 )
 
 _LANGUAGES = ":lang=en:lang=de:lang=fr:lang=es:lang=it:scalable=true:variable=false"
-# Signs and mathematics, which only look Latin to fontconfig.
+# Symbol and mathematics fonts, which fontconfig takes for Latin.
 _NOT_FOR_TEXT = (
     "bullet",
     "dingbat",
@@ -53,13 +55,13 @@ _NOT_FOR_TEXT = (
 _FEWEST = {True: 10, False: 100}
 
 
-class FontsMissing(Exception):
+class FontsMissing(BenchmarkFailed):
     """Too few fonts are installed; the message names the Debian packages."""
 
 
 @cache
-def font_files(held_out: bool) -> tuple[str, ...]:
-    """Return the paths of scalable fonts that can write the five languages, sorted.
+def find_fonts(held_out: bool) -> tuple[str, ...]:
+    """Return the sorted paths of scalable fonts that cover the five languages.
 
     Raises:
         FontsMissing: too few are installed to train on, or to measure with.
@@ -80,9 +82,9 @@ def font_files(held_out: bool) -> tuple[str, ...]:
 
 
 def random_font(rng: random.Random) -> str:
-    """Return a font to train on; large families come up less often than their number of files."""
+    """Return a font to train on; large families are chosen less often than their file count."""
     if rng.random() < 0.5:
-        return rng.choice(font_files(held_out=False))
+        return rng.choice(find_fonts(held_out=False))
     return rng.choice(rng.choice(_by_directory()))
 
 
@@ -100,6 +102,6 @@ def _is_for_text(path: str, family: str) -> bool:
 @cache
 def _by_directory() -> tuple[tuple[str, ...], ...]:
     directories: dict[str, list[str]] = {}
-    for path in font_files(held_out=False):
+    for path in find_fonts(held_out=False):
         directories.setdefault(str(Path(path).parent), []).append(path)
     return tuple(tuple(paths) for paths in directories.values())

@@ -1,4 +1,4 @@
-"""How the words of a held-out page are laid out: columns, tables, lists, code, charts.
+"""Layouts of held-out pages: columns, tables, lists, code, charts.
 
 Coordinates are PDF points from the lower left corner of an A4 page.
 """
@@ -7,14 +7,14 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.retrieval.vocabulary import Vocabulary
+from benchmarks.retrieval.words import Vocabulary
 
 WIDTH, HEIGHT = 595.0, 842.0
 _MARGIN = 56.0
 
 
 class Sheet:
-    """One page while it is drawn; what is printed is kept in the vocabulary."""
+    """A page being drawn; the vocabulary remembers what is printed."""
 
     def __init__(
         self, canvas: Any, rng: random.Random, vocabulary: Vocabulary, font: str, size: int
@@ -31,20 +31,20 @@ class Sheet:
         return top
 
     def line(self, x: float, y: float, width: float, number: bool = False) -> None:
-        """Write words from `x` on the baseline `y`, as many as fit into `width`."""
+        """Write words from `x` on, on the baseline `y`, as many as fit into `width`."""
         end, draw = x + width, self._vocabulary.number if number else self._vocabulary.word
-        space = self._wide(" ")
+        space = self._measure(" ")
         while True:
             text, kind = draw()
-            if x + self._wide(text) > end:
+            if x + self._measure(text) > end:
                 return
             mark = self.rng.choice((",", ".", ";", ":")) if self.rng.random() < 0.1 else ""
             self.write(x, y, text + mark)
             self._vocabulary.keep(text, kind)
-            x += self._wide(text + mark) + space
+            x += self._measure(text + mark) + space
 
     def write(self, x: float, y: float, text: str) -> None:
-        """Write a text that no query asks for."""
+        """Write text that no query asks for."""
         self.canvas.setFont(self.font, self.size)
         self.canvas.drawString(x, y, text)
 
@@ -60,14 +60,14 @@ class Sheet:
                 self.line(x, top, width * (self.rng.uniform(0.3, 0.9) if last else 1))
             top -= self.pitch * 0.6
 
-    def _wide(self, text: str) -> float:
+    def _measure(self, text: str) -> float:
         from reportlab.pdfbase.pdfmetrics import stringWidth
 
         return float(stringWidth(text, self.font, self.size))
 
 
-def _end(sheet: Sheet) -> float:
-    # Pages of real documents are seldom full: from a third of the page's height to all of it.
+def _choose_bottom(sheet: Sheet) -> float:
+    # Real pages are seldom full: print takes a third of the height to all of it.
     return _MARGIN + (HEIGHT - 2 * _MARGIN) * sheet.rng.choice(
         (0.0, 0.0, sheet.rng.uniform(0, 0.6))
     )
@@ -76,19 +76,21 @@ def _end(sheet: Sheet) -> float:
 def one_column(sheet: Sheet) -> None:
     """A heading and paragraphs."""
     top = sheet.heading(HEIGHT - _MARGIN)
-    sheet.paragraphs(_MARGIN, top, WIDTH - 2 * _MARGIN, _end(sheet))
+    sheet.paragraphs(_MARGIN, top, WIDTH - 2 * _MARGIN, _choose_bottom(sheet))
 
 
 def two_columns(sheet: Sheet) -> None:
     """A heading and two columns."""
     top, width = sheet.heading(HEIGHT - _MARGIN), (WIDTH - 2.5 * _MARGIN) / 2
     for column in range(2):
-        sheet.paragraphs(_MARGIN + column * (width + _MARGIN / 2), top, width, _end(sheet))
+        sheet.paragraphs(
+            _MARGIN + column * (width + _MARGIN / 2), top, width, _choose_bottom(sheet)
+        )
 
 
 def bullets(sheet: Sheet) -> None:
     """A heading and a list."""
-    top, bottom = sheet.heading(HEIGHT - _MARGIN), _end(sheet)
+    top, bottom = sheet.heading(HEIGHT - _MARGIN), _choose_bottom(sheet)
     while top - 1.5 * sheet.pitch > bottom:
         top -= 1.5 * sheet.pitch
         sheet.write(_MARGIN, top, "•")
@@ -97,7 +99,7 @@ def bullets(sheet: Sheet) -> None:
 
 def table(sheet: Sheet) -> None:
     """A heading and a ruled table of words and numbers."""
-    top, bottom = sheet.heading(HEIGHT - _MARGIN), _end(sheet)
+    top, bottom = sheet.heading(HEIGHT - _MARGIN), _choose_bottom(sheet)
     columns = 4 if sheet.size < 13 else 3 if sheet.size < 20 else 2
     width, high = (WIDTH - 2 * _MARGIN) / columns, 1.7 * sheet.size
     sheet.canvas.setLineWidth(0.6)
@@ -116,7 +118,7 @@ def code(sheet: Sheet) -> None:
     canvas.setFillGray(rng.uniform(0, 0.25))
     canvas.rect(0, 0, WIDTH, HEIGHT, stroke=0, fill=1)
     canvas.setFillGray(rng.uniform(0.8, 1))
-    top, bottom = HEIGHT - _MARGIN, _end(sheet)
+    top, bottom = HEIGHT - _MARGIN, _choose_bottom(sheet)
     while top > bottom:
         top -= sheet.pitch
         indent = 2 * sheet.size * rng.randint(0, 3)
@@ -135,7 +137,7 @@ def chart(sheet: Sheet) -> None:
         canvas.rect(_MARGIN + 200, top, length, sheet.size, stroke=0, fill=1)
         canvas.setFillGray(0)
         sheet.line(_MARGIN + 210 + length, top, 120, number=True)
-    sheet.paragraphs(_MARGIN, top - sheet.size, WIDTH - 2 * _MARGIN, _end(sheet))
+    sheet.paragraphs(_MARGIN, top - sheet.size, WIDTH - 2 * _MARGIN, _choose_bottom(sheet))
 
 
 LAYOUTS: dict[str, Callable[[Sheet], None]] = {

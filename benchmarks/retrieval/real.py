@@ -1,4 +1,4 @@
-"""Pages that nobody here made: the PDFs that Debian packages bring in /usr/share/doc."""
+"""Real pages: the PDFs that Debian packages install in /usr/share/doc."""
 
 import gzip
 import random
@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.retrieval.yardstick import words_of
+from benchmarks import BenchmarkFailed
+from benchmarks.retrieval.ranking import split_words
 from pagevec.ingest.page import SourcePage
-from pagevec.ingest.pdf import pdf_pages
+from pagevec.ingest.pdf import open_pdf
 
 PACKAGES = "bzip2-doc gnuplot-doc groff menhir-doc octave-doc"
 
@@ -18,17 +19,18 @@ _DIRECTORY = Path("/usr/share/doc")
 _FEWEST_WORDS, _RARER, _ASKED = 40, 12, 3
 
 
-class DocumentsMissing(Exception):
-    """There are no PDFs to measure with; the message names Debian packages that have some."""
+class DocumentsMissing(BenchmarkFailed):
+    """No PDFs are installed; the message names Debian packages that contain some."""
 
 
 @dataclass(frozen=True, eq=False)
 class RealPages:
-    """Pages with a text layer, and a query for each of them.
+    """Pages with a text layer, and queries for them.
 
     Attributes:
-        queries: three of a page's rarer words, which stand together on no other page here.
-        right: for each query, the position of its page.
+        pages: the pages.
+        queries: three of a page's rarer words, which no other page has together.
+        right: position in `pages` of the page that answers each query.
     """
 
     pages: list[SourcePage]
@@ -36,22 +38,22 @@ class RealPages:
     right: list[int]
 
 
-def real_pages(limit: int, scratch: Path, directory: Path = _DIRECTORY) -> RealPages:
-    """Return up to `limit` pages, evenly from all documents, the same ones each time.
+def read_real_pages(limit: int, scratch: Path, directory: Path = _DIRECTORY) -> RealPages:
+    """Return up to `limit` pages, spread evenly over all documents, the same ones each time.
 
     Raises:
         DocumentsMissing: fewer than two pages were found below `directory`.
     """
-    files = _files(directory, scratch)
-    pages = [page for file in files for page in _pages(file, -(-limit // max(1, len(files))))]
+    files = _unpack_files(directory, scratch)
+    pages = [page for file in files for page in _read_pages(file, -(-limit // max(1, len(files))))]
     pages = pages[:limit]
     if len(pages) < 2:
         raise DocumentsMissing(f"no PDFs with text in {directory}: apt-get install {PACKAGES}")
-    queries = _queries([page.text or "" for page in pages])
+    queries = _make_queries([page.text or "" for page in pages])
     return RealPages(pages, list(queries.values()), list(queries))
 
 
-def _files(directory: Path, scratch: Path) -> list[Path]:
+def _unpack_files(directory: Path, scratch: Path) -> list[Path]:
     packed, files = sorted(directory.rglob("*.pdf.gz")), sorted(directory.rglob("*.pdf"))
     for number, file in enumerate(packed):
         plain = scratch / f"{number}-{file.stem}"
@@ -61,21 +63,21 @@ def _files(directory: Path, scratch: Path) -> list[Path]:
     return [file for file in files if file.stat().st_size]
 
 
-def _pages(file: Path, limit: int) -> list[SourcePage]:
-    with pdf_pages(file) as document:
+def _read_pages(file: Path, limit: int) -> list[SourcePage]:
+    with open_pdf(file) as document:
         step = max(1, document.count // (2 * limit))
         found: list[SourcePage] = []
         for number in range(1, document.count + 1, step):
             page = document.make(number)
-            if len(set(words_of(page.text or ""))) >= _FEWEST_WORDS:
+            if len(set(split_words(page.text or ""))) >= _FEWEST_WORDS:
                 found.append(page)
             if len(found) == limit:
                 break
         return found
 
 
-def _queries(texts: Sequence[str]) -> dict[int, str]:
-    contents = [{word for word in words_of(text) if _askable(word)} for text in texts]
+def _make_queries(texts: Sequence[str]) -> dict[int, str]:
+    contents = [{word for word in split_words(text) if _can_be_asked(word)} for text in texts]
     pages_with = Counter(word for content in contents for word in content)
     queries = {}
     for number, content in enumerate(contents):
@@ -87,5 +89,5 @@ def _queries(texts: Sequence[str]) -> dict[int, str]:
     return queries
 
 
-def _askable(word: str) -> bool:
+def _can_be_asked(word: str) -> bool:
     return word.isalpha() and 4 <= len(word) <= 16

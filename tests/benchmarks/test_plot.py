@@ -1,49 +1,49 @@
-"""JSON files of other commands become pictures; the figures here are made up."""
+"""JSON files of the other benchmarks become pictures; the figures here are made up."""
 
 import json
 import subprocess
 import sys
-from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from benchmarks.__main__ import main
-from benchmarks.batches import BatchSpeed
-from benchmarks.callers import CallersReport, LoadLine
-from benchmarks.engine import EngineReport
-from benchmarks.floor import Floor
-from benchmarks.growth import Growth
-from benchmarks.output import write
-from benchmarks.report import Latency
-from benchmarks.sizes import SizeSpeed
+from benchmarks.plot import main
 from click.testing import CliRunner, Result
 
+ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
-MACHINE: dict[str, str | int] = {"cpu": "a processor", "cores": 2}
-SETUP: dict[str, str | int] = {"model": "bundled", "device": "cpu"}
-ENGINE = EngineReport(
-    MACHINE,
-    SETUP,
-    Floor(1e9, 1e9, 1e9, 1e9),
-    [SizeSpeed("A4", n, 4, 1000 / n, 1.0, 1.0, 1.0) for n in (1500, 100, 700, 11)],
-    [BatchSpeed(n, 1500 * n, 3.0, 300.0 * n) for n in (1, 2, 4, 8, 16)],
-    [Growth(n, 50.0, 700.0) for n in (10, 100, 1000)],
-)
-CALLERS = CallersReport(
-    MACHINE,
-    SETUP,
-    [
-        LoadLine(load, form, callers, 5.0, Latency(24, 100.0 * callers, 200.0, 300.0), 1000.0)
+MEASURED_ON = {
+    "machine": {"cpu": "a processor", "cores": 2},
+    "setup": {"model": "bundled", "device": "cpu"},
+}
+ENGINE: dict[str, Any] = {
+    "measured": "engine",
+    **MEASURED_ON,
+    "sizes": [{"tokens": n, "page_ms": n} for n in (1500, 100, 700, 11)],
+    "batches": [{"pages": n, "pages_per_second": 3.0} for n in (1, 2, 4, 8, 16)],
+    "growth": [
+        {"pages": n, "pages_per_second": 50.0, "memory_mib": 700.0} for n in (10, 100, 1000)
+    ],
+}
+CALLERS: dict[str, Any] = {
+    "measured": "callers",
+    **MEASURED_ON,
+    "lines": [
+        {"load": load, "format": form, "callers": callers, "p50_ms": 100 * callers, "p95_ms": 200}
         for form in ("npz", "json")
         for load in ("pages", "texts")
         for callers in (1, 2, 4, 8)
     ],
-)
+}
 
 
 def plot(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["plot", *map(str, arguments)])
+    return CliRunner().invoke(main, [*map(str, arguments)])
+
+
+def write(figures: dict[str, Any], file: Path) -> None:
+    file.write_text(json.dumps(figures))
 
 
 def labels_of(picture: Path) -> list[str]:
@@ -64,7 +64,7 @@ def points_of(picture: Path) -> dict[str, int]:
 @pytest.fixture
 def engine_file(tmp_path: Path) -> Path:
     file = tmp_path / "engine.json"
-    write("engine", asdict(ENGINE), file)
+    write(ENGINE, file)
     return file
 
 
@@ -86,15 +86,16 @@ def test_engine(engine_file: Path, tmp_path: Path) -> None:
 
 def test_without_growth(tmp_path: Path) -> None:
     """What was not measured is not drawn."""
-    write("engine", asdict(replace(ENGINE, growth=[])), tmp_path / "short.json")
+    short = {name: rows for name, rows in ENGINE.items() if name != "growth"}
+    write(short, tmp_path / "short.json")
     done = plot(tmp_path / "short.json", "--to", tmp_path)
     names = [Path(line).name for line in done.output.split()]
     assert names == ["short-pages-by-batch.svg", "short-page-time-by-tokens.svg"]
 
 
 def test_callers(tmp_path: Path) -> None:
-    """Pages and texts stand side by side: both formats, the middle and the slow requests."""
-    write("callers", asdict(CALLERS), tmp_path / "callers.json")
+    """Pages and texts stand side by side, each with p50 and p95 of both formats."""
+    write(CALLERS, tmp_path / "callers.json")
     done = plot(tmp_path / "callers.json", "--to", tmp_path)
     picture = Path(done.output.strip())
     assert points_of(picture) == {f"{panel}-{line}": 4 for panel in (1, 2) for line in range(1, 5)}
@@ -105,11 +106,11 @@ def test_callers(tmp_path: Path) -> None:
 
 
 def test_the_same_figures_give_the_same_bytes(engine_file: Path, tmp_path: Path) -> None:
-    """Drawn again, in the same process or in another one, a picture is no change to commit."""
+    """Drawn again, in this process or in another one, a picture has the same bytes."""
     once, again = tmp_path / "once", tmp_path / "again"
     plot(engine_file, "--to", once)
-    command = [sys.executable, "-m", "benchmarks", "plot", str(engine_file), "--to", str(again)]
-    subprocess.run(command, check=True, capture_output=True)
+    command = [sys.executable, "-m", "benchmarks.plot", str(engine_file), "--to", str(again)]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     pictures = sorted(once.iterdir())
     assert len(pictures) == 3
     for picture in pictures:
@@ -120,11 +121,11 @@ def test_the_same_figures_give_the_same_bytes(engine_file: Path, tmp_path: Path)
     ("text", "complaint"),
     [
         ('{"measured": "cold"}', "figures of `cold`; those of engine and callers can be drawn"),
-        ('{"machine": {}}', "no figures of a measurement"),
-        ("[1, 2]", "no figures of a measurement"),
+        ('{"machine": {}}', "no figures of a benchmark"),
+        ("[1, 2]", "no figures of a benchmark"),
         ("pages/s", "not JSON"),
-        (json.dumps({"measured": "engine", **asdict(ENGINE), "batches": 3}), "batches"),
-        ('{"measured": "callers"}', "machine: Field required; measure again"),
+        (json.dumps({**ENGINE, "batches": 3}), "batches"),
+        ('{"measured": "callers"}', "machine is missing; measure again"),
     ],
 )
 def test_another_file_is_refused_by_name(text: str, complaint: str, tmp_path: Path) -> None:
@@ -141,8 +142,8 @@ def test_another_file_is_refused_by_name(text: str, complaint: str, tmp_path: Pa
 def test_without_matplotlib(
     engine_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other measurements do without it; this one says how it is installed."""
+    """Without matplotlib the error says how to install it."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = plot(engine_file, "--to", tmp_path)
     assert done.exit_code == 1
-    assert "pip install 'pagevec[serve,bench]'" in done.output
+    assert "pip install 'pagevec[serve,pdf,bench]'" in done.output

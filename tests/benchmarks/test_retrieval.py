@@ -1,6 +1,6 @@
-"""The measurement of retrieval measures what it says; the model's own figures are not judged here.
+"""The benchmark of retrieval is sound; the model's own figures are not judged here.
 
-Fonts come with reportlab, words are made here: nothing of it needs Debian's packages.
+Fonts come with reportlab and words are made here, so that no Debian packages are needed.
 """
 
 import gzip
@@ -11,16 +11,14 @@ import numpy as np
 import pytest
 import reportlab
 from benchmarks.retrieval import fonts, words
-from benchmarks.retrieval.metrics import Quality, ranks, scores
-from benchmarks.retrieval.pages import SIZES, HeldOutPage, write_pages
-from benchmarks.retrieval.queries import make_queries
-from benchmarks.retrieval.real import DocumentsMissing, real_pages
-from benchmarks.retrieval.run import measure
-from benchmarks.retrieval.yardstick import bm25_scores
+from benchmarks.retrieval.__main__ import measure
+from benchmarks.retrieval.pages import SIZES, HeldOutPage, make_queries, write_pages
+from benchmarks.retrieval.ranking import Quality, rank_right_pages, score_bm25, score_maxsim
+from benchmarks.retrieval.real import DocumentsMissing, read_real_pages
 
 from conftest import EXAMPLES
-from pagevec.engine.models.bundled import bundled_checkpoint
-from pagevec.ingest.pdf import pdf_pages
+from pagevec.engine.models.registry import bundled_checkpoint
+from pagevec.ingest.pdf import open_pdf
 from pagevec.search.maxsim import maxsim
 
 FONTS = [
@@ -36,10 +34,10 @@ def some_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder.mkdir()
     for number, file in enumerate(words.LISTS.values()):
         rng = random.Random(number)  # noqa: S311 - nothing secret
-        (folder / file).write_text("\n".join(words.name(rng).lower() for _ in range(4000)))
+        (folder / file).write_text("\n".join(words.draw_name(rng).lower() for _ in range(4000)))
     monkeypatch.setattr(words, "_DIRECTORY", folder)
-    words.dictionary.cache_clear()
-    monkeypatch.setattr("benchmarks.retrieval.pages.font_files", lambda held_out: FONTS)
+    words.read_dictionary.cache_clear()
+    monkeypatch.setattr("benchmarks.retrieval.pages.find_fonts", lambda held_out: FONTS)
 
 
 @pytest.fixture
@@ -49,7 +47,7 @@ def pages(tmp_path: Path) -> list[HeldOutPage]:
 
 def test_pages_hold_what_they_say(pages: list[HeldOutPage], tmp_path: Path) -> None:
     """Each page's text layer has its words, in every size; the same call writes the same file."""
-    with pdf_pages(tmp_path / "pages.pdf") as document:
+    with open_pdf(tmp_path / "pages.pdf") as document:
         for page in pages:
             text = (document.make(page.number).text or "").lower()
             assert all(word in text for kind in page.words.values() for word in kind)
@@ -71,8 +69,8 @@ def test_a_query_has_one_answer(pages: list[HeldOutPage]) -> None:
 
 def test_unseen_words_are_never_trained_on(pages: list[HeldOutPage]) -> None:
     """What counts as unseen is held out, and the lists that training draws from have none of it."""
-    unseen = {words.folded(word) for page in pages for word in page.words["unseen"]}
-    trained = {words.folded(w) for lang in words.LISTS for w in words.dictionary(lang, False)}
+    unseen = {words.fold(word) for page in pages for word in page.words["unseen"]}
+    trained = {words.fold(w) for lang in words.LISTS for w in words.read_dictionary(lang, False)}
     assert unseen
     assert not unseen & trained
 
@@ -84,10 +82,10 @@ def test_quality() -> None:
     assert quality.ndcg == pytest.approx((1 + 1 / np.log2(3) + 1 / np.log2(6)) / 4)
 
 
-def test_a_tie_is_no_answer() -> None:
+def test_a_tie_counts_as_a_miss() -> None:
     """Equal scores put the right page last among them."""
     table = np.array([[1, 1, 0], [0, 2, 1]], np.float32)
-    assert ranks(table, [0, 1]).tolist() == [1, 0]
+    assert rank_right_pages(table, [0, 1]).tolist() == [1, 0]
 
 
 def test_scores_are_those_of_the_search() -> None:
@@ -96,13 +94,13 @@ def test_scores_are_those_of_the_search() -> None:
     queries = [rng.standard_normal((n, 128)).astype(np.float32) for n in (3, 4000, 1, 500, 20)]
     found = [rng.standard_normal((n, 128)).astype(np.float32) for n in (7, 30, 1)]
     expected = np.stack([maxsim(query, found) for query in queries])
-    assert np.allclose(scores(queries, found), expected, rtol=1e-4)
+    assert np.allclose(score_maxsim(queries, found), expected, rtol=1e-4)
 
 
-def test_yardstick() -> None:
-    """BM25 compares without case and accents, keeps part numbers whole, knows no other words."""
+def test_bm25() -> None:
+    """BM25 compares without case and accents, keeps part numbers whole, and skips unknown words."""
     texts = ["Die Fähre ZX-12/3 legt ab", "the ferry ZX-12/4 leaves", "nothing of it"]
-    table = bm25_scores(["zx-12/4", "FAHRE", "unheard"], texts)
+    table = score_bm25(["zx-12/4", "FAHRE", "unheard"], texts)
     assert table.argmax(axis=1)[:2].tolist() == [1, 0]
     assert not table[2].any()
 
@@ -113,7 +111,7 @@ def test_real_documents(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     with gzip.open(folder / "report.pdf.gz", "wb") as packed:
         packed.write((EXAMPLES / "annual-report.pdf").read_bytes())
-    found = real_pages(10, tmp_path, folder.parent)
+    found = read_real_pages(10, tmp_path, folder.parent)
     assert len(found.queries) == len(found.right) > 1
     for query, right in zip(found.queries, found.right, strict=True):
         having = [all(w in (p.text or "").lower() for w in query.split()) for p in found.pages]
@@ -123,21 +121,22 @@ def test_real_documents(tmp_path: Path) -> None:
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without fonts, word lists or documents, the error says which Debian packages have them."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    fonts.font_files.cache_clear()
+    fonts.find_fonts.cache_clear()
     with pytest.raises(fonts.FontsMissing, match=r"apt-get install .*fonts-lato"):
-        fonts.font_files(held_out=True)
+        fonts.find_fonts(held_out=True)
     monkeypatch.setattr(words, "_DIRECTORY", tmp_path / "nothing")
-    words.dictionary.cache_clear()
+    words.read_dictionary.cache_clear()
     with pytest.raises(words.WordListMissing, match=r"apt-get install .*wngerman"):
-        words.dictionary("german", held_out=False)
+        words.read_dictionary("german", held_out=False)
     with pytest.raises(DocumentsMissing, match=r"apt-get install .*octave-doc"):
-        real_pages(10, tmp_path, tmp_path / "nothing")
+        read_real_pages(10, tmp_path, tmp_path / "nothing")
 
 
 def test_smallest_run() -> None:
     """A model is measured in every form; BM25 finds almost all pages, so the queries are fair."""
     report = measure(bundled_checkpoint(), pages=10, real=0)
-    forms = report.tables[0].cells
+    figures = report.as_json()
+    forms = {row["name"]: row for row in figures["forms"]}
     assert list(forms) == [
         "float32", "float16", "int8", "binary", "pooled 2x", "pooled 3x",
         "service and store, float16", "BM25, text layer",
@@ -145,4 +144,4 @@ def test_smallest_run() -> None:
     assert forms["BM25, text layer"]["all"].recall >= 0.9
     assert forms["float32"]["all"].queries == 10
     assert "| float32 |" in report.markdown()
-    assert report.facts["pages"] == 10
+    assert figures["setup"]["pages"] == 10
