@@ -24,7 +24,7 @@ docs: .venv/serve
 	$(BIN)/python docs/update.py
 
 bench: .venv/serve
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.http
 
 clean:
 	rm -rf .venv

@@ -1,21 +1,16 @@
 """Writes into the documents what is made from the code. Run it with `make docs`."""
 
+import ast
+from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 from pagevec.deploy.modal.settings import ModalSettings
-from pagevec.settings import EnvironmentSettings, Settings, settings_table
+from pagevec.environment import EnvironmentSettings, settings_table
+from pagevec.settings import Settings
 
-README = Path(__file__).parents[1] / "README.md"
-MODAL = Path(__file__).parent / "modal.md"
-START = "<!-- settings: made by `make docs` -->"
-END = "<!-- end of settings -->"
-
-
-def with_settings(text: str, of: type[EnvironmentSettings] = Settings) -> str:
-    """Return `text` with the table of settings between its marks."""
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n\n{settings_markdown(of)}\n\n{END}{after}"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "pagevec"
 
 
 def settings_markdown(of: type[EnvironmentSettings]) -> str:
@@ -28,6 +23,47 @@ def settings_markdown(of: type[EnvironmentSettings]) -> str:
     return "\n".join([*head, *rows])
 
 
+def map_markdown() -> str:
+    """Return the table of all modules: for each room its purpose, for each module its subject."""
+    lines = ["| where | what it does |", "| --- | --- |"]
+    for room, modules in groupby(_modules(), key=lambda module: module.parent):
+        for module in modules:
+            if module.stem != "__init__":
+                lines.append(f"| `{module.relative_to(PACKAGE)}` | {_subject(module)} |")
+            elif room != PACKAGE:
+                lines.append(f"| **`{room.relative_to(PACKAGE)}/`** | **{_subject(module)}** |")
+    return "\n".join(lines)
+
+
+def update(text: str, name: str, make: Callable[[], str]) -> str:
+    """Return `text` with what `make` returns between the marks called `name`."""
+    start, end = f"<!-- {name}: made by `make docs` -->", f"<!-- end of {name} -->"
+    before, found, rest = text.partition(start)
+    if not found or end not in rest:
+        raise ValueError(f"the marks of {name!r} are missing")
+    return f"{before}{start}\n\n{make()}\n\n{end}{rest.partition(end)[2]}"
+
+
+def _modules() -> Iterator[Path]:
+    """Yield the modules room by room: first a room's own, then those of the rooms in it."""
+    yield from sorted(PACKAGE.glob("*.py"))
+    for room in sorted(path.parent for path in PACKAGE.rglob("__init__.py")):
+        if room != PACKAGE:
+            yield from sorted(room.glob("*.py"))
+
+
+def _subject(module: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+    return docstring.partition("\n\n")[0].replace("\n", " ").replace("|", "\\|").rstrip(".")
+
+
+MADE: dict[Path, tuple[str, Callable[[], str]]] = {
+    ROOT / "README.md": ("settings", lambda: settings_markdown(Settings)),
+    ROOT / "docs" / "modal.md": ("settings", lambda: settings_markdown(ModalSettings)),
+    ROOT / "docs" / "structure.md": ("the map", map_markdown),
+}
+"""What is made in which document."""
+
 if __name__ == "__main__":
-    for file, of in ((README, Settings), (MODAL, ModalSettings)):
-        file.write_text(with_settings(file.read_text(encoding="utf-8"), of), encoding="utf-8")
+    for file, (name, make) in MADE.items():
+        file.write_text(update(file.read_text(encoding="utf-8"), name, make), encoding="utf-8")

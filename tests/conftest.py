@@ -19,9 +19,9 @@ from PIL import Image
 from starlette.types import ASGIApp
 
 from pagevec.engine.api import Embedder
+from pagevec.engine.backends import load
 from pagevec.engine.embedder import LocalEmbedder
-from pagevec.engine.models.loader import load
-from pagevec.engine.models.torchvision_fix import import_torchvision
+from pagevec.engine.models.compat import import_torchvision
 from pagevec.server.app import create_app
 from pagevec.server.run import address_of, listen, server_for
 from pagevec.settings import Settings
@@ -123,7 +123,7 @@ def postgres() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["embedded", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The name of an empty store, of each kind."""
     if request.param == "postgres":

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from conftest import png
 from pagevec.engine.embedder import LocalEmbedder
-from pagevec.engine.models.torchvision_fix import import_torchvision
+from pagevec.engine.models.compat import import_torchvision
 from pagevec.grid import PageResizing
 from pagevec.images import read_image
 
@@ -28,10 +28,10 @@ def test_equals_the_processor(width: int, height: int) -> None:
 @pytest.mark.parametrize("size", [(1240, 1754), (300, 200), (1, 1), (256, 1), (3, 700)])
 def test_equals_the_service(size: tuple[int, int], embedder: LocalEmbedder) -> None:
     """The grid that /info leads to has as many cells as the page has visual tokens."""
-    resizing = embedder.info.resizing
+    resizing = embedder.info().resizing
     assert resizing is not None
-    [page] = embedder.embed([read_image(png(*size))]).result().vectors
-    [text] = embedder.embed([read_image(png(56, 56))]).result().vectors
+    [page] = embedder.embed_images([read_image(png(*size))]).result().vectors
+    [text] = embedder.embed_images([read_image(png(56, 56))]).result().vectors
     prompt = len(text) - resizing.grid(56, 56).cells
     assert resizing.grid(*size).cells == len(page) - prompt
     assert 0 < resizing.first < prompt

@@ -24,7 +24,7 @@ def test_the_command_line_is_light() -> None:
 def test_torchvision_can_be_imported() -> None:
     """Torchvision's wheel beside a CPU-only torch is importable through the one fix for it."""
     loaded = modules_after(
-        "from pagevec.engine.models.torchvision_fix import import_torchvision\n"
+        "from pagevec.engine.models.compat import import_torchvision\n"
         "import_torchvision(); import_torchvision()\n"
         "from torchvision.transforms.v2 import functional"
     )

@@ -1,25 +1,22 @@
-"""A first look: documents go through a running service, and a table says what came back."""
+"""A first look: embed documents and print what comes back."""
 
 import time
 from pathlib import Path
 
-from pagevec.client import Client
-from pagevec.ingest.page import SourcePage
-from pagevec.ingest.sources import named_pages
+from pagevec.ingest.names import name_unstored
+from pagevec.ingest.sources import read_pages
+from pagevec.ingest.worker import embed_pages
+from pagevec.types import Model
 
 
-def table_of(address: str, key: str, paths: list[Path]) -> str:
-    """Embed each page of `paths` through the service at `address`; return a line for each."""
-    with Client(address, key) as client:
-        lines = [_embed_one(client, name, page) for name, page in named_pages(paths)]
-    return "\n".join([f"{'page':32}{'vectors':>9}{'ms':>8}", *lines])
-
-
-def _embed_one(client: Client, name: str, page: SourcePage) -> str:
-    started = time.perf_counter()
-    if isinstance(page.content, str):
-        [vectors] = client.embed_texts([page.content])
-    else:
-        [vectors] = client.embed_images([page.content])
-    milliseconds = (time.perf_counter() - started) * 1000
-    return f"{name:32}{len(vectors):>9}{milliseconds:>8.0f}"
+def demo_table(model: Model, paths: list[Path]) -> str:
+    """Embed each page of `paths` with `model`; return a table with a line for each."""
+    lines = [f"{'page':40}{'vectors':>9}{'ms':>8}"]
+    for document in name_unstored(paths):
+        for page in read_pages(document.path):
+            started = time.perf_counter()
+            [embedded] = embed_pages(model, document.name, [page], resizing=None)
+            milliseconds = (time.perf_counter() - started) * 1000
+            name = f"{document.name}#{page.number}"
+            lines.append(f"{name:40}{len(embedded.vectors):>9}{milliseconds:>8.0f}")
+    return "\n".join(lines)

@@ -149,7 +149,7 @@ class QueueFull(PagevecError):
 
 
 class InternalError(PagevecError):
-    """A fault of ours; the request's id is in the log beside the cause."""
+    """An internal error; the log has its cause beside the request's id."""
 
 
 class StoreError(PagevecError):

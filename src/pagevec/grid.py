@@ -14,8 +14,10 @@ class PatchGrid:
     """Where a page's visual tokens are in its multi-vector.
 
     Attributes:
-        rows, columns: of the grid; first: index of the vector of the upper left cell. The others
-            follow row by row, so `vectors[first : first + rows * columns]` covers the page.
+        rows: rows of cells.
+        columns: cells in a row.
+        first: index of the vector of the upper left cell. The others follow row by row, so
+            `vectors[first : first + rows * columns]` covers the page.
     """
 
     rows: int
@@ -30,13 +32,14 @@ class PatchGrid:
 
 @dataclass(frozen=True)
 class PageResizing:
-    """How a model resizes pages; a service tells it in `/info` as `resizing`.
+    """How a model resizes pages; a service answers it in `/info` as `resizing`.
 
     Attributes:
-        cell: side of a cell in pixels, which one visual token covers.
-        min_pixels, max_pixels: of a resized page.
+        cell: side in pixels of a cell, which one visual token covers.
+        min_pixels: of a resized page.
+        max_pixels: of a resized page.
         first: index of the first visual token in a multi-vector.
-        max_ratio: of the sides; a longer page is padded with white to it first.
+        max_ratio: of the sides; a longer page is padded with white to this ratio first.
     """
 
     cell: int

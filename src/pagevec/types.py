@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,21 @@ class Query:
     text: str
     vectors: MultiVector
     tokens: tuple[Token, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What one image may be at most, in this process and over HTTP alike.
+
+    Attributes:
+        max_bytes: of the file.
+        max_pixels: width times height; never more than 2**28, where Pillow stops.
+        max_side: pixels of the longer side.
+    """
+
+    max_bytes: int = 192 * 1024 * 1024
+    max_pixels: int = 64_000_000
+    max_side: int = 65_500
 
 
 class _FormerlyMapping:
@@ -199,6 +214,15 @@ class Model(Protocol):
     ) -> None: ...
 
 
+@runtime_checkable
+class TellsTokens(Protocol):
+    """A model that tells which token each vector of a query is; maps by word need it."""
+
+    def embed_query_with_tokens(self, text: str) -> Query:
+        """Return a query's multi-vector, with the token behind each vector."""
+        ...
+
+
 class AsyncModel(Protocol):
     """The asynchronous twin of `Model`: the same calls, awaited."""
 
@@ -253,8 +277,14 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Hit:
-    """A page that answers a query, and its exact MaxSim score."""
+class ScoredPage:
+    """A page and its exact MaxSim score for a query.
+
+    Attributes:
+        key: document and number of the page.
+        score: sum over the query's vectors of their highest cosine with one of the page's.
+        metadata: of the page.
+    """
 
     key: PageKey
     score: float

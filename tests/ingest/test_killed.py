@@ -15,13 +15,13 @@ from workers import small_pdf, start
 
 from conftest import Service, make_settings, running
 from pagevec.engine.embedder import LocalEmbedder
-from pagevec.ingest.worker import name_of
-from pagevec.stores.base import DocumentStore
-from pagevec.stores.open import open_store
+from pagevec.stores import open_store
+from pagevec.stores.base import Store
 from pagevec.types import PageKey
 from postgres_server import new_database
 
 PAGES, KILLS = 200, 20
+NAME = "in/long.pdf"
 PAUSE = 0.2  # seconds
 
 
@@ -76,12 +76,12 @@ def kill_and_finish(service: Service, name: str, document: Path) -> str:
         worker.wait()
         assert store.count() < PAGES
     assert start(service, name, document).wait(120) == 0
-    assert store.has(name_of(document)) == set(range(1, PAGES + 1))
+    assert store.has(NAME) == set(range(1, PAGES + 1))
     store.close()
     return name
 
 
-def wait_for(store: DocumentStore, pages: int) -> None:
+def wait_for(store: Store, pages: int) -> None:
     end = time.monotonic() + 60
     while store.count() < pages:
         assert time.monotonic() < end, f"{store.count()} of {pages} pages"
@@ -103,7 +103,7 @@ def rows_in(name: str) -> int:
 
 def all_vectors(name: str, document: Path) -> list[np.ndarray]:
     store = open_store(name)
-    keys = [PageKey(name_of(document), number) for number in range(1, PAGES + 1)]
+    keys = [PageKey(NAME, number) for number in range(1, PAGES + 1)]
     vectors = [page.vectors for page in store.fetch(keys)]
     store.close()
     return vectors

@@ -11,13 +11,14 @@ from PIL import Image
 from conftest import EXAMPLES, png
 from pagevec.errors import InvalidRequest
 from pagevec.images import read_image
-from pagevec.ingest.sources import documents, named_pages, open_document, pages_of
+from pagevec.ingest.names import name_unstored
+from pagevec.ingest.sources import find_documents, open_document, read_pages
 from pagevec.ingest.texts import split
 
 
 def test_pdf_pages_have_picture_text_and_thumbnail() -> None:
     """A page of a PDF is a picture at 150 dpi with its text layer and a small JPEG."""
-    pages = list(pages_of(EXAMPLES / "annual-report.pdf"))
+    pages = list(read_pages(EXAMPLES / "annual-report.pdf"))
     assert [page.number for page in pages] == [1, 2, 3, 4, 5, 6]
     third = pages[2]
     assert third.size in ((1240, 1754), (1241, 1754))
@@ -38,7 +39,7 @@ def test_every_frame_of_a_tiff(tmp_path: Path) -> None:
     shades = [Image.new("L", (60, 80), shade) for shade in (10, 120, 230)]
     path = tmp_path / "scan.tiff"
     shades[0].save(path, save_all=True, append_images=shades[1:])
-    seen = [read_image(bytes(page.content)).decode().getpixel((5, 5)) for page in pages_of(path)]  # type: ignore[arg-type]
+    seen = [read_image(bytes(page.content)).decode().getpixel((5, 5)) for page in read_pages(path)]  # type: ignore[arg-type]
     assert seen == [(10,) * 3, (120,) * 3, (230,) * 3]
 
 
@@ -46,7 +47,7 @@ def test_an_image_is_sent_as_it_is(tmp_path: Path) -> None:
     """The file of a single image is not re-encoded."""
     path = tmp_path / "page.png"
     path.write_bytes(png(80, 60))
-    [page] = pages_of(path)
+    [page] = read_pages(path)
     assert page.content == path.read_bytes()
     assert page.size == (80, 60)
 
@@ -65,9 +66,11 @@ def test_folders_are_read_to_the_bottom(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("words")
-    names = [str(path.relative_to(tmp_path)) for path in documents([tmp_path])]
+    names = [str(path.relative_to(tmp_path)) for path in find_documents([tmp_path])]
     assert names == ["a.md", "b/c/deep.txt"]
-    assert [name for name, _ in named_pages([tmp_path])] == ["a.md#1", "deep.txt#1"]
+    label = tmp_path.name
+    named = [document.name for document in name_unstored([tmp_path])]
+    assert named == [f"{label}/a.md", f"{label}/b/c/deep.txt"]
 
 
 def test_office_files_without_libreoffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,5 +87,5 @@ def test_office_files(tmp_path: Path) -> None:
     """With LibreOffice an Office file's pages are those of its PDF."""
     path = tmp_path / "letter.rtf"
     path.write_text(r"{\rtf1 The ferry leaves at noon.}")
-    [page] = pages_of(path)
+    [page] = read_pages(path)
     assert page.text is not None and "noon" in page.text

@@ -15,14 +15,15 @@ from conftest import make_settings, running
 from pagevec.client import Client
 from pagevec.commands.ingest import ATTEMPTS
 from pagevec.engine.embedder import LocalEmbedder
-from pagevec.ingest.worker import Worker, name_of
-from pagevec.stores.sqlite.store import EmbeddedStore
+from pagevec.ingest.names import SourceDocument
+from pagevec.ingest.worker import Worker
+from pagevec.stores.sqlite.store import SqliteStore
 
 PAGES, SHARE = 200, 0.3
 
 
 class Unreliable:
-    """Gives 30 % of all calls no answer of the service behind it: each kind of fault by turns."""
+    """Lets 30 % of all calls fail, each kind of fault in its turn."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.met: Counter[str] = Counter()
@@ -57,7 +58,7 @@ class Unreliable:
 
 def test_thirty_percent_fail(embedder: LocalEmbedder, tmp_path: Path) -> None:
     """503, 429, resets and time-outs in 30 % of all calls: all 200 pages are stored, none fails."""
-    document, store = small_pdf(tmp_path / "long.pdf", PAGES), EmbeddedStore(tmp_path / "store")
+    document, store = small_pdf(tmp_path / "long.pdf", PAGES), SqliteStore(tmp_path / "store")
     services: list[Unreliable] = []
 
     def unreliable(app: ASGIApp) -> Unreliable:
@@ -67,9 +68,9 @@ def test_thirty_percent_fail(embedder: LocalEmbedder, tmp_path: Path) -> None:
     with running(embedder, make_settings(), unreliable) as service:
         options = {"attempts": ATTEMPTS, "timeout": httpx.Timeout(2.0)}
         with Client(service.url, service.key, **options) as client:
-            [outcome] = Worker(store, client).ingest([document])
+            [outcome] = Worker(store, client).ingest([SourceDocument("long.pdf", document)])
     assert (outcome.error, outcome.stored) == (None, PAGES)
-    assert store.has(name_of(document)) == set(range(1, PAGES + 1))
+    assert store.has("long.pdf") == set(range(1, PAGES + 1))
     [unreliable_service] = services
     assert len(unreliable_service.met) == 4
     assert unreliable_service.met.total() >= 0.2 * unreliable_service.calls

@@ -11,24 +11,20 @@ from workers import small_pdf, start
 
 from conftest import EXAMPLES, KEY, Service
 from pagevec.client import Client
-from pagevec.grid import PageResizing
-from pagevec.ingest.sources import documents
-from pagevec.ingest.worker import Outcome, Worker, name_of
-from pagevec.stores.sqlite.store import EmbeddedStore
+from pagevec.ingest.names import name_documents
+from pagevec.ingest.worker import Outcome, Worker
+from pagevec.search.index import Index
+from pagevec.stores.sqlite.store import SqliteStore
 
 
 def ingest(service: Service, store: Path, *paths: Path) -> list[Outcome]:
-    opened = EmbeddedStore(store)
-    with Client(service.url, service.key) as client:
-        worker = Worker(opened, client, PageResizing(**client.info()["resizing"]))
-        outcomes = list(worker.ingest(documents(list(paths))))
-    opened.close()
-    return outcomes
+    with SqliteStore(store) as opened, Client(service.url, service.key) as client:
+        return Worker(opened, client).ingest(name_documents(list(paths), opened))
 
 
 def pages_in(store: Path, document: Path) -> frozenset[int]:
-    opened = EmbeddedStore(store)
-    numbers = opened.has(name_of(document))
+    opened = SqliteStore(store)
+    numbers = opened.has(f"{document.parent.name}/{document.name}")
     assert opened.count() >= len(numbers)
     opened.close()
     return numbers
@@ -41,7 +37,7 @@ def test_examples(service: Service, tmp_path: Path) -> None:
     assert sorted(outcome.stored for outcome in outcomes) == [1, 1, 6]
     assert all(outcome.error is None for outcome in outcomes)
     assert all(outcome.skipped for outcome in ingest(service, store, EXAMPLES))
-    opened = EmbeddedStore(store)
+    opened = SqliteStore(store)
     assert opened.count() == 8
     [page] = opened.fetch(
         [key for key in opened.candidates(np.ones((1, 128), np.float32), 10) if key.number == 3]
@@ -84,11 +80,9 @@ def test_a_vanished_document(service: Service, tmp_path: Path) -> None:
     small_pdf(folder / "goes.pdf", 2)
     ingest(service, store, folder)
     (folder / "goes.pdf").unlink()
-    opened = EmbeddedStore(store)
-    with Client(service.url, service.key) as client:
-        assert Worker(opened, client).forget_missing([folder]) == [name_of(folder / "goes.pdf")]
-    assert opened.count() == 1
-    opened.close()
+    with SqliteStore(store) as opened, Client(service.url, service.key) as client:
+        assert Index(opened, client).remove_missing([folder]) == ["in/goes.pdf"]
+        assert opened.count() == 1
 
 
 def test_two_workers_share_a_store(service: Service, tmp_path: Path) -> None:
@@ -99,7 +93,7 @@ def test_two_workers_share_a_store(service: Service, tmp_path: Path) -> None:
         small_pdf(folder / f"{number}.pdf", 4)
     workers = [start(service, store, folder) for _ in range(2)]
     assert [worker.wait(120) for worker in workers] == [0, 0]
-    opened = EmbeddedStore(store)
+    opened = SqliteStore(store)
     assert opened.count() == 24
     opened.close()
 
@@ -121,3 +115,21 @@ def test_strict(service: Service, tmp_path: Path) -> None:
     assert "bad.pdf" in done.stderr
     assert "1 pages stored" in done.stdout
     assert "bad.pdf" in (tmp_path / "logs" / "worker_ingestion.log").read_text()
+
+
+def test_ingest_acts(service: Service, tmp_path: Path) -> None:
+    """A call of `ingest` stores the pages, whether or not anybody reads what it returns."""
+    with SqliteStore(tmp_path / "store") as store, Client(service.url, service.key) as client:
+        Worker(store, client).ingest(name_documents([EXAMPLES / "notes.txt"], store))
+        assert store.count() == 1
+
+
+def test_progress_counts_pages(service: Service, tmp_path: Path) -> None:
+    """Progress is (pages stored, pages known): it only grows, and ends with all pages stored."""
+    document, seen = small_pdf(tmp_path / "long.pdf", 20), list[tuple[int, int]]()
+    with SqliteStore(tmp_path / "store") as store, Client(service.url, service.key) as client:
+        Worker(store, client).ingest(
+            name_documents([document], store), lambda done, total: seen.append((done, total))
+        )
+    assert seen == sorted(seen)
+    assert seen[0] == (0, 20) and seen[-1] == (20, 20)

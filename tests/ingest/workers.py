@@ -23,7 +23,7 @@ def small_pdf(path: Path, pages: int) -> Path:
 
 def start(service: Service, store: str | Path, *paths: Path) -> "subprocess.Popen[bytes]":
     """Start `pagevec ingest` of `paths`, in the folder of the first."""
-    options = ("--store", store, "--url", service.url, "--claim-seconds", 0.5)
+    options = ("--store", store, "--url", service.url, "--lease-seconds", 0.5)
     arguments: Sequence[object] = ("ingest", *paths, *options)
     return subprocess.Popen(
         [sys.executable, "-c", "from pagevec.cli import main; main()", *map(str, arguments)],

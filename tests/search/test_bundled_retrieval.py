@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import reportlab
-from benchmarks.retrieval.words import name
+from benchmarks.retrieval.words import draw_name
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 
 from conftest import Service
 from pagevec.client import Client
-from pagevec.ingest.pdf import pdf_pages
+from pagevec.ingest.pdf import open_pdf
 from pagevec.search.retriever import Retriever
-from pagevec.stores.sqlite.store import EmbeddedStore
+from pagevec.stores.sqlite.store import SqliteStore
 from pagevec.types import Page, PageKey
 
 PAGES, LINES = 50, 7
@@ -30,7 +30,7 @@ BAR = 0.90
 def words() -> list[list[str]]:
     """Invented words, for each page others."""
     rng = random.Random(50)  # noqa: S311 - nothing secret
-    return [[name(rng) for _ in range(3 * LINES)] for _ in range(PAGES)]
+    return [[draw_name(rng) for _ in range(3 * LINES)] for _ in range(PAGES)]
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,9 @@ def test_pages_are_found(
     words: list[list[str]], pdf: Path, service: Service, tmp_path: Path
 ) -> None:
     """Two words of a page bring it up first, for nine pages of ten at least."""
-    store = EmbeddedStore(tmp_path / "store")
+    store = SqliteStore(tmp_path / "store")
     with Client(service.url, service.key) as client:
-        with pdf_pages(pdf) as document:
+        with open_pdf(pdf) as document:
             images = [document.make(number).content for number in range(1, PAGES + 1)]
         vectors = client.embed_images(images)
         store.add([Page(PageKey("pages", n), page) for n, page in enumerate(vectors, start=1)])

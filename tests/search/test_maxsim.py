@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagevec.engine.models.torchvision_fix import import_torchvision
+from pagevec.engine.models.compat import import_torchvision
 from pagevec.search.maxsim import BLOCK, maxsim
 from vectors import unit_vectors
 

@@ -1,7 +1,5 @@
 """`pagevec embed`: files in, an .npz of multi-vectors out."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +8,10 @@ import numpy as np
 from tqdm import tqdm
 
 from pagevec.client import Client
-from pagevec.ingest.page import SourcePage
-from pagevec.ingest.sources import named_pages
-from pagevec.types import MultiVector
-
-EmbedPage = Callable[[SourcePage], MultiVector]
+from pagevec.ingest.names import name_unstored
+from pagevec.ingest.sources import read_pages
+from pagevec.ingest.worker import embed_pages
+from pagevec.types import Model, MultiVector
 
 
 @click.command("embed")
@@ -30,54 +27,32 @@ def command(
 ) -> None:
     """Embed the pages of PDFs, images and texts into one .npz file.
 
-    It holds `names` (such as `report.pdf#3`) and `emb_0`, `emb_1`, ... in the same order, each
-    float32 (vectors, dim).
+    It holds `names` (such as `reports/2024.pdf#3`) and `emb_0`, `emb_1`, ... in the same order,
+    each float32 (vectors, dim).
     """
-    with _service(url, key) if url else _this_process(model) as embed_page:
-        names, vectors = _embed_all(list(files), embed_page)
+    with _open_model(url, key, model) as opened:
+        names, vectors = _embed_all(opened, list(files))
     arrays: dict[str, Any] = {f"emb_{index}": one for index, one in enumerate(vectors)}
     with out.open("wb") as file:
         np.savez(file, names=np.array(names), **arrays)
     click.echo(f"{len(names)} pages, {sum(map(len, vectors))} vectors -> {out}")
 
 
-def _embed_all(paths: list[Path], embed_page: EmbedPage) -> tuple[list[str], list[MultiVector]]:
+def _open_model(url: str | None, key: str | None, model: str | None) -> Model:
+    if url is not None:
+        return Client(url, key, dtype="float32", resize=False)
+    from pagevec.local import load
+
+    return load(model)
+
+
+def _embed_all(model: Model, paths: list[Path]) -> tuple[list[str], list[MultiVector]]:
     names, vectors = [], []
-    for name, page in tqdm(named_pages(paths), unit=" pages"):
-        names.append(name)
-        vectors.append(embed_page(page))
+    with tqdm(unit=" pages") as progress:
+        for document in name_unstored(paths):
+            for page in read_pages(document.path):
+                [embedded] = embed_pages(model, document.name, [page], resizing=None)
+                names.append(f"{document.name}#{page.number}")
+                vectors.append(embedded.vectors)
+                progress.update()
     return names, vectors
-
-
-@contextmanager
-def _service(url: str, key: str | None) -> Iterator[EmbedPage]:
-    with Client(url, key) as client:
-
-        def embed_page(page: SourcePage) -> MultiVector:
-            if isinstance(page.content, str):
-                return client.embed_texts([page.content], dtype="float32")[0]
-            return client.embed_images([page.content], dtype="float32", resize=False)[0]
-
-        yield embed_page
-
-
-@contextmanager
-def _this_process(model: str | None) -> Iterator[EmbedPage]:
-    from pagevec.engine.embedder import LocalEmbedder
-    from pagevec.engine.models.loader import load
-    from pagevec.images import read_image
-    from pagevec.settings import Settings
-
-    settings = Settings.from_environment(model=model)
-    embedder = LocalEmbedder.of(settings, lambda: load(settings))
-    embedder.wait_until_ready()
-
-    def embed_page(page: SourcePage) -> MultiVector:
-        is_text = isinstance(page.content, str)
-        one = [page.content] if is_text else [read_image(page.content)]  # type: ignore[arg-type]
-        return embedder.embed(one).result().vectors[0]  # type: ignore[arg-type]
-
-    try:
-        yield embed_page
-    finally:
-        embedder.close()

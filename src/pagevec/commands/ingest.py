@@ -9,15 +9,21 @@ import click
 from tqdm import tqdm
 
 from pagevec.client import Client
-from pagevec.grid import PageResizing
-from pagevec.ingest.leases import CLAIM_SECONDS
-from pagevec.ingest.sources import documents
-from pagevec.ingest.worker import Outcome, Worker
-from pagevec.stores.open import DEFAULT_STORE, open_store
+from pagevec.ingest.leases import LEASE_SECONDS
+from pagevec.search.index import Index, Report
+from pagevec.stores import DEFAULT_STORE
 
 LOG = Path("logs/worker_ingestion.log")
 # Tries of a request without an answer: an ingestion of hours outlives a service that stumbles.
 ATTEMPTS = 8
+
+
+def _take_former_option(
+    ctx: click.Context, _option: click.Parameter, seconds: float | None
+) -> None:
+    if seconds is not None:
+        click.echo("warning: --claim-seconds is deprecated: write --lease-seconds", err=True)
+        ctx.params["lease_seconds"] = seconds
 
 
 @click.command("ingest")
@@ -25,71 +31,77 @@ ATTEMPTS = 8
 @click.option("--store", default=DEFAULT_STORE, show_default=True, help="Folder, or postgresql://")
 @click.option("--url", default="http://127.0.0.1:8765", show_default=True, help="The service.")
 @click.option("--key", envvar="SERVICE_API_KEY", show_envvar=True, help="Bearer key.")
+@click.option(
+    "--as",
+    "label",
+    metavar="LABEL",
+    help="First part of the documents' names; default: their folder's own name.",
+)
 @click.option("--strict", is_flag=True, help="Exit code 1 if a document failed.")
 @click.option("--watch", is_flag=True, help="Go on: keep the store in step with the folders.")
 @click.option(
+    "--lease-seconds",
+    type=click.FloatRange(0.5, 3600),
+    default=LEASE_SECONDS,
+    show_default=True,
+    help="After this long, others take over the documents of a killed worker.",
+)
+@click.option(
     "--claim-seconds",
     type=click.FloatRange(0.5, 3600),
-    default=CLAIM_SECONDS,
-    show_default=True,
-    help="After this long, others take over what a killed worker had.",
+    hidden=True,
+    expose_value=False,
+    callback=_take_former_option,
 )
 def command(
     paths: tuple[Path, ...],
     store: str,
     url: str,
     key: str | None,
+    label: str | None,
     strict: bool,
     watch: bool,
-    claim_seconds: float,
+    lease_seconds: float,
 ) -> None:
     """Embed the pages of PDFs, images, texts and Office files, and store them.
 
-    Folders are read with all that is below them. Can be stopped and started at any moment; pages
-    that are stored already cost nothing. What happens is also in logs/worker_ingestion.log.
+    Folders are read with all that is below them. A document is called LABEL/path below its folder,
+    where LABEL is the folder's own name; a folder that has moved is recognised by its documents.
+    Ingestion can be stopped and started at any moment; pages that are stored already cost nothing.
+    What happens is also in logs/worker_ingestion.log.
     """
     _log_to_file()
-    with Client(url, key, attempts=ATTEMPTS) as client:
-        resizing = client.info().get("resizing")
-        opened = open_store(store)
-        grid = PageResizing(**resizing) if resizing else None
-        worker = Worker(opened, client, grid, claim_seconds=claim_seconds)
-        failed = _ingest(worker, list(paths))
+    with (
+        Client(url, key, attempts=ATTEMPTS) as client,
+        Index(store, client, lease_seconds=lease_seconds) as index,
+    ):
+        report = _add(index, list(paths), label)
         if watch:
-            _keep_in_step(worker, list(paths))
-        opened.close()
-    sys.exit(1 if failed and strict else 0)
+            _watch(index, list(paths), label)
+    sys.exit(1 if report.failed and strict else 0)
 
 
-def _ingest(worker: Worker, paths: list[Path]) -> int:
+def _add(index: Index, paths: list[Path], label: str | None) -> Report:
     with tqdm(total=0, unit=" pages", dynamic_ncols=True) as progress:
 
-        def on_pages(count: int) -> None:
-            if count < 0:
-                progress.total = (progress.total or 0) - count
-                progress.refresh()
-            else:
-                progress.update(count)
+        def show(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done - progress.n)
 
-        outcomes = list(worker.ingest(documents(paths), on_pages))
-    _tell(outcomes)
-    return sum(outcome.error is not None for outcome in outcomes)
-
-
-def _tell(outcomes: list[Outcome]) -> None:
-    stored = sum(outcome.stored for outcome in outcomes)
-    there = sum(outcome.skipped for outcome in outcomes)
-    failed = [outcome for outcome in outcomes if outcome.error]
-    click.echo(f"{stored} pages stored; {there} documents were there already")
-    for outcome in failed:
+        report = index.add(paths, label=label, on_progress=show)
+    click.echo(
+        f"{report.pages_stored} pages stored; {len(report.skipped)} documents were there already"
+    )
+    for outcome in report.failed:
         click.echo(f"failed: {outcome.document}: {outcome.error}", err=True)
+    return report
 
 
-def _keep_in_step(worker: Worker, paths: list[Path]) -> None:
+def _watch(index: Index, paths: list[Path], label: str | None) -> None:
     for _ in _changes(paths):
-        for name in worker.forget_missing([path for path in paths if path.is_dir()]):
+        for name in index.remove_missing([path for path in paths if path.is_dir()]):
             click.echo(f"removed: {name}")
-        _ingest(worker, [path for path in paths if path.exists()])
+        _add(index, [path for path in paths if path.exists()], label)
 
 
 def _changes(paths: list[Path]) -> Iterator[object]:

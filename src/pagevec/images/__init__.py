@@ -1,8 +1,8 @@
 """Read the images that callers send: base64, limits, upright RGB pixels.
 
-Reading is in two steps: `read_image` looks at the header only and checks the limits, so that it is
-cheap and safe to do for every input first; `EncodedImage.decode` does the work, in any thread.
-How each format is decoded, and what cannot be detected, is in `pagevec.images.decode`.
+Reading takes two steps. `read_image` reads the header only and checks the limits, so it is cheap
+and safe to do for every input first; `EncodedImage.decode` decodes the pixels, in any thread.
+`pagevec.images.decode` says how each format is decoded, and which damage cannot be detected.
 """
 
 import math
@@ -17,25 +17,11 @@ from PIL import Image
 from pagevec.errors import ImageTooLarge, InvalidImage, PagevecError
 from pagevec.images.decode import FORMATS, PIXELS_CEILING, decode_rgb, open_image
 from pagevec.images.orientation import read_orientation, turn_upright, upright_size
+from pagevec.types import ImageLimits
 
 _WHITE_SPACE = " \t\r\n"
 _URL_SAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """What one image may be at most.
-
-    Attributes:
-        max_bytes: of the file.
-        max_pixels: width times height; never more than 2**28, where Pillow stops.
-        max_side: pixels of the longer side.
-    """
-
-    max_bytes: int = 64 * 1024 * 1024
-    max_pixels: int = 64_000_000
-    max_side: int = 65_500
 
 
 DEFAULT_LIMITS = ImageLimits()
@@ -48,7 +34,8 @@ class EncodedImage:
     Attributes:
         data: the file.
         format: PNG, JPEG, WEBP, GIF, TIFF or BMP.
-        width, height: in pixels, as seen upright.
+        width: in pixels, as seen upright.
+        height: in pixels, as seen upright.
         orientation: the EXIF number (1-8) of how the pixels are stored.
     """
 
@@ -65,7 +52,7 @@ class EncodedImage:
             InvalidImage: the data is damaged or incomplete.
         """
         with _failing_as(
-            f"The {self.format} image is damaged or incomplete; send the whole file again."
+            f"the {self.format} image is damaged or incomplete; send the whole file again"
         ):
             stored = decode_rgb(self.data)
             # Pillow turns TIFF by itself.
@@ -84,11 +71,11 @@ def read_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> EncodedImag
         ImageTooLarge: it is over a limit.
     """
     if not data:
-        raise InvalidImage("The image is empty; send the bytes of an image file as base64.")
+        raise InvalidImage("the image is empty; send the bytes of an image file as base64")
     _check_bytes(len(data), limits)
     with _failing_as(
-        f"This is not an image file in one of the formats {', '.join(FORMATS)}, "
-        "or it is damaged or incomplete."
+        f"this is not an image file in one of the formats {', '.join(FORMATS)}, "
+        "or it is damaged or incomplete"
     ):
         image = open_image(data)
         orientation = read_orientation(image, data)
@@ -109,15 +96,15 @@ def decode_base64(text: str, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
     White space and missing padding are accepted; any other character is not.
 
     Raises:
-        InvalidImage: `text` is something else; addresses are never fetched.
-        ImageTooLarge: the decoded bytes are over the limit; this is seen before they are decoded.
+        InvalidImage: `text` is not base64; addresses are never fetched.
+        ImageTooLarge: the decoded bytes would be over the limit; known before they are decoded.
     """
     digits = _without_data_prefix(text.strip(_WHITE_SPACE))
     _check_encoded_length(digits, limits)
     try:
         return pybase64.b64decode(digits, validate=True)
     except ValueError:
-        # Cleaning costs many times what decoding does, so it waits until it is needed.
+        # Cleaning costs many times what decoding does, so it is done only where it is needed.
         return _decode_untidy(digits)
 
 
@@ -136,14 +123,14 @@ def pad_to_ratio(image: Image.Image, ratio: float) -> Image.Image:
 
 @contextmanager
 def _failing_as(sentence: str) -> Iterator[None]:
-    """Turn whatever Pillow raises into `InvalidImage`: for bad data it is nearly any exception."""
+    """Turn whatever Pillow raises into `InvalidImage`: bad data can raise nearly any exception."""
     try:
         yield
     except (PagevecError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(
-            f"The image has more than {PIXELS_CEILING:,} pixels; send a smaller one."
+            f"the image has more than {PIXELS_CEILING:,} pixels; send a smaller one"
         ) from error
     except Exception as error:
         raise InvalidImage(sentence) from error
@@ -152,8 +139,8 @@ def _failing_as(sentence: str) -> Iterator[None]:
 def _check_bytes(count: int, limits: ImageLimits) -> None:
     if count > limits.max_bytes:
         raise ImageTooLarge(
-            f"The image file has {count:,} bytes, more than the {limits.max_bytes:,} allowed; "
-            "send a smaller or more compressed one."
+            f"the image file has {count:,} bytes, more than the {limits.max_bytes:,} allowed; "
+            "send a smaller or more compressed one"
         )
 
 
@@ -165,22 +152,22 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
     else:
         return
     raise ImageTooLarge(
-        f"The image is {width:,} x {height:,} pixels, but {allowed}; send it scaled down."
+        f"the image is {width:,} x {height:,} pixels, but {allowed}; send it scaled down"
     )
 
 
 def _without_data_prefix(text: str) -> str:
     if _ADDRESS.match(text):
         raise InvalidImage(
-            "The image is given as an address, and addresses are never fetched; "
-            "send the file itself as base64."
+            "the image is given as an address, and addresses are never fetched; "
+            "send the file itself as base64"
         )
     if text[:5].lower() != "data:":
         return text
     header, _, body = text.partition(",")
     if not header.replace(" ", "").lower().endswith(";base64"):
         raise InvalidImage(
-            'The data URI is not base64; it has to start like "data:image/png;base64,".'
+            'the data URI is not base64; it has to start like "data:image/png;base64,"'
         )
     return body.strip(_WHITE_SPACE)
 
@@ -201,5 +188,5 @@ def _decode_untidy(digits: str) -> bytes:
         return pybase64.b64decode(tidy + b"=" * (-len(tidy) % 4), validate=True)
     except ValueError as error:
         raise InvalidImage(
-            "The image is not valid base64; send an image file as base64, bare or as a data URI."
+            "the image is not valid base64; send an image file as base64, bare or as a data URI"
         ) from error

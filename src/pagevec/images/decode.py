@@ -1,15 +1,15 @@
 """Turn an image file into RGB pixels: exactly those the file holds, or an error.
 
-Pillow reads the files. This module closes the gaps through which it would hand out wrong pixels:
+Pillow reads the files. This module closes the gaps through which Pillow returns wrong pixels:
 
-- JPEG: lost data comes back as grey. libjpeg-turbo's own warnings (simplejpeg) tell.
+- JPEG: lost data comes back as grey. libjpeg-turbo's own warnings (simplejpeg) reveal it.
 - PNG: checksums of most chunks are not verified, rows may be missing, and the transparent colour
   of samples other than 8 bits wide is compared with the wrong numbers.
-- GIF: what the first frame leaves free becomes colour 0; browsers show it as transparent.
+- GIF: what the first frame does not cover becomes colour 0; browsers show it as transparent.
 - BMP: an alpha channel that was never filled in would make the whole picture transparent.
 - TIFF: samples wider than 8 bits are cut off at 255, and "0 is white" is not honoured for them.
 
-A file cut short is refused in every format. What cannot be detected, for want of checksums:
+A file cut short is refused in every format. For want of checksums, these cannot be detected:
 
 - bytes altered (not lost) inside GIF, BMP, WebP, most JPEG data and TIFF without deflate; in TIFF
   also any damage inside fax (G3, G4) and JPEG strips, which libtiff reports on stderr only;
@@ -120,7 +120,7 @@ def _check_scans(image: ImageFile.ImageFile, data: bytes) -> None:
     """Each scan of a progressive JPEG passes over all pixels, even if it has but 100 bytes."""
     if "progressive" in image.info and data.count(_START_OF_SCAN) > _MOST_SCANS:
         raise InvalidImage(
-            f"The JPEG image has more than {_MOST_SCANS} scans; save it as a baseline JPEG."
+            f"the JPEG image has more than {_MOST_SCANS} scans; save it as a baseline JPEG"
         )
 
 

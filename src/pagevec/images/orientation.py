@@ -1,4 +1,4 @@
-"""Which way up an image is: where files say so (EXIF, XMP), and turning the pixels."""
+"""Which way up an image is (EXIF, XMP), and turning its pixels upright."""
 
 import struct
 from collections.abc import Iterator

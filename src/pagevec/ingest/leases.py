@@ -1,4 +1,4 @@
-"""Which documents are this worker's: claimed in the store, renewed while it lives."""
+"""Leases: which documents a worker is ingesting, so that several workers can share a store."""
 
 import os
 import socket
@@ -11,21 +11,26 @@ from typing import Self
 
 from pagevec.stores.base import Ledger
 
-# A worker that was killed gives up its documents after this long.
-CLAIM_SECONDS = 15.0
-_RENEWALS = 3  # in the time of a claim: two may be late
+# A killed worker gives up its documents after this long.
+LEASE_SECONDS = 15.0
+_RENEWALS = 3  # per lease: two of them may be late
 
 
-class Claims:
-    """Claims of one worker; renewed by a thread from entering this context to leaving it."""
+class Leases:
+    """The leases of one worker, renewed by a thread for as long as this context is entered.
 
-    def __init__(self, ledger: Ledger, seconds: float = CLAIM_SECONDS) -> None:
+    Args:
+        ledger: where leases are written.
+        seconds: how long a lease lasts unless it is renewed.
+    """
+
+    def __init__(self, ledger: Ledger, seconds: float = LEASE_SECONDS) -> None:
         self._ledger = ledger
         self._seconds = seconds
         self._worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._held: set[str] = set()
         self._over = threading.Event()
-        self._renewing = threading.Thread(target=self._renew, name="pagevec-claims", daemon=True)
+        self._renewing = threading.Thread(target=self._renew, name="pagevec-leases", daemon=True)
 
     def __enter__(self) -> Self:
         self._renewing.start()
@@ -41,9 +46,9 @@ class Claims:
         self._renewing.join()
 
     @contextmanager
-    def claimed(self, document: str) -> Iterator[bool]:
-        """Hold `document` for the block; yield False where another worker has it."""
-        is_mine = self._ledger.claim(document, self._worker, self._seconds)
+    def hold(self, document: str) -> Iterator[bool]:
+        """Hold the lease of `document` for the block; yield False if another worker has it."""
+        is_mine = self._ledger.lease(document, self._worker, self._seconds)
         if not is_mine:
             yield False
             return
@@ -57,4 +62,4 @@ class Claims:
     def _renew(self) -> None:
         while not self._over.wait(self._seconds / _RENEWALS):
             for document in list(self._held):
-                self._ledger.claim(document, self._worker, self._seconds)
+                self._ledger.lease(document, self._worker, self._seconds)

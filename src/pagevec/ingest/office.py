@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pagevec.errors import InvalidRequest
 from pagevec.ingest.page import Pages
-from pagevec.ingest.pdf import pdf_pages
+from pagevec.ingest.pdf import open_pdf
 
 OFFICE = frozenset(
     {".doc", ".docx", ".odt", ".rtf", ".ppt", ".pptx", ".odp", ".xls", ".xlsx", ".ods"}
@@ -19,7 +19,7 @@ _SECONDS = 300
 
 
 @contextmanager
-def as_pdf(document: Path) -> Iterator[Pages]:
+def open_office(document: Path) -> Iterator[Pages]:
     """Convert `document` with LibreOffice and open the PDF.
 
     Raises:
@@ -30,7 +30,7 @@ def as_pdf(document: Path) -> Iterator[Pages]:
         raise InvalidRequest(f"{document}: Office files need LibreOffice (soffice) on the PATH")
     with tempfile.TemporaryDirectory(prefix="pagevec-office-") as folder:
         _convert(program, document, Path(folder))
-        with pdf_pages(Path(folder) / f"{document.stem}.pdf") as pages:
+        with open_pdf(Path(folder) / f"{document.stem}.pdf") as pages:
             yield pages
 
 

@@ -1,4 +1,4 @@
-"""A page of a document on its way to the service."""
+"""A page of a document on its way to the model and the store."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _THUMBNAIL_PIXELS = (320, 320)
 
 @dataclass(frozen=True, eq=False)
 class SourcePage:
-    """One input that a document gives.
+    """One page of a document, as the model gets it.
 
     Attributes:
         number: of the page in its document, from 1.
@@ -35,7 +35,7 @@ class SourcePage:
 
     @property
     def input_type(self) -> InputType:
-        """What the service shall take it for."""
+        """How the model is to read it."""
         return "text" if isinstance(self.content, str) else "image"
 
 
@@ -44,14 +44,15 @@ class Pages:
     """The pages of an open document.
 
     Attributes:
-        count: how many there are; make: gives the one with a number, from 1.
+        count: number of pages.
+        make: makes the page with a number, from 1.
     """
 
     count: int
     make: Callable[[int], SourcePage]
 
 
-def stored_page(
+def page_to_store(
     document: str, source: SourcePage, vectors: MultiVector, resizing: PageResizing | None
 ) -> Page:
     """Return what a store keeps of `source`: its vectors, and its patch grid where it has one."""
@@ -65,15 +66,17 @@ def stored_page(
     )
 
 
-def picture(number: int, image: "Image.Image", text: str | None = None) -> SourcePage:
+def page_from_image(number: int, image: "Image.Image", text: str | None = None) -> SourcePage:
     """Return the page that shows `image`."""
     rgb = image.convert("RGB")
     file = BytesIO()
     rgb.save(file, "PNG", compress_level=1)
-    return SourcePage(number, file.getvalue(), size=rgb.size, text=text, thumbnail=thumbnail(rgb))
+    return SourcePage(
+        number, file.getvalue(), size=rgb.size, text=text, thumbnail=make_thumbnail(rgb)
+    )
 
 
-def thumbnail(image: "Image.Image") -> bytes:
+def make_thumbnail(image: "Image.Image") -> bytes:
     """Return a JPEG of `image` within 320 x 320 pixels."""
     small = image.convert("RGB")
     small.thumbnail(_THUMBNAIL_PIXELS)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pagevec.errors import InvalidRequest
-from pagevec.ingest.page import Pages, SourcePage, picture
+from pagevec.ingest.page import Pages, SourcePage, page_from_image
 
 DPI = 150
 _POINTS_PER_INCH = 72
@@ -16,7 +16,7 @@ _PDFIUM = threading.Lock()
 
 
 @contextmanager
-def pdf_pages(document: Path) -> Iterator[Pages]:
+def open_pdf(document: Path) -> Iterator[Pages]:
     """Open a PDF. Pages are rendered one at a time: memory does not grow with their number.
 
     Raises:
@@ -42,7 +42,7 @@ def pdf_pages(document: Path) -> Iterator[Pages]:
                 raise InvalidRequest(f"page {number} of {document}: {error}") from None
             finally:
                 page.close()
-        return picture(number, image, text or None)
+        return page_from_image(number, image, text or None)
 
     try:
         yield Pages(len(pdf), make)

@@ -6,14 +6,14 @@ from io import BytesIO
 from pathlib import Path
 
 from pagevec.errors import InvalidRequest
-from pagevec.ingest.page import Pages, SourcePage, picture, thumbnail
+from pagevec.ingest.page import Pages, SourcePage, make_thumbnail, page_from_image
 
 TIFF = frozenset({".tif", ".tiff"})
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}) | TIFF
 
 
 @contextmanager
-def picture_pages(document: Path) -> Iterator[Pages]:
+def open_picture(document: Path) -> Iterator[Pages]:
     """Open an image file. A file of one frame is sent as it is.
 
     Without Pillow the file is taken as one page of unknown size, without a thumbnail.
@@ -36,9 +36,9 @@ def picture_pages(document: Path) -> Iterator[Pages]:
         try:
             image.seek(number - 1)
             if frames > 1:
-                return picture(number, image)
+                return page_from_image(number, image)
             return SourcePage(
-                number, document.read_bytes(), size=image.size, thumbnail=thumbnail(image)
+                number, document.read_bytes(), size=image.size, thumbnail=make_thumbnail(image)
             )
         except Exception as error:
             raise InvalidRequest(f"page {number} of {document}: {error}") from None

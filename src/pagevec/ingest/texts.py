@@ -13,7 +13,7 @@ OVERLAP = 200
 
 
 @contextmanager
-def text_pages(document: Path) -> Iterator[Pages]:
+def open_text(document: Path) -> Iterator[Pages]:
     """Open a text file (UTF-8; what is not valid is replaced)."""
     pieces = split(document.read_text(encoding="utf-8", errors="replace"))
 

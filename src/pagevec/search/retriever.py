@@ -1,4 +1,4 @@
-"""A query in words -> the pages that answer it: candidates from a store, then exact MaxSim."""
+"""Search one store with one model: candidates from the store, then exact MaxSim."""
 
 import heapq
 import os
@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import chain
-from typing import Protocol
 
 from pagevec.search.maxsim import maxsim
 from pagevec.stores.base import EVERYTHING, Filter, Store
-from pagevec.stores.fingerprint import PROBE_TEXT, check_model
-from pagevec.types import Hit, MultiVector, PageKey
+from pagevec.stores.fingerprint import FINGERPRINT_TEXT, check_model
+from pagevec.types import Model, MultiVector, PageKey, Query, ScoredPage, TellsTokens
 
 # Pages that are scored exactly, of those that the store's sign bits bring up.
 CANDIDATES = 500
@@ -19,59 +18,62 @@ CANDIDATES = 500
 _BLOCK = 64
 
 
-class EmbedsQueries(Protocol):
-    """What turns a query into a multi-vector, such as `pagevec.client.Client`."""
-
-    def embed_texts(self, texts: Sequence[str]) -> list[MultiVector]:
-        """Return one multi-vector for each text, in order."""
-        ...
-
-
 class Retriever:
-    """Searches one store with one model: that of its pages."""
+    """Searches a store with the model that embedded its pages.
 
-    def __init__(self, embedder: EmbedsQueries, store: Store) -> None:
-        self._embedder = embedder
+    Args:
+        model: embeds queries.
+        store: holds the pages.
+    """
+
+    def __init__(self, model: Model, store: Store) -> None:
+        self._model = model
         self._store = store
-        self._same_model = False
+        self._is_checked = False
 
-    def search(self, query: str, k: int = 10, where: Filter = EVERYTHING) -> list[Hit]:
+    def search(self, query: str, k: int = 10, where: Filter = EVERYTHING) -> list[ScoredPage]:
         """Return the `k` pages that answer `query` best, the best first.
 
         Raises:
-            StoreError: the pages are of another model.
+            StoreError: the pages were embedded by another model.
         """
-        return self.search_vectors(self.embed(query), k, where)
+        return self.search_vectors(self.embed(query).vectors, k, where)
 
-    def embed(self, query: str) -> MultiVector:
-        """Return the query's multi-vector; the first time, ask whether the model is the pages'.
+    def embed(self, query: str) -> Query:
+        """Embed a query, with its tokens where the model tells them.
 
         Raises:
-            StoreError: the pages are of another model.
+            StoreError: the pages were embedded by another model; checked once.
         """
-        if self._same_model or self._store.probe() is None:
-            [vectors] = self._embedder.embed_texts([query])
-            return vectors
-        vectors, made = self._embedder.embed_texts([query, PROBE_TEXT])
-        check_model(self._store, made)
-        self._same_model = True
-        return vectors
+        if not self._is_checked and self._store.fingerprint() is not None:
+            [made] = self._model.embed_texts([FINGERPRINT_TEXT])
+            check_model(self._store, made)
+            self._is_checked = True
+        if isinstance(self._model, TellsTokens):
+            return self._model.embed_query_with_tokens(query)
+        return Query(query, self._model.embed_query(query))
 
     def search_vectors(
         self, query: MultiVector, k: int = 10, where: Filter = EVERYTHING
-    ) -> list[Hit]:
-        """Return the `k` pages with the highest MaxSim score for `query` (vectors, dim)."""
+    ) -> list[ScoredPage]:
+        """Return the `k` pages with the highest MaxSim score, the best first.
+
+        Args:
+            query: float32 (vectors, dim), rows of unit length.
+            k: how many pages.
+            where: which pages count.
+        """
         keys = self._store.candidates(query, max(k, CANDIDATES), where)
         blocks = [keys[first : first + _BLOCK] for first in range(0, len(keys), _BLOCK)]
-        scored = chain.from_iterable(_pool().map(partial(self._scored, query), blocks))
+        scored = chain.from_iterable(_pool().map(partial(self._score, query), blocks))
         # Equal scores come in the order of their keys, so that a search gives the same list twice.
         return heapq.nsmallest(k, scored, key=lambda hit: (-hit.score, hit.key))
 
-    def _scored(self, query: MultiVector, keys: Sequence[PageKey]) -> list[Hit]:
+    def _score(self, query: MultiVector, keys: Sequence[PageKey]) -> list[ScoredPage]:
         pages = self._store.fetch(keys)
         scores = maxsim(query, [page.vectors for page in pages])
         return [
-            Hit(page.key, float(score), page.metadata)
+            ScoredPage(page.key, float(score), page.metadata)
             for page, score in zip(pages, scores, strict=True)
         ]
 

@@ -1,26 +1,120 @@
-"""Where on a page a query's tokens find their answer: the maps of the ColPali paper (section 5.3).
+"""Where on a page a query finds its answer: the similarity maps of the ColPali paper (section 5.3).
 
-A map has one value for each cell of the page's patch grid: the similarity of one query token to
-the visual token there.
+A map has one value for each cell of the page's patch grid. There is one map for each word of the
+query, and one of all its tokens. Tokens that are not part of the query, such as the augmentation
+tokens of colpali-engine, have none (Faysse et al. 2024, "ColPali").
 """
 
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pagevec.errors import InvalidRequest
-from pagevec.types import MultiVector, Page
+from pagevec.types import MultiVector, Page, Query, Token
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _SHARPNESS = 20.0  # of a softmax over cosines
 _STRENGTH = 0.6  # of the colour where the map is highest; the page stays readable below it
+_WORD = re.compile(r"[^\W_]+(?:['\u2019.,-][^\W_]+)*")
+# Scripts without spaces between words: each token there is a word of its own.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+_NAME_LENGTH = 80
 
 
-def similarity_maps(query: MultiVector, page: Page) -> NDArray[np.float32]:
-    """Return one map for each vector of `query`: float32 (query vectors, rows, columns).
+@dataclass(frozen=True, eq=False)
+class SimilarityMap:
+    """Similarities of a part of a query to the cells of a page.
+
+    Attributes:
+        word: the word of the query; None for the map of all its tokens.
+        values: float32 (rows, columns), the higher, the more similar.
+    """
+
+    word: str | None
+    values: NDArray[np.float32]
+
+    def draw(self, image: "Image.Image") -> "Image.Image":
+        """Return the picture of the page with this map over it: the redder, the more similar."""
+        from PIL import Image
+
+        # Half of the page stays as it is: a word that is nowhere would colour all of it.
+        low, high = float(np.median(self.values)), float(self.values.max())
+        spread = high - low
+        share = (
+            np.clip((self.values - low) / spread, 0, 1) if spread else np.zeros_like(self.values)
+        )
+        mask = Image.fromarray(np.uint8(share**2 * _STRENGTH * 255))
+        page = image.convert("RGB")
+        colour = Image.new("RGB", page.size, (230, 30, 30))
+        return Image.composite(colour, page, mask.resize(page.size, Image.Resampling.BICUBIC))
+
+
+@dataclass(frozen=True, eq=False)
+class PageMaps:
+    """The maps of one page.
+
+    Attributes:
+        overall: the map of all tokens of the query.
+        words: one map for each word, in the query's order; empty where the model does not tell
+            which token is which word.
+    """
+
+    overall: SimilarityMap
+    words: tuple[SimilarityMap, ...]
+
+    def save(self, image: "Image.Image", file: str | os.PathLike[str]) -> None:
+        """Draw all maps over the picture of the page, as JPEG.
+
+        Args:
+            image: the page's picture.
+            file: the map of all tokens, such as `maps/report-3.jpg`; those of the words go into
+                the folder of the same name, such as `maps/report-3/revenue.jpg`.
+        """
+        # PNG takes half a second and a megabyte for each map.
+        whole = Path(file)
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        self.overall.draw(image).save(whole, quality=90)
+        folder = whole.with_suffix("")
+        if self.words:
+            folder.mkdir(exist_ok=True)
+        for name, one in zip(_file_names(self.words), self.words, strict=True):
+            one.draw(image).save(folder / f"{name}.jpg", quality=90)
+
+
+def map_similarities(query: Query, page: Page) -> PageMaps:
+    """Map where on `page` the words of `query` find their answer.
+
+    Raises:
+        InvalidRequest: the page's patch grid is not known, or its vectors were pooled.
+    """
+    maps = token_maps(query.vectors, page)
+    real = [place for place, token in enumerate(query.tokens) if token.start is not None]
+    overall = combine_maps(maps[real] if real else maps)
+    words = tuple(
+        SimilarityMap(word, maps[places].mean(axis=0))
+        for word, places in find_words(query.text, query.tokens)
+    )
+    return PageMaps(SimilarityMap(None, overall), words)
+
+
+def token_maps(vectors: MultiVector, page: Page) -> NDArray[np.float32]:
+    """Return one map for each vector of a query.
+
+    Args:
+        vectors: of the query, float32 (query vectors, dim).
+        page: with its patch grid.
+
+    Returns:
+        float32 (query vectors, rows, columns): cosines.
 
     Raises:
         InvalidRequest: the page's patch grid is not known, or its vectors were pooled.
@@ -28,20 +122,20 @@ def similarity_maps(query: MultiVector, page: Page) -> NDArray[np.float32]:
     grid = page.grid
     if grid is None or len(page.vectors) < grid.first + grid.cells:
         raise InvalidRequest(
-            f"{page.key.document}, page {page.key.number}: its patch grid is not known "
-            "(it is a text, its vectors are pooled, or the model cuts pages into tiles)"
+            f"{page.key.document}, page {page.key.number}: the patch grid is not known "
+            "(the page is a text, its vectors are pooled, or the model cuts pages into tiles)"
         )
     visual = page.vectors[grid.first : grid.first + grid.cells]
-    maps: NDArray[np.float32] = (query @ visual.T).astype(np.float32)
-    return maps.reshape(len(query), grid.rows, grid.columns)
+    maps: NDArray[np.float32] = (vectors @ visual.T).astype(np.float32)
+    return maps.reshape(len(vectors), grid.rows, grid.columns)
 
 
-def map_of_all(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return one map (rows, columns) of those of all tokens: where on the page the score is won.
+def combine_maps(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return one map (rows, columns) of several (tokens, rows, columns): where the score is won.
 
     MaxSim takes each token's best cell. Here each token has one share to give, and gives it to the
-    cells by a softmax of its similarities: a token that is like the whole page (the empty margin,
-    say) colours nothing, one with an answer colours that.
+    cells by a softmax of its similarities: a token that resembles the whole page (the empty margin,
+    say) colours nothing, a token with an answer colours that.
     """
     flat = maps.reshape(len(maps), -1).astype(np.float64)
     weights = np.exp(_SHARPNESS * (flat - flat.max(axis=1, keepdims=True)))
@@ -49,13 +143,41 @@ def map_of_all(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     return shares.reshape(maps.shape[1:]).astype(np.float32)
 
 
-def draw(values: NDArray[np.float32], image: "Image.Image") -> "Image.Image":
-    """Lay one map (rows, columns) over the picture of its page: the redder, the more similar."""
-    from PIL import Image
+def find_words(text: str, tokens: Sequence[Token]) -> list[tuple[str, list[int]]]:
+    """Return the words of `text`, each with the positions of its tokens.
 
-    low, high = float(values.min()), float(values.max())
-    share = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    mask = Image.fromarray(np.uint8(share**2 * _STRENGTH * 255))
-    page = image.convert("RGB")
-    colour = Image.new("RGB", page.size, (230, 30, 30))
-    return Image.composite(colour, page, mask.resize(page.size, Image.Resampling.BICUBIC))
+    A word is a run of letters and digits; in scripts without spaces each token is one. Words
+    without a token of their own are left out.
+    """
+    words: list[tuple[str, list[int]]] = []
+    for found in _WORD.finditer(text):
+        places = [i for i, token in enumerate(tokens) if _lies_in(token, text, found)]
+        if _UNSPACED.search(found.group()):
+            words += [(_spelling(tokens[i], text), [i]) for i in places]
+        elif places:
+            words.append((found.group(), places))
+    return words
+
+
+def _lies_in(token: Token, text: str, word: re.Match[str]) -> bool:
+    if token.start is None or token.end is None:
+        return False
+    # Tokens of many vocabularies begin with the space before their word.
+    spelling = text[token.start : token.end]
+    first = token.start + len(spelling) - len(spelling.lstrip())
+    return first < token.end and word.start() <= first < word.end()
+
+
+def _spelling(token: Token, text: str) -> str:
+    return text[token.start : token.end].strip()
+
+
+def _file_names(maps: Sequence[SimilarityMap]) -> Iterator[str]:
+    """Yield a file name for each word; a repeated word gets a number."""
+    used: set[str] = set()
+    for one in maps:
+        word = (one.word or "")[:_NAME_LENGTH]
+        names = (word if number == 1 else f"{word}-{number}" for number in count(1))
+        name = next(name for name in names if name.casefold() not in used)
+        used.add(name.casefold())
+        yield name
