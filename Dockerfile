@@ -36,7 +36,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 # The base of all three: a user who owns only /data, with weights and caches.
 FROM python:3.11-slim-bookworm AS runtime
-RUN useradd --uid 10001 --create-home --home-dir /data pagevec
+# Fonts for PDFs that do not bring their own: without them their pages are blank.
+RUN apt-get update && \
+    apt-get install --yes --no-install-recommends 'fonts-noto-cjk=1:2022*' 'fonts-noto-core=2020*' && \
+    rm -rf /var/lib/apt/lists/* && \
+    useradd --uid 10001 --create-home --home-dir /data pagevec
 ENV PYTHONUNBUFFERED=1 \
     PATH=/opt/pagevec/bin:$PATH \
     PAGEVEC_HOST=0.0.0.0 \

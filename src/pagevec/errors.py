@@ -152,6 +152,12 @@ class InternalError(PagevecError):
     """An internal error; the log has its cause beside the request's id."""
 
 
+class DocumentError(PagevecError):
+    """A document, or one page of it, cannot be read; the message names it."""
+
+    code = "document_error"
+
+
 class StoreError(PagevecError):
     """A store of pages cannot be opened, read or written, or holds something else."""
 

@@ -144,8 +144,9 @@ class TestImage:
     def test_every_package_is_pinned(self, deployed: ControlPlane) -> None:
         """All packages of the service are installed in the versions of constraints.txt."""
         layers = deployed.image_layers(deployed.function("Embeddings.*").image_id)
-        python, files, packages, _ = [list(layer.dockerfile_commands) for layer in layers]
+        python, fonts, files, packages, _ = [list(layer.dockerfile_commands) for layer in layers]
         assert python[0].startswith("FROM python:3.11")
+        assert "fonts-noto-cjk" in fonts[-1]
         assert files[1:] == ["COPY . /"]
         install = packages[-1]
         assert " --constraint /constraints.txt " in install
@@ -182,13 +183,13 @@ class TestImage:
         done = modal(plane, "deploy", *MODULE, PAGEVEC_PRECISION="fp8")
         assert done.returncode == 0, done.stdout + done.stderr
         layers = plane.image_layers(plane.function("Embeddings.*").image_id)
-        assert " torchao==0.18.0 " in layers[2].dockerfile_commands[-1]
+        assert " torchao==0.18.0 " in layers[3].dockerfile_commands[-1]
         assert environment_of(plane)["PAGEVEC_PRECISION"] == "fp8"
 
     def test_torch_is_the_build_with_cuda(self, deployed: ControlPlane) -> None:
         """Torch comes from PyPI, whose wheels for Linux include CUDA; no other index is used."""
         layers = deployed.image_layers(deployed.function("Embeddings.*").image_id)
-        install = layers[2].dockerfile_commands[-1]
+        install = layers[3].dockerfile_commands[-1]
         assert re.search(r" torch==2\.13\.0 torchvision==0\.28\.0 ", install)
         assert "index" not in install
         assert "+cpu" not in install
@@ -196,7 +197,7 @@ class TestImage:
     def test_constraints_travel(self, deployed: ControlPlane) -> None:
         """The installer in the image reads the project's constraints.txt."""
         layers = deployed.image_layers(deployed.function("Embeddings.*").image_id)
-        (file,) = deployed.others[layers[1].context_mount_id].files
+        (file,) = deployed.others[layers[2].context_mount_id].files
         assert file.filename == "/constraints.txt"
 
     def test_nothing_slows_the_gpu(self, deployed: ControlPlane) -> None:

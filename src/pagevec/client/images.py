@@ -17,13 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagevec.errors import InvalidImage
-from pagevec.grid import PageResizing
+from pagevec.grid import PageResizing, save_losslessly
 from pagevec.types import ImageInput
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-_LONGEST_WEBP_SIDE = 16383
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by PNG's type of colour
 _PALETTE = 3
@@ -87,7 +86,7 @@ def _shrink_file(data: bytes, resizing: PageResizing | None) -> bytes:
     Other formats are small already, or Pillow does not notice that they are damaged.
     """
     size = _read_png_size(data)
-    if resizing is None or size is None or not _shrinks(size, resizing):
+    if resizing is None or size is None or not resizing.shrinks(*size):
         return data
     try:
         from PIL import Image
@@ -129,12 +128,6 @@ def _read_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         start += length + 12
 
 
-def _shrinks(size: tuple[int, int], resizing: PageResizing) -> bool:
-    wide, high = resizing.resized(*size)
-    # A size that the model would resize once more would change its vectors.
-    return wide * high < size[0] * size[1] and resizing.resized(wide, high) == (wide, high)
-
-
 def _from_array(pixels: NDArray[Any]) -> "Picture":
     wrong = InvalidImage(
         f"unsupported image array: {pixels.dtype} {pixels.shape}, "
@@ -153,16 +146,14 @@ def _from_array(pixels: NDArray[Any]) -> "Picture":
 
 
 def _encode(image: "Picture", resizing: PageResizing | None) -> bytes:
-    upright = _over_white(_turn_upright(image))
-    if resizing is None or not _shrinks(upright.size, resizing):
-        return _save(upright, "PNG", compress_level=1)
-    return _save_compactly(_resize(upright, resizing))
-
-
-def _turn_upright(image: "Picture") -> "Picture":
     from PIL import ImageOps
 
-    return ImageOps.exif_transpose(image)
+    upright = _over_white(ImageOps.exif_transpose(image))
+    if resizing is not None and resizing.shrinks(*upright.size):
+        return save_losslessly(resizing.resize(upright))
+    file = BytesIO()
+    upright.save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def _over_white(image: "Picture") -> "Picture":
@@ -178,31 +169,3 @@ def _over_white(image: "Picture") -> "Picture":
     canvas = Image.new("RGB", image.size, "white")
     canvas.paste(rgba, mask=rgba.getchannel("A"))
     return canvas
-
-
-def _resize(image: "Picture", resizing: PageResizing) -> "Picture":
-    """Resize as transformers does: bicubic with antialiasing, white added to a long page first."""
-    from PIL import Image
-
-    padded = resizing.padded(*image.size)
-    if padded != image.size:
-        canvas = Image.new("RGB", padded, "white")
-        canvas.paste(image)
-        image = canvas
-    return image.resize(resizing.resized(*image.size), Image.Resampling.BICUBIC)
-
-
-def _save_compactly(image: "Picture") -> bytes:
-    """Save without loss: WebP takes about half of PNG's bytes on resized pages."""
-    from PIL import features
-
-    if max(image.size) <= _LONGEST_WEBP_SIDE and features.check("webp"):
-        # The fast end of WebP's scale: more effort takes 2 to 5 times as long for 10 % fewer bytes.
-        return _save(image, "WEBP", lossless=True, method=1, quality=20)
-    return _save(image, "PNG", compress_level=1)
-
-
-def _save(image: "Picture", format_: str, **options: Any) -> bytes:
-    file = BytesIO()
-    image.save(file, format_, **options)
-    return file.getvalue()

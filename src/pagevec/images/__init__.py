@@ -15,8 +15,8 @@ import pybase64
 from PIL import Image
 
 from pagevec.errors import ImageTooLarge, InvalidImage, PagevecError
-from pagevec.images.decode import FORMATS, PIXELS_CEILING, decode_rgb, open_image
-from pagevec.images.orientation import read_orientation, turn_upright, upright_size
+from pagevec.images.decode import FORMATS, PIXELS_CEILING, decode_upright, open_image
+from pagevec.images.orientation import read_orientation, upright_size
 from pagevec.types import ImageLimits
 
 _WHITE_SPACE = " \t\r\n"
@@ -54,10 +54,7 @@ class EncodedImage:
         with _failing_as(
             f"the {self.format} image is damaged or incomplete; send the whole file again"
         ):
-            stored = decode_rgb(self.data)
-            # Pillow turns TIFF by itself.
-            turned = self.format == "TIFF"
-            image = stored if turned else turn_upright(stored, self.orientation)
+            image = decode_upright(self.data)
             if image.size != (self.width, self.height):
                 raise ValueError(f"the pixels are {image.size}, unlike the header")
             return image

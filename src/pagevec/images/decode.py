@@ -22,12 +22,13 @@ ICC profiles are ignored: samples are taken as sRGB.
 """
 
 import io
+import math
 import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from pagevec.errors import InvalidImage
-from pagevec.images.orientation import png_chunks
+from pagevec.images.orientation import png_chunks, read_orientation, turn_upright
+
+Samples = npt.NDArray[Any]
 
 # Importing the plugins registers them, so that Pillow never goes on to load all of its others.
 _PLUGINS = (BmpImageFile, GifImageFile, JpegImageFile, PngImageFile, TiffImageFile, WebPImageFile)
@@ -60,6 +63,9 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 _LOST_DATA = re.compile("premature end|bad Huffman code|bad arithmetic code|instead of RST", re.I)
 _START_OF_SCAN, _MOST_SCANS = b"\xff\xda", 100  # usual are 10
 
+# Rows that are converted at a time.
+_BAND = 256
+
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 
@@ -73,17 +79,41 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
     return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
-def decode_rgb(data: bytes) -> Image.Image:
-    """Decode the first frame: mode RGB, alpha over white; turned upright for TIFF only.
+def decode_upright(data: bytes, frame: int = 0, most_pixels: int | None = None) -> Image.Image:
+    """Decode a frame: mode RGB, upright, alpha over white, 8 bits from any depth.
+
+    Args:
+        data: a file of one of `FORMATS`.
+        frame: which one; files of all formats but TIFF are read as their first.
+        most_pixels: a larger picture is reduced by a whole factor to fewer than these, and none is
+            in memory more than twice.
 
     Raises:
         Exception: of any kind, if the data is damaged or incomplete.
     """
-    image = open_image(data)
-    return _over_white(_LOADERS[image.format or ""](image, data))
+    file = open_image(data)
+    if frame:
+        file.seek(frame)
+    format_, orientation = file.format or "", read_orientation(file, data)
+    image = (
+        _load_jpeg(file, data, most_pixels)
+        if format_ in ("JPEG", "MPO")
+        else _LOADERS[format_](file, data)
+    )
+    del file  # each step frees the memory of the one before
+    pixels = image.width * image.height
+    is_large = most_pixels is not None and pixels > most_pixels
+    factor = math.ceil(math.sqrt(2 * pixels / most_pixels)) if most_pixels and is_large else 1
+    if factor == 1 and (most_pixels is None or not image.has_transparency_data):
+        image = over_white(image)
+    else:
+        image = _reduce(image, factor)
+    # Pillow turns TIFF by itself.
+    return image if format_ == "TIFF" else turn_upright(image, orientation)
 
 
-def _over_white(image: Image.Image) -> Image.Image:
+def over_white(image: Image.Image) -> Image.Image:
+    """Return an 8-bit image in mode RGB, what is transparent over white."""
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     straight = image.convert("LA") if image.mode == "La" else image
@@ -96,24 +126,52 @@ def _over_white(image: Image.Image) -> Image.Image:
     return canvas
 
 
+def _reduce(image: Image.Image, factor: int) -> Image.Image:
+    """Return `image` over white in mode RGB, each square of `factor` x `factor` pixels as one."""
+    reduced = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    for top, band in _bands(image, height=factor * max(1, _BAND // factor)):
+        reduced.paste(over_white(band).reduce(factor), (0, top // factor))
+    return reduced
+
+
+def _bands(image: Image.Image, height: int) -> Iterator[tuple[int, Image.Image]]:
+    for top in range(0, image.height, height):
+        yield top, image.crop((0, top, image.width, min(top + height, image.height)))
+
+
 def _load(image: ImageFile.ImageFile, _data: bytes) -> Image.Image:
     image.load()
     return image
 
 
-def _load_jpeg(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+def _load_jpeg(image: ImageFile.ImageFile, data: bytes, most_pixels: int | None) -> Image.Image:
     _check_scans(image, data)
     mode, stored = ("CMYK", "CMYK;I") if image.mode == "CMYK" else ("RGB", "RGB")
     height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
     if (width, height) != image.size:  # which the limits were checked for
         raise ValueError("Pillow and libjpeg-turbo read different sizes")
+    factor = _jpeg_factor(width * height, most_pixels)
     try:
-        pixels = simplejpeg.decode_jpeg(data, mode)
+        pixels = simplejpeg.decode_jpeg(
+            data,
+            mode,
+            min_height=-(-height // factor),
+            min_width=-(-width // factor),
+            min_factor=factor,
+        )
     except ValueError as error:
         if _LOST_DATA.search(str(error)):
             raise
+        image.draft(None, (width // factor, height // factor))
         return _load(image, data)
-    return Image.frombuffer(mode, image.size, pixels, "raw", stored, 0, 1)
+    return Image.frombuffer(mode, pixels.shape[1::-1], pixels, "raw", stored, 0, 1)
+
+
+def _jpeg_factor(pixels: int, most_pixels: int | None) -> int:
+    """Return the factor by which libjpeg reduces on the way: 1, 2, 4 or 8."""
+    return next(
+        (one for one in (1, 2, 4) if most_pixels is None or pixels <= most_pixels * one**2), 8
+    )
 
 
 def _check_scans(image: ImageFile.ImageFile, data: bytes) -> None:
@@ -127,8 +185,11 @@ def _check_scans(image: ImageFile.ImageFile, data: bytes) -> None:
 def _load_png(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     _check_sums(data)
     # A row that shows whichever colour the canvas had before was never in the file.
-    if _ends_in(image, 0) and _ends_in(open_image(data), 255):
-        raise ValueError("rows are missing")
+    if _ends_in(image, 0):
+        image.im = Image.new(image.mode, (1, 1)).im  # only one of the two stays in memory
+        image = open_image(data)
+        if _ends_in(image, 255):
+            raise ValueError("rows are missing")
     if image.mode.startswith("I"):
         return _from_16_bits(image)
     _scale_transparent_colour(image, depth=data[24])
@@ -156,10 +217,20 @@ def _ends_in(image: ImageFile.ImageFile, colour: int) -> bool:
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
-    grey = (values >> 8).astype(np.uint8)
-    grey[values == image.info.get("transparency", -1)] = 255
-    return Image.fromarray(grey)
+    transparent = image.info.get("transparency", -1)
+
+    def convert(values: Samples) -> Samples:
+        return np.where(values == transparent, 255, values >> 8)
+
+    return _to_8_bits(image, convert)
+
+
+def _to_8_bits(image: Image.Image, convert: Callable[[Samples], Samples]) -> Image.Image:
+    """Convert wide samples band by band: numpy takes many times the memory of the picture."""
+    grey = Image.new("L", image.size)
+    for top, band in _bands(image, _BAND):
+        grey.paste(Image.fromarray(convert(np.asarray(band)).astype(np.uint8)), (0, top))
+    return grey
 
 
 def _scale_transparent_colour(image: Image.Image, depth: int) -> None:
@@ -177,7 +248,7 @@ def _load_gif(image: ImageFile.ImageFile, _data: bytes) -> Image.Image:
     if (left, top, right, bottom) == (0, 0, *image.size):
         return image
     canvas = Image.new("RGB", image.size, "white")
-    canvas.paste(_over_white(image.crop((left, top, right, bottom))), (left, top))
+    canvas.paste(over_white(image.crop((left, top, right, bottom))), (left, top))
     return canvas
 
 
@@ -192,25 +263,30 @@ def _load_tiff(image: ImageFile.ImageFile, _data: bytes) -> Image.Image:
     image.load()
     if image.mode[0] not in "IF":
         return image
-    values = np.nan_to_num(np.asarray(image), posinf=0, neginf=0)
-    if image.mode == "I" and tags.get(_TIFF_SAMPLE_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED:
-        values = values.view(np.uint32)
-    low, high = _range(values) if image.mode in "IF" else (0, 2 ** tags[_TIFF_BITS][0] - 1)
+    is_unsigned = tags.get(_TIFF_SAMPLE_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED
+
+    def clean(values: Samples) -> Samples:
+        finite = np.nan_to_num(values, posinf=0, neginf=0)
+        return finite.view(np.uint32) if image.mode == "I" and is_unsigned else finite
+
+    if image.mode in "IF":
+        arrays = (clean(np.asarray(band)) for _, band in _bands(image, _BAND))
+        extremes = [(float(values.min()), float(values.max())) for values in arrays]
+        limits = _range(np.min(extremes), np.max(extremes))
+    else:
+        limits = 0, 2 ** tags[_TIFF_BITS][0] - 1
     ends = (255, 0) if tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO else (0, 255)
-    return Image.fromarray(np.rint(np.interp(values, (low, high), ends)).astype(np.uint8))
+    return _to_8_bits(image, lambda values: np.rint(np.interp(clean(values), limits, ends)))
 
 
-def _range(values: npt.NDArray[np.generic]) -> tuple[float, float]:
+def _range(low: float, high: float) -> tuple[float, float]:
     """Guess black and white of samples that have no fixed range: 0 and a usual full scale."""
-    low, high = float(values.min()), float(values.max())
     return min(0.0, low), next((top for top in (1.0, 255.0, 65535.0) if high <= top), high)
 
 
 _LOADERS: dict[str, Callable[[ImageFile.ImageFile, bytes], Image.Image]] = {
     "BMP": _load_bmp,
     "GIF": _load_gif,
-    "JPEG": _load_jpeg,
-    "MPO": _load_jpeg,
     "PNG": _load_png,
     "TIFF": _load_tiff,
     "WEBP": _load,

@@ -1,47 +1,215 @@
-"""Image files -> pages: one, or one for each frame of a TIFF."""
+"""Picture files -> pages: one, or one for each frame of a TIFF.
 
+The six formats of the HTTP service are read as the service reads them (`pagevec.images`), so that
+a page has the vectors that the service gives for its file. Ingestion reads some more formats, and
+larger pictures, which are made smaller on the way.
+"""
+
+import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
-from pagevec.errors import InvalidRequest
-from pagevec.ingest.page import Pages, SourcePage, make_thumbnail, page_from_image
+from pagevec.errors import DocumentError, PagevecError
+from pagevec.ingest.page import Pages, ReadOptions, SourcePage, page_from_image
 
-TIFF = frozenset({".tif", ".tiff"})
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}) | TIFF
+if TYPE_CHECKING:
+    from PIL import Image
+    from PIL.ImageFile import ImageFile
+
+PICTURES = frozenset({
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib",
+    ".tif", ".tiff", ".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".jpf", ".jpx", ".jpc",
+    ".svg",
+})  # fmt: skip
+
+# Bytes that a file and its decoded pixels may take; the reader has not much more for a page.
+_MOST_BYTES = 400 << 20
+# Larger pictures are made smaller by a whole factor before anything else is done with them.
+_LARGE_PIXELS = 50_000_000
+# Bytes for each pixel while a picture is decoded: of formats that are decoded as a whole in RGB or
+# wider, else by Pillow's mode.
+_BYTES_OF_FORMAT = {"WEBP": 16, "AVIF": 12, "HEIF": 12, "JPEG2000": 20}
+_BYTES_OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2}
+_PROGRESSIVE_JPEG_BYTES = 6
+_PLAIN_JPEG_BYTES = 1  # reduced while it is decoded
+_SVG_PIXELS = 1754  # across
+_MOST_SVG_PIXELS = 16_000_000
+_INSIDE = ("#", "data:image/png", "data:image/jpeg", "data:image/gif", "data:image/webp")
 
 
 @contextmanager
-def open_picture(document: Path) -> Iterator[Pages]:
-    """Open an image file. A file of one frame is sent as it is.
-
-    Without Pillow the file is taken as one page of unknown size, without a thumbnail.
+def open_picture(document: Path, options: ReadOptions) -> Iterator[Pages]:
+    """Open a picture file.
 
     Raises:
-        InvalidRequest: it is no image.
+        DocumentError: it is not a picture, of a format that is not read, or Pillow is missing.
     """
     try:
-        from PIL import Image
+        import PIL  # noqa: F401
     except ImportError:
-        yield Pages(1, lambda number: SourcePage(number, document.read_bytes()))
+        raise DocumentError("pictures need `pip install 'pagevec[pdf]'`") from None
+    data = document.read_bytes()
+    if _is_svg(data):
+        yield Pages(1, lambda number: page_from_image(number, _draw_svg(data), options))
         return
-    try:
-        image = Image.open(BytesIO(document.read_bytes()))
-        frames = getattr(image, "n_frames", 1) if document.suffix.lower() in TIFF else 1
-    except Exception as error:  # Pillow raises nearly anything for a damaged file
-        raise InvalidRequest(f"{document} cannot be opened: {error}") from None
+    frames = _count_frames(data)
 
     def make(number: int) -> SourcePage:
-        try:
-            image.seek(number - 1)
-            if frames > 1:
-                return page_from_image(number, image)
-            return SourcePage(
-                number, document.read_bytes(), size=image.size, thumbnail=make_thumbnail(image)
-            )
-        except Exception as error:
-            raise InvalidRequest(f"page {number} of {document}: {error}") from None
+        return page_from_image(number, _read_frame(data, number - 1), options)
 
-    with image:
-        yield Pages(frames, make)
+    yield Pages(frames, make)
+
+
+def _count_frames(data: bytes) -> int:
+    with _open(data) as image:
+        return int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
+
+
+def _read_frame(data: bytes, frame: int) -> "Image.Image":
+    """Return a frame upright, in mode RGB, over white, in its true shape."""
+    from PIL import ImageOps
+
+    from pagevec.images.decode import FORMATS, decode_upright, over_white
+    from pagevec.images.orientation import read_orientation
+
+    with _open(data) as image:
+        try:
+            if frame:
+                image.seek(frame)
+            _refuse_too_large(image, len(data))
+            is_turned = read_orientation(image, data) in (5, 6, 7, 8)
+            if image.format in FORMATS:
+                upright = decode_upright(data, frame, _LARGE_PIXELS)
+            else:
+                upright = over_white(ImageOps.exif_transpose(_to_8_bits(image)))
+        except (PagevecError, MemoryError):
+            raise
+        except Exception as error:  # bad data can raise nearly any
+            raise DocumentError(f"the picture is damaged or incomplete: {error}") from None
+        resolution = image.info.get("dpi") or image.info.get("resolution") or (1, 1)
+    across, down = map(float, resolution)
+    return _restore_shape(upright, *((down, across) if is_turned else (across, down)))
+
+
+def _open(data: bytes) -> "ImageFile":
+    from PIL import AvifImagePlugin, Image, Jpeg2KImagePlugin, UnidentifiedImageError
+
+    from pagevec.images.decode import FORMATS
+
+    formats = [
+        *FORMATS,
+        AvifImagePlugin.AvifImageFile.format,
+        Jpeg2KImagePlugin.Jpeg2KImageFile.format,
+    ]
+    if data[4:8] == b"ftyp" and data[8:12] not in (b"avif", b"avis"):
+        try:
+            import pillow_heif
+        except ImportError:
+            raise DocumentError("HEIC needs `pip install 'pagevec[heic]'`") from None
+        pillow_heif.register_heif_opener()
+        formats.append("HEIF")
+    try:
+        return Image.open(BytesIO(data), formats=[str(one) for one in formats])
+    except UnidentifiedImageError:
+        raise DocumentError("not a picture of a format that is read, or damaged") from None
+    except OSError as error:
+        raise DocumentError(f"the picture is damaged or too large: {error}") from None
+    except Image.DecompressionBombError:
+        raise DocumentError(
+            f"the picture has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels: "
+            "save it smaller"
+        ) from None
+
+
+def _refuse_too_large(image: "ImageFile", file_bytes: int) -> None:
+    """Refuse, before it is decoded, what would take more memory than a page may take.
+
+    Raises:
+        DocumentError: it would.
+    """
+    if image.format in ("JPEG", "MPO"):
+        is_progressive = "progressive" in image.info
+        each = _PROGRESSIVE_JPEG_BYTES if is_progressive else _PLAIN_JPEG_BYTES
+    else:
+        usual = _BYTES_OF_MODE.get(image.mode, 4)
+        each = _BYTES_OF_FORMAT.get(image.format or "", usual)
+    most = max(0, _MOST_BYTES - file_bytes) // each
+    if image.width * image.height > most:
+        raise DocumentError(
+            f"the {image.format} picture is {image.width:,} x {image.height:,} pixels, but at "
+            f"most {most:,} pixels of its kind are read: save it smaller"
+        )
+
+
+def _to_8_bits(image: "Image.Image") -> "Image.Image":
+    """Return `image` itself, or its upper 8 bits where it has 16 of grey."""
+    return image.point(lambda value: value / 256, "L") if image.mode == "I;16" else image
+
+
+def _restore_shape(image: "Image.Image", across: float, down: float) -> "Image.Image":
+    """Stretch a picture with other dots per inch across than down, such as a fax, to its shape."""
+    if across <= 0 or down <= 0 or not 1.05 < max(across / down, down / across) < 4:
+        return image
+    width, height = image.size
+    stretched = (
+        (width, round(height * across / down))
+        if across > down
+        else (round(width * down / across), height)
+    )
+    if stretched[0] * stretched[1] > _LARGE_PIXELS:
+        image = image.reduce(2)
+        stretched = stretched[0] // 2, stretched[1] // 2
+    return image.resize(stretched)
+
+
+def _is_svg(data: bytes) -> bool:
+    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    is_xml = head.startswith((b"<svg", b"<?xml", b"<!doctype svg", b"<!--"))
+    return is_xml and b"<svg" in data[:65536]
+
+
+def _read_svg(data: bytes) -> ElementTree.Element:
+    """Return the SVG without references to anything but itself and pictures that it contains."""
+    try:
+        root = ElementTree.fromstring(data)  # noqa: S314 - expat refuses entity bombs since 2.4.1
+    except ElementTree.ParseError as error:
+        raise DocumentError(f"the SVG is damaged: {error}") from None
+    for element in root.iter():
+        for name, value in list(element.attrib.items()):
+            if name.rpartition("}")[2] == "href" and not value.strip().startswith(_INSIDE):
+                del element.attrib[name]
+    return root
+
+
+def _choose_width(root: ElementTree.Element) -> int:
+    """Return how many pixels wide an SVG is drawn: fewer if it is far higher than wide."""
+    sides = re.findall(r"[\d.]+(?:e[+-]?\d+)?", root.get("viewBox", ""))[2:] or [
+        (re.match(r"[\d.]+", root.get(name, "")) or "1")[0] for name in ("width", "height")
+    ]
+    width, height = (max(1e-9, float(side)) for side in (sides * 2)[:2])
+    return max(1, min(_SVG_PIXELS, round(math.sqrt(_MOST_SVG_PIXELS * width / height))))
+
+
+def _draw_svg(data: bytes) -> "Image.Image":
+    """Draw an SVG over white; nothing that it links to is loaded."""
+    from PIL import Image
+
+    try:
+        import resvg_py
+    except ImportError:
+        raise DocumentError("SVG needs `pip install 'pagevec[svg]'`") from None
+    try:
+        root = _read_svg(data)
+        drawn = resvg_py.svg_to_bytes(
+            svg_string=ElementTree.tostring(root, "unicode"),
+            width=_choose_width(root),
+            background="#ffffff",
+        )
+    except ValueError as error:
+        raise DocumentError(f"the SVG cannot be drawn: {error}") from None
+    return Image.open(BytesIO(bytes(drawn))).convert("RGB")

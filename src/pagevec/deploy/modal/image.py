@@ -13,6 +13,8 @@ from packaging.utils import NormalizedName, canonicalize_name
 from pagevec.errors import ConfigurationError
 
 _PYTHON = "3.11"
+# For PDFs that do not bring their own fonts: without them their pages are blank.
+_FONTS = ("fonts-noto-core", "fonts-noto-cjk")
 _UV = "0.9.5"
 # The service, and the PDF files of a corpus. PyPI's wheels of torch for Linux include CUDA.
 _EXTRAS = ("serve", "pdf")
@@ -35,7 +37,7 @@ def service_image(environment: Mapping[str, str]) -> modal.Image:
     Raises:
         ConfigurationError: constraints.txt is missing, or does not pin a package.
     """
-    image = modal.Image.debian_slim(python_version=_PYTHON)
+    image = modal.Image.debian_slim(python_version=_PYTHON).apt_install(*_FONTS)
     if modal.is_local():  # a container already has its image
         image = image.add_local_file(find_constraints(), _CONSTRAINTS, copy=True).uv_pip_install(
             *pin_packages(_choose_extras(environment)),
