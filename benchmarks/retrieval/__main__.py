@@ -17,7 +17,7 @@ from benchmarks.services import serve_pagevec
 from pagevec.client import Client
 from pagevec.engine.models.compat import import_torchvision
 from pagevec.engine.pooling import pool
-from pagevec.ingest.page import SourcePage
+from pagevec.ingest.page import ReadOptions, SourcePage
 from pagevec.ingest.pdf import open_pdf
 from pagevec.search.retriever import Retriever
 from pagevec.stores.sqlite.store import SqliteStore
@@ -53,7 +53,7 @@ def measure(checkpoint: Path, pages: int, real: int) -> Measurement:
 def _measure_held_out(client: Client, folder: Path, count: int) -> dict[str, Table]:
     file = folder / "held-out.pdf"
     queries = make_queries(write_pages(file, count))
-    with open_pdf(file) as document:
+    with open_pdf(file, ReadOptions()) as document:
         sources = [document.make(number) for number in range(1, count + 1)]
     vectors = _embed(client, sources)
     asked = client.embed_texts([query.text for query in queries], dtype="float32")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import BenchmarkFailed
 from benchmarks.retrieval.ranking import split_words
-from pagevec.ingest.page import SourcePage
+from pagevec.ingest.page import ReadOptions, SourcePage
 from pagevec.ingest.pdf import open_pdf
 
 PACKAGES = "bzip2-doc gnuplot-doc groff menhir-doc octave-doc"
@@ -64,7 +64,7 @@ def _unpack_files(directory: Path, scratch: Path) -> list[Path]:
 
 
 def _read_pages(file: Path, limit: int) -> list[SourcePage]:
-    with open_pdf(file) as document:
+    with open_pdf(file, ReadOptions()) as document:
         step = max(1, document.count // (2 * limit))
         found: list[SourcePage] = []
         for number in range(1, document.count + 1, step):

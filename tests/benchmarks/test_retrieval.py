@@ -18,7 +18,7 @@ from benchmarks.retrieval.real import DocumentsMissing, read_real_pages
 
 from conftest import EXAMPLES
 from pagevec.engine.models.registry import bundled_checkpoint
-from pagevec.ingest.pdf import open_pdf
+from pagevec.ingest.boundary import open_document
 from pagevec.search.maxsim import maxsim
 
 FONTS = [
@@ -47,7 +47,7 @@ def pages(tmp_path: Path) -> list[HeldOutPage]:
 
 def test_pages_hold_what_they_say(pages: list[HeldOutPage], tmp_path: Path) -> None:
     """Each page's text layer has its words, in every size; the same call writes the same file."""
-    with open_pdf(tmp_path / "pages.pdf") as document:
+    with open_document(tmp_path / "pages.pdf") as document:
         for page in pages:
             text = (document.make(page.number).text or "").lower()
             assert all(word in text for kind in page.words.values() for word in kind)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pytest
+from odd_documents import write_odd_documents
 from starlette.types import ASGIApp, Receive, Scope, Send
 from workers import small_pdf, start
 
@@ -17,11 +18,12 @@ from conftest import Service, make_settings, running
 from pagevec.engine.embedder import LocalEmbedder
 from pagevec.stores import open_store
 from pagevec.stores.base import Store
-from pagevec.types import PageKey
+from pagevec.types import DocumentRecord, PageKey
 from postgres_server import new_database
 
+pytestmark = pytest.mark.long
+
 PAGES, KILLS = 200, 20
-NAME = "in/long.pdf"
 PAUSE = 0.2  # seconds
 
 
@@ -43,30 +45,52 @@ def slow_service(embedder: LocalEmbedder) -> Iterator[Service]:
         yield started
 
 
-def test_killed_at_random_moments(slow_service: Service, postgres: str, tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"
+
+
+def test_killed_at_random_moments(
+    slow_service: Service, postgres: str, folder: Path, tmp_path: Path
+) -> None:
     """Killed 20 times while ingesting 200 pages, then finished: in each store each page once."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    document = small_pdf(folder / "long.pdf", PAGES)
-    undisturbed = str(tmp_path / "undisturbed")
-    assert start(slow_service, undisturbed, document).wait(120) == 0
-    expected = all_vectors(undisturbed, document)
-    names = [str(tmp_path / "store"), new_database(postgres)]
+    small_pdf(folder / "long.pdf", PAGES)
+    kill_in_both_stores(slow_service, postgres, folder, tmp_path)
+
+
+@pytest.mark.timeout(900)
+def test_killed_among_odd_documents(
+    slow_service: Service, postgres: str, folder: Path, tmp_path: Path
+) -> None:
+    """Killed 20 times among documents that fail in all ways: the stores are as if undisturbed."""
+    write_odd_documents(folder)
+    kill_in_both_stores(slow_service, postgres, folder, tmp_path)
+
+
+def kill_in_both_stores(service: Service, postgres: str, folder: Path, scratch: Path) -> None:
+    undisturbed = str(scratch / "undisturbed")
+    assert start(service, undisturbed, folder).wait(240) == 0
+    keys = keys_in(undisturbed)
+    expected, records = all_vectors(undisturbed, keys), records_in(undisturbed)
+    names = [str(scratch / "store"), new_database(postgres)]
     # Both at once: most of the time goes into starting processes.
     with ThreadPoolExecutor(len(names)) as pool:
-        for name in pool.map(lambda name: kill_and_finish(slow_service, name, document), names):
-            assert rows_in(name) == PAGES
-            for there, right in zip(all_vectors(name, document), expected, strict=True):
+        for name in pool.map(lambda name: kill_and_finish(service, name, folder, len(keys)), names):
+            assert keys_in(name) == keys
+            assert rows_in(name) == len(keys)
+            assert records_in(name) == records
+            for there, right in zip(all_vectors(name, keys), expected, strict=True):
                 np.testing.assert_allclose(there, right, atol=1e-3)
 
 
-def kill_and_finish(service: Service, name: str, document: Path) -> str:
-    """Ingest `document` with workers that are killed at random places of the way, but the last."""
+def kill_and_finish(service: Service, name: str, folder: Path, total: int) -> str:
+    """Ingest `folder` with workers that are killed at random places of the way, but the last."""
     store = open_store(name)
     chance = random.Random(4)  # noqa: S311 - repeatable, not secret
     # Places that are passed already stand for moments in the worker's start.
-    for pages in sorted(chance.randrange(PAGES // 2) for _ in range(KILLS)):
-        worker = start(service, name, document)
+    for pages in sorted(chance.randrange(total // 2) for _ in range(KILLS)):
+        worker = start(service, name, folder)
         if store.count() >= pages:
             time.sleep(chance.random())
         wait_for(store, pages)
@@ -74,9 +98,8 @@ def kill_and_finish(service: Service, name: str, document: Path) -> str:
         assert worker.poll() is None
         worker.kill()
         worker.wait()
-        assert store.count() < PAGES
-    assert start(service, name, document).wait(120) == 0
-    assert store.has(NAME) == set(range(1, PAGES + 1))
+        assert store.count() < total
+    assert start(service, name, folder).wait(240) == 0
     store.close()
     return name
 
@@ -101,9 +124,17 @@ def rows_in(name: str) -> int:
     return int(row[0])
 
 
-def all_vectors(name: str, document: Path) -> list[np.ndarray]:
-    store = open_store(name)
-    keys = [PageKey(NAME, number) for number in range(1, PAGES + 1)]
-    vectors = [page.vectors for page in store.fetch(keys)]
-    store.close()
-    return vectors
+def records_in(name: str) -> list[DocumentRecord]:
+    with open_store(name) as store:
+        return store.ledger.records()
+
+
+def keys_in(name: str) -> list[PageKey]:
+    with open_store(name) as store:
+        documents = [record.name for record in store.ledger.records()]
+        return [PageKey(one, number) for one in documents for number in sorted(store.has(one))]
+
+
+def all_vectors(name: str, keys: list[PageKey]) -> list[np.ndarray]:
+    with open_store(name) as store:
+        return [page.vectors for page in store.fetch(keys)]

@@ -8,30 +8,42 @@ complete only after its last page was stored.
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
+from threading import Event
 from typing import TypeVar
 
-import httpx
-
-from pagevec.errors import PagevecError
-from pagevec.grid import PageResizing
+from pagevec.errors import DocumentError, InvalidRequest, PagevecError
+from pagevec.ingest.boundary import open_document
+from pagevec.ingest.catalogue import is_of_another_program
 from pagevec.ingest.leases import LEASE_SECONDS, Leases
 from pagevec.ingest.names import SourceDocument, hash_file
-from pagevec.ingest.page import Pages, SourcePage, page_to_store
-from pagevec.ingest.sources import open_document
+from pagevec.ingest.page import ReadOptions
+from pagevec.ingest.pipeline import (
+    PageFault,
+    describe_faults,
+    embed_in_batches,
+    is_of_the_service,
+    run_in_order,
+    stopping,
+    store_pages,
+)
+from pagevec.ingest.sources import escape
+from pagevec.ingest.twins import Twins
 from pagevec.stores.base import Store
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, agree_on_model
-from pagevec.types import DocumentRecord, Model, Page, Progress
+from pagevec.types import DocumentRecord, Model, Progress
 
 log = logging.getLogger(__name__)
+
+_Version = tuple[int, int, int] | None
+"""What changes when a file is written: its time, its size, its number; None without a file."""
 T = TypeVar("T")
 
-# Pages of one request and of one transaction: a killed worker loses no more than these.
-_BATCH = 8
 # Documents ingested at once, so that files of one page keep the model as busy as long ones.
 _DOCUMENTS_AT_ONCE = 4
 
@@ -43,14 +55,24 @@ class Outcome:
     Attributes:
         document: its name.
         stored: pages that were stored now.
+        pages: pages that it has; None where that is not known.
         skipped: whether it was complete in the store already.
-        error: why it failed, where it did.
+        error: why it failed, or which pages are missing.
+        faults: the pages that could not be stored, each with its reason.
+        warnings: what a user should know about what was stored.
+        same_as: name of the document with the same content whose pages were taken over.
+        is_temporary: whether another try may succeed although the document stays as it is.
     """
 
     document: str
     stored: int = 0
+    pages: int | None = None
     skipped: bool = False
     error: str | None = None
+    faults: tuple[PageFault, ...] = ()
+    warnings: tuple[str, ...] = ()
+    same_as: str | None = None
+    is_temporary: bool = False
 
 
 class Worker:
@@ -61,12 +83,21 @@ class Worker:
         model: embeds them.
         lease_seconds: how long other workers wait before they take over the documents of a
             worker that was killed.
+        options: how documents are read; their pages are made of the size that the model sees.
     """
 
-    def __init__(self, store: Store, model: Model, *, lease_seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self,
+        store: Store,
+        model: Model,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        options: ReadOptions | None = None,
+    ) -> None:
         self._store = store
         self._model = model
         self._lease_seconds = lease_seconds
+        self._options = options or ReadOptions()
 
     def ingest(
         self,
@@ -76,12 +107,13 @@ class Worker:
     ) -> list[Outcome]:
         """Ingest `documents`, some at once, and return what became of each.
 
-        A document that fails stops no other. Documents that another worker holds are waited for:
-        when this returns, all of them are complete or have failed.
+        A document that fails stops no other, a page that fails no other page. Documents that
+        another worker holds are waited for: when this returns, all of them are complete or have
+        failed.
 
         Args:
             documents: named documents; see `pagevec.ingest.names`.
-            on_progress: called with the pages stored and the pages known so far.
+            on_progress: called with the pages done and the pages known so far.
             on_outcome: called with each outcome as it comes.
 
         Raises:
@@ -89,87 +121,129 @@ class Worker:
         """
         [fingerprint] = self._model.embed_texts([FINGERPRINT_TEXT])
         agree_on_model(self._store, fingerprint)
-        resizing, progress = self._model.info().resizing, _PageCount(on_progress)
+        run = _Run(
+            replace(self._options, resizing=self._model.info().resizing),
+            _PageCount(on_progress),
+            Twins(self._store),
+        )
         outcomes: list[Outcome] = []
         left = list(documents)
+        is_first = True
         with Leases(self._store.ledger, self._lease_seconds) as leases:
             while left:
-                ingest = partial(self._ingest_leased, leases, resizing, progress)
                 waiting = []
-                for document, outcome in _ingest_some_at_once(ingest, left):
-                    if outcome is None:
-                        waiting.append(document)
-                    else:
-                        outcomes.append(outcome)
-                        on_outcome(outcome)
-                left = waiting
-                if left:
+                # First whatever needs no model: an edit may take away the very pages that a
+                # renamed file still has to take over.
+                ingest = partial(self._ingest_leased, leases, run, is_first)
+                with closing(_do_some_at_once(ingest, left, run.stopped)) as done:
+                    for document, outcome in done:
+                        if outcome is None:
+                            waiting.append(document)
+                        else:
+                            outcomes.append(outcome)
+                            on_outcome(outcome)
+                if waiting and not is_first:
                     time.sleep(min(1.0, self._lease_seconds / 2))
+                left, is_first = waiting, False
         return outcomes
 
     def _ingest_leased(
-        self,
-        leases: Leases,
-        resizing: PageResizing | None,
-        progress: "_PageCount",
-        document: SourceDocument,
+        self, leases: Leases, run: "_Run", reuse_only: bool, document: SourceDocument
     ) -> tuple[SourceDocument, Outcome | None]:
-        """Ingest one document; the outcome is None if another worker holds it."""
+        """Ingest one document; the outcome is None if it is still to be done."""
         try:
             with leases.hold(document.name) as is_mine:
-                return document, self._ingest(document, resizing, progress) if is_mine else None
-        except (PagevecError, httpx.HTTPError, OSError) as error:
-            log.error("%s: %s", document.name, error)
-            self._note_failure(document.name, str(error))
-            return document, Outcome(document.name, error=str(error))
+                return document, self._ingest(document, run, reuse_only) if is_mine else None
+        except Exception as error:  # whatever it is: it is the end of this document alone
+            sentence = _describe(error, document.path)
+            log.error("%s: %s", document.name, sentence)
+            self._note_failure(document.name, sentence)
+            is_temporary = not isinstance(error, DocumentError) and is_of_the_service(error)
+            return document, Outcome(document.name, error=sentence, is_temporary=is_temporary)
 
-    def _ingest(
-        self, document: SourceDocument, resizing: PageResizing | None, progress: "_PageCount"
+    def _ingest(self, document: SourceDocument, run: "_Run", reuse_only: bool) -> Outcome | None:
+        version, content_hash = _read_version(document.path), hash_file(document.path)
+        with run.twins.alone(content_hash):
+            outcome = self._reuse(document, content_hash, run)
+            if outcome is None and not reuse_only:
+                outcome = self._embed(document, version, content_hash, run)
+            return outcome
+
+    def _reuse(self, document: SourceDocument, content_hash: str, run: "_Run") -> Outcome | None:
+        """Return the outcome of a document whose content is in the store already, else None."""
+        name, ledger = document.name, self._store.ledger
+        known = ledger.record(name)
+        if is_of_another_program(self._store, name, known):
+            raise InvalidRequest(
+                f"the store has pages named {name!r} that another program wrote; "
+                "give the folder another label (--as LABEL)"
+            )
+        if known is not None and known.content_hash == content_hash and known.complete:
+            if known.error is not None:  # of an edit that was undone
+                ledger.write(replace(known, error=None))
+            return Outcome(name, pages=known.pages, skipped=True)
+        twin = run.twins.take_over(name, content_hash)
+        return None if twin is None else Outcome(name, pages=twin.pages, same_as=twin.name)
+
+    def _embed(
+        self, document: SourceDocument, version: _Version, content_hash: str, run: "_Run"
     ) -> Outcome:
         name, ledger = document.name, self._store.ledger
-        content_hash, known = hash_file(document.path), ledger.record(name)
-        if known is not None and known.content_hash == content_hash and known.complete:
-            return Outcome(name, skipped=True)
-        if known is not None and known.content_hash != content_hash:
-            self._store.delete(name)  # no page of the former version may stay
-        with open_document(document.path) as pages:
-            record = DocumentRecord(name, content_hash, pages.count)
+        known = ledger.record(name)
+        is_edited = known is not None and known.content_hash != content_hash
+
+        def replace_former() -> None:
+            if is_edited:
+                self._store.delete(name)  # no page of the former version may stay
             ledger.write(record)
-            stored = self._store_missing(name, pages, resizing, progress)
-        ledger.write(replace(record, complete=True))
-        log.info("%s: %d pages stored", name, stored)
-        return Outcome(name, stored)
 
-    def _store_missing(
-        self, name: str, pages: Pages, resizing: PageResizing | None, progress: "_PageCount"
-    ) -> int:
-        there = self._store.has(name)
-        missing = [number for number in range(1, pages.count + 1) if number not in there]
-        progress.expect(len(missing))
-        batches = [missing[i : i + _BATCH] for i in range(0, len(missing), _BATCH)]
-
-        def embed(sources: Future[list[SourcePage]]) -> list[Page]:
-            return embed_pages(self._model, name, sources.result(), resizing)
-
-        with (
-            ThreadPoolExecutor(1, "pagevec-render") as rendering,
-            ThreadPoolExecutor(2, "pagevec-embed") as embedding,
-        ):
-            made = (rendering.submit(_make_pages, pages, batch) for batch in batches)
-            tasks = (partial(embed, sources) for sources in made)
-            for batch in run_in_order(embedding, tasks, ahead=3):
-                self._store.add(batch)
-                progress.count(len(batch))
-        return len(missing)
+        with open_document(document.path, run.options) as pages:
+            record = DocumentRecord(name, content_hash, pages.count)
+            there = frozenset() if is_edited else self._store.has(name)
+            missing = [number for number in range(1, pages.count + 1) if number not in there]
+            run.progress.expect(len(missing))
+            batches = embed_in_batches(
+                self._model, name, pages, missing, run.options.resizing, run.stopped.is_set
+            )
+            done = store_pages(self._store, batches, replace_former, run.progress.count)
+            warnings = (*pages.warnings, *done.warnings)
+        if _read_version(document.path) not in (version, None):
+            ledger.write(replace(record, content_hash=""))  # of no version: it is read again
+            raise DocumentError("the file changed while it was read; ingest it again")
+        error = describe_faults(pages.count, done.faults)
+        if is_edited and known is not None and known.pages and not done.stored:
+            ledger.write(replace(known, error=error))  # the last good version stays
+        else:
+            ledger.write(replace(record, complete=not done.faults, error=error))
+        if not done.faults:
+            run.twins.learn(name, content_hash)
+        log.info("%s: %d pages stored%s", name, done.stored, f"; {error}" if error else "")
+        return Outcome(
+            name, done.stored, pages.count, error=error, faults=done.faults, warnings=warnings
+        )
 
     def _note_failure(self, name: str, error: str) -> None:
-        ledger = self._store.ledger
-        known = ledger.record(name) or DocumentRecord(name, content_hash="")
-        ledger.write(replace(known, error=error))
+        """Note in the ledger why a document failed; a ledger that refuses is only logged."""
+        try:
+            ledger = self._store.ledger
+            known = ledger.record(name)
+            if not is_of_another_program(self._store, name, known):
+                known = known or DocumentRecord(name, content_hash="")
+                ledger.write(replace(known, error=error))
+        except Exception as failure:
+            log.error("%r: the failure could not be noted: %s", name, failure)
+
+
+@dataclass(frozen=True)
+class _Run:
+    options: ReadOptions
+    progress: "_PageCount"
+    twins: Twins
+    stopped: Event = field(default_factory=Event)
 
 
 class _PageCount:
-    """Pages stored, of all that are known so far, summed over documents of several threads."""
+    """Pages done, of all that are known so far, summed over documents of several threads."""
 
     def __init__(self, report: Progress) -> None:
         self._report = report
@@ -187,55 +261,31 @@ class _PageCount:
             self._report(self._done, self._total)
 
 
-def embed_pages(
-    model: Model, name: str, sources: Sequence[SourcePage], resizing: PageResizing | None
-) -> list[Page]:
-    """Embed pages of one document, all images or all texts.
-
-    Args:
-        model: embeds them.
-        name: of the document.
-        sources: the pages.
-        resizing: how the model resizes pages, from which follows each page's patch grid.
-
-    Returns:
-        A page to store for each of `sources`, in order; vectors float32 (vectors, dim).
-    """
-    texts = [source.content for source in sources if isinstance(source.content, str)]
-    images = [source.content for source in sources if isinstance(source.content, bytes)]
-    vectors = model.embed_texts(texts) if texts else model.embed_images(images)
-    return [
-        page_to_store(name, source, one, resizing)
-        for source, one in zip(sources, vectors, strict=True)
-    ]
+def _describe(error: Exception, path: Path) -> str:
+    """Return a sentence for whatever ended a document; it names the file."""
+    if isinstance(error, PagevecError):
+        message = error.message
+    elif isinstance(error, OSError) and error.strerror:
+        message = error.strerror
+    else:
+        message = f"{type(error).__name__}: {error}"
+    shown = escape(str(path))
+    sentence = message if shown in message else f"{shown}: {message}"
+    return sentence.replace("\0", "").encode("utf-8", "backslashreplace").decode()
 
 
-def run_in_order(pool: Executor, tasks: Iterable[Callable[[], T]], ahead: int) -> Iterator[T]:
-    """Yield the results of `tasks` in their order, with up to `ahead` of them in `pool`.
-
-    `tasks` is read only as far as it is worked on, so memory stays bounded. What a task raises is
-    raised in its place, after the tasks behind it were cancelled.
-    """
-    running: deque[Future[T]] = deque()
+def _read_version(path: Path) -> _Version:
     try:
-        for task in tasks:
-            running.append(pool.submit(task))
-            if len(running) >= ahead:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    finally:
-        for future in running:
-            future.cancel()
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _ingest_some_at_once(
-    ingest: Callable[[SourceDocument], T], documents: Iterable[SourceDocument]
-) -> Iterator[T]:
+def _do_some_at_once(
+    ingest: Callable[[SourceDocument], T], documents: Iterable[SourceDocument], stopped: Event
+) -> Generator[T, None, None]:
     with ThreadPoolExecutor(_DOCUMENTS_AT_ONCE, "pagevec-document") as pool:
         tasks = (partial(ingest, document) for document in documents)
-        yield from run_in_order(pool, tasks, ahead=2 * _DOCUMENTS_AT_ONCE)
-
-
-def _make_pages(pages: Pages, numbers: Sequence[int]) -> list[SourcePage]:
-    return [pages.make(number) for number in numbers]
+        with stopping(stopped):
+            yield from run_in_order(pool, tasks, ahead=2 * _DOCUMENTS_AT_ONCE)

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from pagevec.errors import PagevecError
-from pagevec.ingest.sources import find_documents, open_document
-from pagevec.ingest.worker import embed_pages
+from pagevec.ingest.boundary import open_document
+from pagevec.ingest.page import ReadOptions
+from pagevec.ingest.pipeline import PageFault, describe_faults, embed_in_batches
+from pagevec.ingest.sources import find_documents
 from pagevec.types import Model, Page
-
-_PAGES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,15 @@ class EmbeddedDocument:
 
     Attributes:
         document: without its content.
-        pages: all of them; vectors are float16 (vectors, dim), half the bytes to transfer.
-        error: why the document has no pages, if it could not be read or embedded.
+        pages: those that could be embedded; vectors are float16 (vectors, dim), half the bytes to
+            transfer.
+        count: how many pages the document has; None where that is not known.
+        error: why the document has no pages, or which of them are missing.
     """
 
     document: Document
     pages: tuple[Page, ...] = ()
+    count: int | None = None
     error: str | None = None
 
 
@@ -58,7 +61,8 @@ def list_bucket(mount: Path, address: str) -> list[Document]:
 
     Files are listed, not read: one counts as changed if its size or its time has changed.
     """
-    return [_list_file(path, path.relative_to(mount), address) for path in find_documents([mount])]
+    found = find_documents([mount]).documents
+    return [_list_file(one.path, one.below, address) for one in found]
 
 
 def embed_document(model: Model, document: Document, mount: Path) -> EmbeddedDocument:
@@ -70,21 +74,31 @@ def embed_document(model: Model, document: Document, mount: Path) -> EmbeddedDoc
         mount: where the bucket is mounted.
 
     Returns:
-        The pages, or the error of a document that cannot be read, so that it stops no other.
+        The pages, and an error for those that could not be read or embedded: a page that fails
+        costs that page, a document that cannot be read stops no other.
     """
     embedded: list[Page] = []
+    faults: list[PageFault] = []
     listed = replace(document, content=None)
     try:
         resizing = model.info().resizing
-        with _open_file(document, mount) as path, open_document(path) as pages:
-            for first in range(1, pages.count + 1, _PAGES_AT_ONCE):
-                numbers = range(first, min(first + _PAGES_AT_ONCE, pages.count + 1))
-                sources = [pages.make(number) for number in numbers]
-                embedded += embed_pages(model, document.name, sources, resizing)
+        with (
+            _open_file(document, mount) as path,
+            open_document(path, ReadOptions(resizing)) as pages,
+        ):
+            numbers = range(1, pages.count + 1)
+            for batch in embed_in_batches(model, document.name, pages, numbers, resizing):
+                embedded += batch.pages
+                faults += batch.faults
+            sentence = describe_faults(pages.count, faults)
     except (PagevecError, OSError) as error:
         return EmbeddedDocument(listed, error=str(error).replace(f"{mount}/", ""))
-    halved = (replace(page, vectors=page.vectors.astype(np.float16)) for page in embedded)
-    return EmbeddedDocument(listed, tuple(halved))
+    return EmbeddedDocument(
+        listed,
+        tuple(replace(page, vectors=page.vectors.astype(np.float16)) for page in embedded),
+        pages.count,
+        sentence and sentence.replace(f"{mount}/", ""),
+    )
 
 
 def _list_file(path: Path, relative: Path, address: str) -> Document:

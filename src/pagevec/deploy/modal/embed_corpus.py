@@ -19,6 +19,7 @@ from tqdm import tqdm
 from pagevec.deploy.modal.corpus import Document, EmbeddedDocument
 from pagevec.errors import InvalidRequest
 from pagevec.ingest.names import SourceDocument, hash_file, name_documents, name_unstored
+from pagevec.ingest.sources import find_documents
 from pagevec.stores import open_store
 from pagevec.stores.base import Store
 from pagevec.stores.fingerprint import agree_on_model
@@ -37,7 +38,7 @@ class Shards:
 
     def name_documents(self, folder: Path, label: str | None) -> list[SourceDocument]:
         """Find the documents below `folder` and name them."""
-        return name_unstored([folder])
+        return name_unstored(find_documents([folder]))
 
     def has(self, document: Document) -> bool:
         """Return whether this version of `document` is there."""
@@ -51,9 +52,13 @@ class Shards:
         """Do nothing: files of different models are not searched together."""
 
     def put(self, embedded: EmbeddedDocument) -> None:
-        """Write the file of a document, complete or not at all; nothing if it failed."""
-        if embedded.error is not None:
+        """Write the file of a document, complete or not at all; nothing if it has no page.
+
+        A document of which pages are missing gets no version, so that it is sent again.
+        """
+        if embedded.error is not None and not embedded.pages:
             return
+        version = embedded.document.version if embedded.error is None else ""
         shard = self._shard(embedded.document)
         shard.parent.mkdir(parents=True, exist_ok=True)
         file, pages = Path(embedded.document.relative).name, _widen(embedded.pages)
@@ -61,7 +66,7 @@ class Shards:
         names = np.array([f"{file}#{page.key.number}" for page in pages])
         draft = shard.with_name(shard.name + ".part")
         with draft.open("wb") as out:
-            np.savez(out, names=names, version=np.array(embedded.document.version), **arrays)
+            np.savez(out, names=names, version=np.array(version), **arrays)
         draft.replace(shard)  # a process that is killed leaves a complete file or none
 
     def _shard(self, document: Document) -> Path:
@@ -84,7 +89,7 @@ class Stored:
         Raises:
             InvalidRequest: the store knows the label from another folder.
         """
-        return name_documents([folder], self._store, label)
+        return name_documents(find_documents([folder]), self._store, label)
 
     def has(self, document: Document) -> bool:
         """Return whether all pages of this version of `document` are there."""
@@ -103,16 +108,19 @@ class Stored:
         agree_on_model(self._store, ask())
 
     def put(self, embedded: EmbeddedDocument) -> None:
-        """Replace the pages of a document, or note in the ledger why there are none."""
-        document, pages = embedded.document, embedded.pages
-        record = DocumentRecord(document.name, document.version, len(pages), error=embedded.error)
-        if embedded.error is not None:
-            self._store.ledger.write(replace(record, pages=None))
+        """Replace the pages of a document, and note in the ledger which are missing, and why."""
+        document, ledger = embedded.document, self._store.ledger
+        if embedded.error is not None and not embedded.pages:  # the last good version stays
+            known = ledger.record(document.name) or DocumentRecord(document.name, content_hash="")
+            ledger.write(replace(known, error=embedded.error))
             return
+        record = DocumentRecord(
+            document.name, document.version, embedded.count, error=embedded.error
+        )
         self._store.delete(document.name)  # no page of a former version may stay
-        self._store.ledger.write(record)
-        self._store.add(_widen(pages))
-        self._store.ledger.write(replace(record, complete=True))
+        ledger.write(record)
+        self._store.add(_widen(embedded.pages))
+        ledger.write(replace(record, complete=embedded.error is None))
 
 
 Results: TypeAlias = Shards | Stored
