@@ -1,4 +1,4 @@
-# Two commands for a newcomer: `make serve` and `make test`.
+# Two commands for a newcomer: `make serve` and `make test`; `make test-all` runs the long tests.
 
 PYTHON ?= python3
 MODEL ?= bundled
@@ -6,13 +6,16 @@ BIN := .venv/bin
 # Progress bars and version notices of pip tell a newcomer nothing.
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: serve test lint docs bench clean
+.PHONY: serve test test-all lint docs bench clean
 
 serve: .venv/serve
 	$(BIN)/pagevec serve --model $(MODEL) --demo examples
 
 test: .venv/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not long"
+
+test-all: .venv/test
+	$(BIN)/python -m pytest -m long
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -105,17 +105,14 @@ def test_help_imports_no_command() -> None:
 def test_embed_in_process_and_over_http_agree(service: Service, tmp_path: Path) -> None:
     """The same files give the same vectors in this process and through a service, by name."""
     files = [EXAMPLES / "receipt.png", EXAMPLES / "notes.txt"]
+    names = ["examples/receipt.png#1", "examples/notes.txt#1"]
     here, there = tmp_path / "here.npz", tmp_path / "there.npz"
     done = pagevec("embed", *files, "--out", here, "--model", "bundled")
     assert done.returncode == 0, done.stderr
     done = pagevec("embed", *files, "--out", there, "--url", service.url, SERVICE_API_KEY=KEY)
     assert done.returncode == 0, done.stderr
     one, other = arrays_in(here), arrays_in(there)
-    assert (
-        list(one["names"])
-        == list(other["names"])
-        == ["examples/receipt.png#1", "examples/notes.txt#1"]
-    )
+    assert list(one["names"]) == list(other["names"]) == names
     for name in ("emb_0", "emb_1"):
         assert one[name].dtype == np.float32
         assert np.abs(one[name] - other[name]).max() <= 1e-4
@@ -127,31 +124,32 @@ def test_embed_takes_a_folder(service: Service, tmp_path: Path) -> None:
     done = pagevec("embed", EXAMPLES, "--out", out, "--url", service.url, SERVICE_API_KEY=KEY)
     assert done.returncode == 0, done.stderr
     assert "8 pages" in done.stdout
-    assert arrays_in(out)["names"].tolist()[:2] == [
-        "examples/annual-report.pdf#1",
-        "examples/annual-report.pdf#2",
-    ]
+    names = arrays_in(out)["names"].tolist()
+    assert names[:2] == ["examples/annual-report.pdf#1", "examples/annual-report.pdf#2"]
 
 
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("nothing.pdf", None, "no such file or folder"),
+        ("nothing.pdf", None, "no such file"),
         ("table.zip", b"PK", "unsupported file type '.zip'"),
-        ("broken.pdf", b"%PDF-1.4 and no more", "cannot be opened"),
-        ("broken.png", b"\x89PNG\r\n\x1a\n and no more", "image"),
+        ("blank.txt", b" \n\t\n", "there is nothing in it"),
+        ("broken.pdf", b"%PDF-1.4 and no more", "not a PDF that can be opened"),
+        ("broken.png", b"\x89PNG\r\n\x1a\n and no more", "not a picture"),
     ],
 )
 def test_embed_bad_files(
     file: str, content: bytes | None, said: str, service: Service, tmp_path: Path
 ) -> None:
-    """A file that cannot be read ends with a sentence that names it, and no traceback."""
+    """A file that cannot be read is named in a sentence; nothing is written, no traceback shown."""
     path = tmp_path / file
     if content is not None:
         path.write_bytes(content)
-    done = pagevec("embed", path, "--url", service.url, SERVICE_API_KEY=KEY)
+    out = tmp_path / "out.npz"
+    done = pagevec("embed", path, "--out", out, "--url", service.url, SERVICE_API_KEY=KEY)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert list(tmp_path.glob("out*")) == []
+    assert said in done.stderr and str(path) in done.stderr
     assert "Traceback" not in done.stderr
 
 

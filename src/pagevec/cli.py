@@ -13,8 +13,10 @@ from pagevec.errors import PagevecError
 _COMMANDS = {
     "serve": "Serve a model over HTTP.",
     "embed": "Embed the pages of PDFs, images and texts into one .npz file.",
-    "ingest": "Embed the pages of PDFs, images, texts and Office files, and store them.",
+    "ingest": "Embed the pages of PDFs, pictures, texts and Office files, and store them.",
     "search": "Search the pages of a store for QUERY, by late interaction (exact MaxSim).",
+    "documents": "List the documents of a store: their pages, and what is missing of them.",
+    "remove": "Remove DOCUMENTS from a store, by their names or the paths of their files.",
     "models": "List the model families.",
     "check": "Check the service at URL: keys, inputs, formats, refusals, latency.",
     "bench": "Measure the service at URL: pages/s, texts/s, latency of queries.",
@@ -22,6 +24,8 @@ _COMMANDS = {
     "cost": "Show what pages cost on Modal, for each kind of GPU.",
 }
 _EXTRAS = {"morphik": "morphik"}
+# Commands that share a module with another one.
+_MODULES = {"remove": ("documents", "remove")}
 
 
 class _Commands(click.Group):
@@ -38,11 +42,12 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         try:
-            module = importlib.import_module(f"pagevec.commands.{cmd_name}")
+            name, attribute = _MODULES.get(cmd_name, (cmd_name, "command"))
+            module = importlib.import_module(f"pagevec.commands.{name}")
         except ImportError as error:
             extra = _EXTRAS.get(cmd_name, "serve,pdf")
             raise click.ClickException(f"{error}; try `pip install 'pagevec[{extra}]'`") from None
-        command: click.Command = module.command
+        command: click.Command = getattr(module, attribute)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

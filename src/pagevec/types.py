@@ -261,11 +261,14 @@ class Page:
 
     Attributes:
         key: document and number of the page.
-        vectors: its multi-vector, float32 (vectors, dim), rows of unit length.
-        metadata: what filters look at and hits carry: JSON values.
+        vectors: its multi-vector, float32 (vectors, dim), rows of unit length; of a long page
+            those of its tiles, as many for each tile, one after another.
+        metadata: what filters look at and hits carry: JSON values. `tiles` is the number of
+            tiles of a long page.
         text: the page's text layer or its own text, where it has one.
         thumbnail: a small JPEG of the page, where it has one.
-        grid: where its visual tokens are in `vectors`, where that is known.
+        grid: where its visual tokens are in `vectors`, or in those of each tile, where that is
+            known.
     """
 
     key: PageKey
@@ -274,6 +277,12 @@ class Page:
     text: str | None = None
     thumbnail: bytes | None = None
     grid: PatchGrid | None = None
+
+    @property
+    def tiles(self) -> list[MultiVector]:
+        """The multi-vectors that are scored on their own: that of the page, or of each tile."""
+        # Other programs' pages have no grid, whatever their metadata says.
+        return np.split(self.vectors, self.metadata.get("tiles", 1) if self.grid else 1)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from conftest import EXAMPLES, png
 from pagevec.engine.embedder import LocalEmbedder
 from pagevec.engine.models.registry import bundled_checkpoint
 from pagevec.images import EncodedImage, read_image
-from pagevec.ingest.sources import read_pages
+from pagevec.ingest.boundary import open_document
 from pagevec.types import MultiVector
 
 TOLERANCE = 1e-4
@@ -70,7 +70,8 @@ def test_image_of_size(
 
 def test_mixed_pages_in_one_request(embedder: LocalEmbedder, original: tuple[Any, Any]) -> None:
     """Pages of different sizes in one request equal colpali-engine's padded batch of them."""
-    rendered = [page.content for page in read_pages(EXAMPLES / "annual-report.pdf")]
+    with open_document(EXAMPLES / "annual-report.pdf") as document:
+        rendered = [document.make(number).content for number in (1, 2, 3)]
     files = [rendered[0], png(300, 200), png(256, 3), rendered[2], png(1, 1)]
     assert all(isinstance(file, bytes) for file in files)
     ours = embedder.embed_images([read_image(bytes(file)) for file in files]).result().vectors  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from conftest import Service
 from pagevec.client import Client
 from pagevec.errors import InvalidRequest
 from pagevec.ingest.names import name_documents, name_unstored
+from pagevec.ingest.sources import find_documents
 from pagevec.search.index import Index
 from pagevec.stores import open_store
 from pagevec.stores.base import Store
@@ -125,7 +126,7 @@ def test_paths_stand_for_names(
 def test_without_a_store_names_are_told_apart(tmp_path: Path) -> None:
     """Two folders of one name are told apart by the folder above them."""
     folders = [write(tmp_path / above / "reports", a="one") for above in ("mine", "yours")]
-    named = [document.name for document in name_unstored(folders)]
+    named = [document.name for document in name_unstored(find_documents(folders))]
     assert named == ["mine/reports/a.txt", "yours/reports/a.txt"]
 
 
@@ -191,7 +192,8 @@ def test_a_former_store_where_it_was(former: str, client: Client, reports: Path)
     with Index(former, client) as index:
         report = index.add(reports)
         assert report.pages_stored == 1
-        assert index.remove_missing(reports) == ["reports/2024/winter.png", "reports/receipt.png"]
+        removed = index.prune(reports).removed
+        assert removed == ("reports/2024/winter.png", "reports/receipt.png")
         assert names_in(index) == ["reports/notes.txt"]
 
 
@@ -208,5 +210,5 @@ def test_upgrades_meet(former: str, client: Client, reports: Path) -> None:
     """Documents that were ingested under their new names meanwhile replace the former ones."""
     with open_store(former) as store:
         store.rename({"/srv/archive/reports/notes.txt": "reports/notes.txt"})
-        name_documents([reports], store)
+        name_documents(find_documents([reports]), store)
         assert_new_names(store)

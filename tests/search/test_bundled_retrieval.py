@@ -15,7 +15,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from conftest import Service
 from pagevec.client import Client
-from pagevec.ingest.pdf import open_pdf
+from pagevec.ingest.boundary import open_document
 from pagevec.search.retriever import Retriever
 from pagevec.stores.sqlite.store import SqliteStore
 from pagevec.types import Page, PageKey
@@ -55,7 +55,7 @@ def test_pages_are_found(
     """Two words of a page bring it up first, for nine pages of ten at least."""
     store = SqliteStore(tmp_path / "store")
     with Client(service.url, service.key) as client:
-        with open_pdf(pdf) as document:
+        with open_document(pdf) as document:
             images = [document.make(number).content for number in range(1, PAGES + 1)]
         vectors = client.embed_images(images)
         store.add([Page(PageKey("pages", n), page) for n, page in enumerate(vectors, start=1)])

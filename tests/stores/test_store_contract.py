@@ -149,6 +149,16 @@ def test_filters(store: Store, where: Filter, expected: set[tuple[str, int]]) ->
     assert {(key.document, key.number) for key in found} == expected
 
 
+def test_names_of_metadata(store: Store) -> None:
+    """A store knows which names its pages' metadata has, whatever their values are."""
+    assert store.metadata_names() == frozenset()
+    store.add([page("a", 1, metadata={"n": 1, "gone": None}), page("a", 2), page("b", 1)])
+    store.add([page("b", 1, metadata={"n": "x", "flag": False})])
+    assert store.metadata_names() == {"n", "gone", "flag"}
+    store.delete("a")
+    assert store.metadata_names() == {"n", "flag"}
+
+
 @pytest.mark.usefixtures("scanning")
 def test_the_nearest_come_first(store: Store) -> None:
     """By sign bits a page is nearest to its own vectors, and no more than `limit` come."""

@@ -3,13 +3,17 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pagevec.client import Client
+from pagevec.commands import show_on_one_line
 from pagevec.errors import InvalidRequest
 from pagevec.search.index import Hit, Index
 from pagevec.stores import DEFAULT_STORE
+
+_STEM_BYTES = 100  # of a file name; file systems take 255 for all of it
 
 
 @click.command("search")
@@ -22,9 +26,15 @@ from pagevec.stores import DEFAULT_STORE
     "--document",
     "documents",
     multiple=True,
-    help="Only in this document, by its name or the path of its file (repeatable).",
+    help="Only in this document, or all documents below a folder: name or path (repeatable).",
 )
-@click.option("--where", multiple=True, metavar="NAME=VALUE", help="Only pages with this metadata.")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help='Only pages with this metadata: a number, true, false, null, or text ("3" in quotes is '
+    "text, too).",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON list of hits.")
 @click.option(
     "--maps",
@@ -43,12 +53,24 @@ def command(
     maps: Path | None,
 ) -> None:
     """Search the pages of a store for QUERY, by late interaction (exact MaxSim)."""
-    metadata = dict(pair.partition("=")[::2] for pair in where)
-    with Client(url, key) as client, Index(store, client) as index:
+    metadata = dict(map(_read_condition, where))
+    with Client(url, key) as client, Index(store, client, create=False) as index:
         hits = index.search(query, count, documents=documents, metadata=metadata)
     click.echo(_as_json(hits) if as_json else _as_lines(hits))
     if maps is not None:
         _draw_maps(hits, maps)
+
+
+def _read_condition(pair: str) -> tuple[str, Any]:
+    """Read NAME=VALUE; a value that JSON knows as a number, text, true, false or null is that."""
+    name, equals, value = pair.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"{pair!r}: expected NAME=VALUE", param_hint="--where")
+    try:
+        read = json.loads(value, parse_constant=lambda _: value)  # NaN, Infinity: words
+    except ValueError:
+        return name, value
+    return name, value if isinstance(read, list | dict) else read
 
 
 def _as_json(hits: Sequence[Hit]) -> str:
@@ -58,6 +80,7 @@ def _as_json(hits: Sequence[Hit]) -> str:
             "page": hit.page,
             "score": round(hit.score, 4),
             "metadata": dict(hit.metadata),
+            **({"error": hit.error} if hit.error else {}),
         }
         for hit in hits
     ]
@@ -65,17 +88,21 @@ def _as_json(hits: Sequence[Hit]) -> str:
 
 
 def _as_lines(hits: Sequence[Hit]) -> str:
-    rows = [f"{hit.score:8.3f}  {hit.document}, page {hit.page}" for hit in hits]
-    return "\n".join(rows) or "no pages"
+    rows = [f"{hit.score:8.3f}  {hit.document}, page {hit.page}{_remark(hit)}" for hit in hits]
+    return "\n".join(map(show_on_one_line, rows)) or "no pages"
+
+
+def _remark(hit: Hit) -> str:
+    return f"  ({hit.error})" if hit.error else ""
 
 
 def _draw_maps(hits: Sequence[Hit], folder: Path) -> None:
     """Draw for each hit a map of the whole query, and one for each of its words."""
     folder.mkdir(parents=True, exist_ok=True)
     for rank, hit in enumerate(hits, start=1):
-        file = folder / f"{rank:02}-{Path(hit.document).stem}-{hit.page}.jpg"
+        stem = Path(hit.document).stem.encode()[:_STEM_BYTES].decode(errors="ignore")
         try:
-            hit.maps().save(hit.picture(), file)
-        except InvalidRequest as error:
-            click.echo(error.message, err=True)
+            hit.maps().save(hit.picture(), folder / f"{rank:02}-{stem}-{hit.page}.jpg")
+        except (InvalidRequest, OSError) as error:
+            click.echo(f"no map of {hit.document}, page {hit.page}: {error}", err=True)
     click.echo(f"maps are in {folder}")

@@ -5,10 +5,11 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
+from pagevec.errors import StoreError
 from pagevec.stores.base import Ledger
 
 # A killed worker gives up its documents after this long.
@@ -62,4 +63,5 @@ class Leases:
     def _renew(self) -> None:
         while not self._over.wait(self._seconds / _RENEWALS):
             for document in list(self._held):
-                self._ledger.lease(document, self._worker, self._seconds)
+                with suppress(StoreError):  # a store that stumbles: the next renewal is soon
+                    self._ledger.lease(document, self._worker, self._seconds)

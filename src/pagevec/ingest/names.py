@@ -5,13 +5,15 @@ absolute paths; such documents get their new names when their folder is ingested
 """
 
 import hashlib
+import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pagevec.errors import InvalidRequest
-from pagevec.ingest.sources import find_documents
+from pagevec.ingest.sources import Found, FoundDocument, escape
 from pagevec.stores.base import Store
 
 
@@ -37,7 +39,7 @@ class Names:
     """
 
     def __init__(self, folders: Mapping[str, str], known: Iterable[str] = ()) -> None:
-        self._folders = {label: Path(folder) for label, folder in folders.items()}
+        self._folders = {label: Path(_unescape(folder)) for label, folder in folders.items()}
         self._known = frozenset(known)
 
     @classmethod
@@ -53,14 +55,17 @@ class Names:
                     return name
         return None
 
-    def label_of(self, folder: Path) -> str | None:
-        """Return the label of exactly this folder."""
-        return next((label for label, known in self._folders.items() if known == folder), None)
+    def choose_label(self, folder: Path, wanted: str | None) -> str:
+        """Return the label for documents of exactly this folder: as wanted, known, or its name."""
+        known = (label for label, place in self._folders.items() if place == folder)
+        return escape(wanted or next(known, folder.name))
 
     def path(self, name: str) -> Path:
         """Return where the file of the document `name` is, or was."""
         label, _, below = name.partition("/")
-        return self._folders[label] / below if label in self._folders else Path(name)
+        file = self._folders[label] / below if label in self._folders else Path(name)
+        escaped = Path(_unescape(str(file)))
+        return escaped if escaped != file and escaped.exists() else file
 
     def _names_above(self, file: Path) -> Iterator[str]:
         """Yield the names of `file` below each label that holds it, the deepest folder first."""
@@ -69,46 +74,41 @@ class Names:
             yield _name(label, file.relative_to(folder))
 
 
-def name_documents(
-    paths: Sequence[Path], store: Store, label: str | None = None
-) -> list[SourceDocument]:
-    """Find the documents among `paths` and name them; the ledger remembers their folders.
+def name_documents(found: Found, store: Store, label: str | None = None) -> list[SourceDocument]:
+    """Name documents that were found; the ledger remembers their folders.
 
     Args:
-        paths: files and folders. The folder of a file is the one that it is in.
+        found: documents below folders, or named themselves.
         store: whose ledger knows labels, and documents that keep their names.
         label: label of new documents; default: the name of their folder.
 
     Raises:
-        InvalidRequest: a path does not exist or cannot be read, a folder needs a label of its
-            own because the store knows that label from another folder, or `label` is not one.
+        InvalidRequest: a folder needs a label of its own because the store knows that label from
+            another folder, or `label` is not one.
     """
-    found = [_find_below(path) for path in paths]
-    for folder, files in found:
-        _adopt(store, folder, label, files)
+    adopted: dict[str, Path] = {}
+    for folder, documents in _by_folder(found).items():
+        own = _adopt(store, folder, label, documents, adopted)
+        adopted[own] = folder
     names = Names.read(store)
     return [
-        SourceDocument(names.known_name(folder / below) or _name(own, below), file)
-        for folder, files in found
-        for own in [label or names.label_of(folder) or folder.name]
-        for below, file in files.items()
+        SourceDocument(
+            names.known_name(one.folder / one.below)
+            or _name(names.choose_label(one.folder, label), one.below),
+            one.path,
+        )
+        for one in found.documents
     ]
 
 
-def name_unstored(paths: Sequence[Path]) -> list[SourceDocument]:
-    """Find the documents among `paths` and name them where there is no store.
+def name_unstored(found: Found) -> list[SourceDocument]:
+    """Name documents that were found where there is no store.
 
     Folders of one name get as many of the folders above them as tell them apart.
-
-    Raises:
-        InvalidRequest: a path does not exist or cannot be read.
     """
-    found = [_find_below(path) for path in paths]
-    labels = _distinct_labels({folder for folder, _ in found})
+    labels = _distinct_labels({one.folder for one in found.documents})
     return [
-        SourceDocument(_name(labels[folder], below), file)
-        for folder, files in found
-        for below, file in files.items()
+        SourceDocument(_name(labels[one.folder], one.below), one.path) for one in found.documents
     ]
 
 
@@ -118,14 +118,23 @@ def hash_file(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _find_below(path: Path) -> tuple[Path, dict[Path, Path]]:
-    """Return the folder that `path` is or is in, and its documents by their paths below it."""
-    above = path if path.is_dir() else path.parent
-    return above.resolve(), {file.relative_to(above): file for file in find_documents([path])}
+def _by_folder(found: Found) -> dict[Path, list[FoundDocument]]:
+    folders: dict[Path, list[FoundDocument]] = {}
+    for one in found.documents:
+        folders.setdefault(one.folder, []).append(one)
+    return folders
 
 
 def _name(label: str, below: Path) -> str:
-    return f"{label}/{below.as_posix()}"
+    return f"{label}/{escape(below.as_posix())}"
+
+
+def _unescape(name: str) -> str:
+    """Return the file name that `escape` was given."""
+    content = os.fsencode(name)
+    return os.fsdecode(
+        re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes.fromhex(m[1].decode()), content)
+    )
 
 
 def _distinct_labels(folders: set[Path]) -> dict[Path, str]:
@@ -137,27 +146,41 @@ def _distinct_labels(folders: set[Path]) -> dict[Path, str]:
         depth += 1
 
 
-def _adopt(store: Store, folder: Path, label: str | None, files: Mapping[Path, Path]) -> None:
+def _adopt(
+    store: Store,
+    folder: Path,
+    label: str | None,
+    documents: Sequence[FoundDocument],
+    adopted: Mapping[str, Path],
+) -> str:
     """Let the ledger know `folder` under its label, and give its documents names of this form.
+
+    Returns:
+        The label.
 
     Raises:
         InvalidRequest: the label belongs to another folder, or there is none.
     """
-    labels = store.ledger.labels()
-    own = label or Names(labels).label_of(folder) or folder.name
+    labels, place = store.ledger.labels(), escape(str(folder))
+    own = Names(labels).choose_label(folder, label)
     if not own or "/" in own or own in (".", ".."):
         raise InvalidRequest(
             f"{folder}: {own!r} cannot be a label; give it a label of its own (--as LABEL)"
         )
-    known = labels.get(own)
-    if known is not None and Path(known) != folder and not _has_moved(store, own, folder):
+    if own in adopted:
         raise InvalidRequest(
-            f"{folder}: the store knows the label {own!r} from {known}, with other documents; "
-            "give this folder another label (--as LABEL)"
+            f"{folder}: the label {own!r} stands for {adopted[own]} already; add the folders one "
+            "after the other, each with a label of its own (--as LABEL)"
         )
-    if known != str(folder):
-        store.ledger.set_label(own, str(folder))
-    _rename_absolute(store, own, folder, files)
+    if labels.get(own, place) != place and not _has_moved(store, own, folder):
+        raise InvalidRequest(
+            f"{folder}: the store knows the label {own!r} from {labels[own]}, with other "
+            "documents; give this folder another label (--as LABEL)"
+        )
+    if own not in labels or labels[own] != place:
+        store.ledger.set_label(own, place)
+    _rename_absolute(store, own, folder, documents)
+    return own
 
 
 def _has_moved(store: Store, label: str, folder: Path) -> bool:
@@ -175,7 +198,9 @@ def _has_content(file: Path, content_hash: str) -> bool:
         return False
 
 
-def _rename_absolute(store: Store, label: str, folder: Path, files: Mapping[Path, Path]) -> None:
+def _rename_absolute(
+    store: Store, label: str, folder: Path, documents: Sequence[FoundDocument]
+) -> None:
     """Rename documents of this folder that pagevec 0.1 named by their absolute paths."""
     records = store.ledger.records()
     absolute = {
@@ -183,7 +208,7 @@ def _rename_absolute(store: Store, label: str, folder: Path, files: Mapping[Path
     }
     taken = {record.name for record in records}
     renamed: dict[str, str] = {}
-    for root in [folder, *_former_places(absolute, files)]:
+    for root in [folder, *_former_places(absolute, documents)]:
         for name in absolute:
             path = Path(name)
             if path.is_relative_to(root) and name not in renamed:
@@ -195,14 +220,17 @@ def _rename_absolute(store: Store, label: str, folder: Path, files: Mapping[Path
         store.rename(renamed)
 
 
-def _former_places(absolute: Mapping[str, str], files: Mapping[Path, Path]) -> Iterator[Path]:
+def _former_places(
+    absolute: Mapping[str, str], documents: Sequence[FoundDocument]
+) -> Iterator[Path]:
     """Yield folders whose documents, most of them unchanged, are these files now."""
     agreeing: Counter[Path] = Counter()
-    for below, file in files.items():
+    for one in documents:
+        below = one.below
         for name, content_hash in absolute.items():
             path = Path(name)
             ends_alike = path.parts[-len(below.parts) :] == below.parts
-            if ends_alike and _has_content(file, content_hash):
+            if ends_alike and _has_content(one.path, content_hash):
                 agreeing[path.parents[len(below.parts) - 1]] += 1
     for root, count in agreeing.items():
         if 2 * count > sum(Path(name).is_relative_to(root) for name in absolute):

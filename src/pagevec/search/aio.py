@@ -7,13 +7,13 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
+from pagevec.ingest.catalogue import Removal, StoredDocument
 from pagevec.ingest.leases import LEASE_SECONDS
 from pagevec.ingest.worker import Outcome
 from pagevec.search.index import Hit, Index, Paths, Report
 from pagevec.stores.base import Store
 from pagevec.types import (
     AsyncModel,
-    DocumentRecord,
     ImageInput,
     Model,
     ModelInfo,
@@ -32,6 +32,7 @@ class AsyncIndex:
         store: as in `Index`.
         model: `pagevec.AsyncClient(...)`, or any model that `Index` takes.
         lease_seconds: as in `Index`.
+        passwords: as in `Index`.
 
     >>> async with AsyncIndex("./pagevec-store", client) as index:  # doctest: +SKIP
     ...     hits = await index.search("night route passengers", k=5)
@@ -43,10 +44,16 @@ class AsyncIndex:
         model: AsyncModel | Model,
         *,
         lease_seconds: float = LEASE_SECONDS,
+        passwords: Sequence[str] = (),
     ) -> None:
         is_async = inspect.iscoroutinefunction(model.embed_texts)
         self._bridge = _Bridge(cast(AsyncModel, model)) if is_async else None
-        self._index = Index(store, self._bridge or cast(Model, model), lease_seconds=lease_seconds)
+        self._index = Index(
+            store,
+            self._bridge or cast(Model, model),
+            lease_seconds=lease_seconds,
+            passwords=passwords,
+        )
 
     async def add(
         self,
@@ -80,12 +87,12 @@ class AsyncIndex:
         """Remove a document, as `Index.remove` does."""
         return await self._run(lambda: self._index.remove(document))
 
-    async def remove_missing(self, folders: Paths) -> list[str]:
-        """Remove documents whose files are gone, as `Index.remove_missing` does."""
-        return await self._run(lambda: self._index.remove_missing(folders))
+    async def prune(self, paths: Paths) -> Removal:
+        """Remove documents whose files are gone, as `Index.prune` does."""
+        return await self._run(lambda: self._index.prune(paths))
 
-    async def documents(self) -> list[DocumentRecord]:
-        """Return what the store knows of its documents, by name."""
+    async def documents(self) -> list[StoredDocument]:
+        """Return all documents in the store, by name."""
         return await self._run(self._index.documents)
 
     async def aclose(self) -> None:

@@ -4,14 +4,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from pagevec.errors import InvalidRequest
+from pagevec.errors import InvalidRequest, PagevecError
+from pagevec.ingest.boundary import open_document
+from pagevec.ingest.catalogue import Catalogue, Removal, StoredDocument
 from pagevec.ingest.leases import LEASE_SECONDS
-from pagevec.ingest.names import Names, name_documents
-from pagevec.ingest.sources import open_document
+from pagevec.ingest.names import Names, hash_file, name_documents
+from pagevec.ingest.page import ReadOptions
+from pagevec.ingest.sources import find_documents
 from pagevec.ingest.worker import Outcome, Worker
 from pagevec.search.retriever import Retriever
 from pagevec.search.similarity_maps import PageMaps, map_similarities
@@ -31,9 +35,13 @@ class Report:
 
     Attributes:
         outcomes: one for each document.
+        passed_over: what was not taken for a document, one sentence for each reason.
+        renamed: former names of documents whose files have other names now.
     """
 
     outcomes: tuple[Outcome, ...]
+    passed_over: tuple[str, ...] = ()
+    renamed: tuple[str, ...] = ()
 
     @property
     def pages_stored(self) -> int:
@@ -47,7 +55,7 @@ class Report:
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
-        """Documents that failed; their `error` says why."""
+        """Documents that failed, or of which pages are missing; their `error` says why."""
         return tuple(outcome for outcome in self.outcomes if outcome.error is not None)
 
 
@@ -61,12 +69,15 @@ class Hit:
         score: exact MaxSim: the sum over the query's vectors of their highest cosine with one of
             the page's.
         path: where the document's file is, or was.
+        error: what is missing of its document, where something is.
     """
 
     document: str
     page: int
     score: float
     path: Path
+    error: str | None
+    _content_hash: str | None = field(repr=False)
     _page: Page = field(repr=False)
     _query: Query = field(repr=False)
 
@@ -95,39 +106,45 @@ class Hit:
         return map_similarities(self._query, self._page)
 
     def picture(self) -> "Image.Image":
-        """Return the picture of the page: from its file, else the thumbnail.
+        """Return the picture of the page: from its file if that is unchanged, else the thumbnail.
 
         Raises:
             InvalidRequest: the page has neither.
         """
         from PIL import Image
 
-        picture = self.thumbnail
-        try:
-            with open_document(self.path) as pages:
-                content = pages.make(self.page).content
-            if isinstance(content, bytes):
-                picture = content
-        except (InvalidRequest, OSError):
-            pass  # the file is gone: the small picture in the store has to do
+        picture = self._draw_again() or self.thumbnail
         if picture is None:
             raise InvalidRequest(f"{self.document}, page {self.page}: there is no picture of it")
         return Image.open(BytesIO(picture)).convert("RGB")
+
+    def _draw_again(self) -> bytes | None:
+        """Return an image file of the page as it is now; None if its file has changed."""
+        try:
+            if hash_file(self.path) != self._content_hash:
+                return None
+            with open_document(self.path) as pages:
+                content = pages.make(self.page).content
+        except (PagevecError, OSError):
+            return None
+        return content if isinstance(content, bytes) else None
 
 
 class Index:
     """A store of documents, searched with the model that embeds their pages.
 
     Args:
-        store: a folder (made where it is missing), `postgresql://...`, or an open store, which
-            stays open when the index is closed.
+        store: a folder, `postgresql://...`, or an open store, which stays open when the index is
+            closed.
         model: embeds pages and queries: `pagevec.load(...)` or `pagevec.Client(...)`; it stays
             open, too.
         lease_seconds: how long other workers wait before they take over the documents of one
             that was killed.
+        passwords: tried on encrypted documents, in this order.
+        create: whether a store in a folder is made if there is none.
 
     Raises:
-        StoreError: the store cannot be opened.
+        StoreError: the store cannot be opened, or is not there and shall not be made.
 
     >>> with Index("./pagevec-store", model) as index:  # doctest: +SKIP
     ...     index.add(["reports/", "scan.png"])
@@ -140,15 +157,19 @@ class Index:
         model: Model,
         *,
         lease_seconds: float = LEASE_SECONDS,
+        passwords: Sequence[str] = (),
+        create: bool = True,
     ) -> None:
         self._owns_store = isinstance(store, str | os.PathLike)
         self._store: Store
         if isinstance(store, str | os.PathLike):
-            self._store = open_store(os.fspath(store))
+            self._store = open_store(os.fspath(store), create=create)
         else:
             self._store = store
-        self._worker = Worker(self._store, model, lease_seconds=lease_seconds)
+        options = ReadOptions(passwords=tuple(passwords))
+        self._worker = Worker(self._store, model, lease_seconds=lease_seconds, options=options)
         self._retriever = Retriever(model, self._store)
+        self._catalogue = Catalogue(self._store)
 
     def add(
         self,
@@ -160,8 +181,9 @@ class Index:
     ) -> Report:
         """Ingest documents: embed their pages and store them. What is stored already is skipped.
 
-        A document that fails stops no other. Killed at any moment and called again, this goes on
-        where it stopped.
+        A page that fails costs that page, a document that fails stops no other. Killed at any
+        moment and called again, this goes on where it stopped. A renamed file keeps its pages, and
+        the same content under two names is embedded once.
 
         Args:
             paths: files, and folders with all documents below them.
@@ -177,8 +199,12 @@ class Index:
                 the label from another folder.
             StoreError: the pages in the store were embedded by another model.
         """
-        documents = name_documents(_as_paths(paths), self._store, label)
-        return Report(tuple(self._worker.ingest(documents, on_progress, on_outcome)))
+        found = find_documents(_as_paths(paths))
+        documents = name_documents(found, self._store, label)
+        outcomes = self._worker.ingest(documents, on_progress, on_outcome)
+        twins = {outcome.same_as for outcome in outcomes if outcome.same_as is not None}
+        renamed = self._catalogue.prune(_as_paths(paths), twins).removed if twins else ()
+        return Report(tuple(outcomes), tuple(found.describe()), renamed)
 
     def search(
         self,
@@ -193,23 +219,36 @@ class Index:
         Args:
             query: in words.
             k: how many pages at most.
-            documents: only pages of these documents: names, or paths of their files.
+            documents: only pages of these documents: names, or paths of their files; a folder
+                stands for all documents below it.
             metadata: only pages whose metadata has these values.
 
         Raises:
-            InvalidRequest: the store has no such document.
+            InvalidRequest: the store has no such document, or no page has such metadata.
             StoreError: the pages were embedded by another model.
         """
         names = Names.read(self._store)
-        where = Filter(frozenset(self._find(names, one) for one in documents), metadata or {})
+        chosen = chain.from_iterable(map(self._catalogue.find_all, documents))
+        where = Filter(frozenset(chosen), metadata or {})
         embedded = self._retriever.embed(query)
         found = self._retriever.search_vectors(embedded.vectors, k, where)
+        if not found and metadata:
+            self._check_metadata(metadata)
         pages = {page.key: page for page in self._store.fetch([one.key for one in found])}
+        records = {one.key.document: self._store.ledger.record(one.key.document) for one in found}
         return [
-            Hit(key.document, key.number, one.score, names.path(key.document), pages[key], embedded)
+            _make_hit(one.score, pages[one.key], records[one.key.document], names, embedded)
             for one in found
-            if (key := one.key) in pages  # another process may have removed it meanwhile
+            if one.key in pages  # another process may have removed it meanwhile
         ]
+
+    def _check_metadata(self, wanted: Mapping[str, Any]) -> None:
+        known = self._store.metadata_names()
+        if unknown := sorted(set(wanted) - known):
+            raise InvalidRequest(
+                f"no page has metadata named {', '.join(map(repr, unknown))} "
+                f"(there are: {', '.join(sorted(known)) or 'none'})"
+            )
 
     def remove(self, document: str | os.PathLike[str]) -> int:
         """Remove a document and return how many pages it had. Its file stays where it is.
@@ -218,27 +257,24 @@ class Index:
             document: its name, or the path of its file.
 
         Raises:
-            InvalidRequest: the store has no such document.
+            InvalidRequest: the store has no such document, or another program wrote it.
         """
-        return self._store.delete(self._find(Names.read(self._store), document))
+        return self._catalogue.remove(document)
 
-    def remove_missing(self, folders: Paths) -> list[str]:
-        """Remove the documents below `folders` whose files are gone; return their names."""
-        names = Names.read(self._store)
-        places = [path.resolve() for path in _as_paths(folders) if path.is_dir()]
-        files = {one.name: names.path(one.name) for one in self._store.ledger.records()}
-        gone = [
-            name
-            for name, file in files.items()
-            if any(map(file.is_relative_to, places)) and not file.exists()
-        ]
-        for name in gone:
-            self._store.delete(name)
-        return gone
+    def prune(self, paths: Paths) -> Removal:
+        """Remove the documents that came from `paths` and whose files are gone.
 
-    def documents(self) -> list[DocumentRecord]:
-        """Return what the store knows of its documents, by name."""
-        return self._store.ledger.records()
+        Nothing is removed on doubtful evidence: not below a folder that is gone or empty, which
+        may be a disk that is not mounted. Other programs' documents are never removed.
+
+        Args:
+            paths: folders, and files, as they were added.
+        """
+        return self._catalogue.prune(_as_paths(paths))
+
+    def documents(self) -> list[StoredDocument]:
+        """Return all documents in the store, by name; those of other programs, too."""
+        return self._catalogue.list()
 
     def close(self) -> None:
         """Close the store, unless it was handed over open. The model stays open."""
@@ -256,16 +292,20 @@ class Index:
     ) -> None:
         self.close()
 
-    def _find(self, names: Names, document: str | os.PathLike[str]) -> str:
-        given = os.fspath(document)
-        name = given if self._has(given) else names.known_name(Path(given))
-        if name is None:
-            raise InvalidRequest(f"the store has no document {given!r}; give its name or its path")
-        return name
 
-    def _has(self, name: str) -> bool:
-        # morphik-core's documents are not in the ledger.
-        return self._store.ledger.record(name) is not None or bool(self._store.has(name))
+def _make_hit(
+    score: float, page: Page, record: DocumentRecord | None, names: Names, query: Query
+) -> Hit:
+    return Hit(
+        page.key.document,
+        page.key.number,
+        score,
+        names.path(page.key.document),
+        record.error if record else None,
+        record.content_hash if record else None,
+        page,
+        query,
+    )
 
 
 def _as_paths(paths: Paths) -> list[Path]:

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import chain
 
+import numpy as np
+
 from pagevec.search.maxsim import maxsim
 from pagevec.stores.base import EVERYTHING, Filter, Store
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, check_model
@@ -71,7 +73,11 @@ class Retriever:
 
     def _score(self, query: MultiVector, keys: Sequence[PageKey]) -> list[ScoredPage]:
         pages = self._store.fetch(keys)
-        scores = maxsim(query, [page.vectors for page in pages])
+        tiles = [page.tiles for page in pages]
+        tile_scores = maxsim(query, list(chain.from_iterable(tiles)))
+        # Of a long page the best tile counts.
+        starts = np.cumsum([0, *map(len, tiles[:-1])])
+        scores = np.maximum.reduceat(tile_scores, starts) if pages else tile_scores
         return [
             ScoredPage(page.key, float(score), page.metadata)
             for page, score in zip(pages, scores, strict=True)

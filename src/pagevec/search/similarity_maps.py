@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagevec.errors import InvalidRequest
+from pagevec.grid import PatchGrid, join_length, place_tiles
 from pagevec.types import MultiVector, Page, Query, Token
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _STRENGTH = 0.6  # of the colour where the map is highest; the page stays readab
 _WORD = re.compile(r"[^\W_]+(?:['\u2019.,-][^\W_]+)*")
 # Scripts without spaces between words: each token there is a word of its own.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
-_NAME_LENGTH = 80
+_NAME_BYTES = 100  # of a file name; file systems take 255 for all of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,20 +115,40 @@ def token_maps(vectors: MultiVector, page: Page) -> NDArray[np.float32]:
         page: with its patch grid.
 
     Returns:
-        float32 (query vectors, rows, columns): cosines.
+        float32 (query vectors, rows, columns): cosines. The tiles of a long page make one map,
+        the higher cosine where they overlap.
 
     Raises:
         InvalidRequest: the page's patch grid is not known, or its vectors were pooled.
     """
     grid = page.grid
-    if grid is None or len(page.vectors) < grid.first + grid.cells:
+    tiles = page.tiles
+    if grid is None or len(tiles[0]) < grid.first + grid.cells:
         raise InvalidRequest(
             f"{page.key.document}, page {page.key.number}: the patch grid is not known "
             "(the page is a text, its vectors are pooled, or the model cuts pages into tiles)"
         )
-    visual = page.vectors[grid.first : grid.first + grid.cells]
+    maps = [_tile_maps(vectors, tile, grid) for tile in tiles]
+    return maps[0] if len(maps) == 1 else _join_tiles(maps)
+
+
+def _tile_maps(vectors: MultiVector, tile: MultiVector, grid: PatchGrid) -> NDArray[np.float32]:
+    visual = tile[grid.first : grid.first + grid.cells]
     maps: NDArray[np.float32] = (vectors @ visual.T).astype(np.float32)
     return maps.reshape(len(vectors), grid.rows, grid.columns)
+
+
+def _join_tiles(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the maps of a page from those of its tiles, which follow each other lengthwise."""
+    tokens, *shape = maps[0].shape
+    axis = int(shape[1] > shape[0])  # tiles are longer in the direction of their page
+    side = shape[axis]
+    shape[axis] = join_length(side, len(maps))
+    joined = np.full((tokens, *shape), -1, np.float32)
+    for start, tile in zip(place_tiles(shape[axis], side, len(maps)), maps, strict=True):
+        place = np.s_[:, start : start + side] if axis == 0 else np.s_[:, :, start : start + side]
+        joined[place] = np.maximum(joined[place], tile)
+    return joined
 
 
 def combine_maps(maps: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -176,7 +197,7 @@ def _file_names(maps: Sequence[SimilarityMap]) -> Iterator[str]:
     """Yield a file name for each word; a repeated word gets a number."""
     used: set[str] = set()
     for one in maps:
-        word = (one.word or "")[:_NAME_LENGTH]
+        word = (one.word or "").encode()[:_NAME_BYTES].decode(errors="ignore")
         names = (word if number == 1 else f"{word}-{number}" for number in count(1))
         name = next(name for name in names if name.casefold() not in used)
         used.add(name.casefold())

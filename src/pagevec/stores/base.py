@@ -23,6 +23,9 @@ class Filter:
 
 EVERYTHING = Filter()
 
+NO_STORE = "check the name; `pagevec ingest` makes a new store"
+"""What to do where a store was looked for and is not there."""
+
 
 class Ledger(Protocol):
     """What a store knows about documents, so that ingestion can be killed and resumed.
@@ -143,6 +146,12 @@ class Store(Protocol):
             Pages in the order of `keys`, each with vectors float32 (vectors, dim); a page that is
             not in the store is left out.
         """
+
+    def documents(self) -> dict[str, int]:
+        """Return how many pages of each document are stored, whoever wrote them."""
+
+    def metadata_names(self) -> frozenset[str]:
+        """Return the names of all values that the metadata of pages has."""
 
     def count(self) -> int:
         """Return the number of pages."""

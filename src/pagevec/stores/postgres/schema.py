@@ -100,6 +100,12 @@ DELETE FROM pagevec_pages WHERE row IN (
 )"""
 
 
+def has_pages_table(connection: Connection) -> bool:
+    """Whether the database has the table of pages, whoever created it."""
+    found = connection.execute("SELECT to_regclass('multi_vector_embeddings') IS NOT NULL")
+    return found.fetchone() == (True,)
+
+
 def prepare(connection: Connection) -> None:
     """Create the tables that are missing, and sweep rows whose row in morphik-core's is gone."""
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))

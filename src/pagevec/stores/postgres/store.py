@@ -8,7 +8,8 @@ its types is used, as this process compares bits faster than anything in SQL.
 
 from collections.abc import Mapping, Sequence
 
-from pagevec.stores.base import EVERYTHING, Filter, Store
+from pagevec.errors import StoreError
+from pagevec.stores.base import EVERYTHING, NO_STORE, Filter, Store
 from pagevec.stores.codec import FINGERPRINT_FORMAT, VectorFormat, pack, unpack
 from pagevec.stores.postgres.bits import DIM
 from pagevec.stores.postgres.cache import BitCache, stream_candidates
@@ -19,10 +20,11 @@ from pagevec.stores.postgres.rows import (
     check_dimension,
     lock_documents,
     read_pages,
+    read_rows,
     rename_documents,
     write_pages,
 )
-from pagevec.stores.postgres.schema import prepare
+from pagevec.stores.postgres.schema import has_pages_table, prepare
 from pagevec.types import MultiVector, Page, PageKey
 from pagevec.wire.quantize import quantize
 
@@ -39,6 +41,10 @@ DELETE FROM pagevec_probe WHERE NOT EXISTS (
 )"""
 _SAVE_FINGERPRINT = "INSERT INTO pagevec_probe (vectors) VALUES (%s) ON CONFLICT DO NOTHING"
 
+_DOCUMENTS = """
+SELECT document_id, count(DISTINCT chunk_number) FROM multi_vector_embeddings
+WHERE embeddings IS NOT NULL GROUP BY document_id"""
+
 _COUNT = """
 SELECT count(*) FROM (
     SELECT DISTINCT document_id, chunk_number FROM multi_vector_embeddings
@@ -53,19 +59,28 @@ class PostgresStore(Store):
         url: of the database, `postgresql://...`; tables that are missing are created.
         vectors: how the vectors of new pages are kept.
         cache_bytes: size of the sign bits in the table above which each search reads them anew.
+        create: whether a store is made in a database that has none.
 
     Raises:
-        StoreError: the server cannot be reached, or does not let us create the tables.
+        StoreError: the server cannot be reached, does not let us create the tables, or has no
+            store, and none shall be made.
     """
 
     def __init__(
-        self, url: str, *, vectors: VectorFormat = "float16", cache_bytes: int = CACHE_BYTES
+        self,
+        url: str,
+        *,
+        vectors: VectorFormat = "float16",
+        cache_bytes: int = CACHE_BYTES,
+        create: bool = True,
     ) -> None:
         self._connections = Connections(url)
         self._format = vectors
         self._cache = BitCache(self._connections, cache_bytes)
         self.ledger = PostgresLedger(self._connections)
         with self._connections.opening() as connection:
+            if not create and not has_pages_table(connection):
+                raise StoreError(f"there is no store in this database: {NO_STORE}")
             prepare(connection)
 
     def add(self, pages: Sequence[Page]) -> None:
@@ -103,6 +118,13 @@ class PostgresStore(Store):
     def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
         with self._connections.transaction() as connection:
             return read_pages(connection, keys)
+
+    def documents(self) -> dict[str, int]:
+        return dict(self._connections.execute(_DOCUMENTS))
+
+    def metadata_names(self) -> frozenset[str]:
+        with self._connections.transaction() as connection:
+            return frozenset(n for row in read_rows(connection, bits=False) for n in row.metadata)
 
     def count(self) -> int:
         [(count,)] = self._connections.execute(_COUNT)

@@ -113,6 +113,16 @@ class SqliteStore(Store):
             dim = _dim(connection)
             return [_page(key, dim, self._format, *row) for key, row in rows if row is not None]
 
+    def documents(self) -> dict[str, int]:
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT document, count(*) FROM pages GROUP BY document")
+            return dict(rows.fetchall())
+
+    def metadata_names(self) -> frozenset[str]:
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT DISTINCT key FROM pages, json_each(metadata)")
+            return frozenset(name for (name,) in rows)
+
     def count(self) -> int:
         with self._database.reading() as connection:
             return _count(connection)

@@ -1,0 +1,61 @@
+"""`pagevec documents` and `pagevec remove`: what is in a store."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from pagevec.commands import show_on_one_line
+from pagevec.ingest.catalogue import Catalogue, StoredDocument, is_gone
+from pagevec.ingest.sources import escape
+from pagevec.stores import DEFAULT_STORE, open_store
+
+_STORE = click.option(
+    "--store", default=DEFAULT_STORE, show_default=True, help="Folder, or postgresql://"
+)
+
+
+@click.command("documents")
+@_STORE
+@click.option("--json", "as_json", is_flag=True, help="One JSON list of documents.")
+def command(store: str, as_json: bool) -> None:
+    """List the documents of a store: their pages, and what is missing of them."""
+    with open_store(store, create=False) as opened:
+        documents = Catalogue(opened).list()
+    if as_json:
+        rows = [{**asdict(one), "path": one.path and escape(str(one.path))} for one in documents]
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    for one in documents:
+        click.echo(show_on_one_line(f"{_pages(one):>12}  {one.name}{_remark(one)}"))
+    click.echo("1 document" if len(documents) == 1 else f"{len(documents)} documents")
+
+
+@click.command("remove")
+@click.argument("documents", nargs=-1, required=True)
+@_STORE
+def remove(documents: tuple[str, ...], store: str) -> None:
+    """Remove DOCUMENTS from a store, by their names or the paths of their files.
+
+    The files stay where they are; so a later `pagevec ingest` of their folder adds them again.
+    """
+    with open_store(store, create=False) as opened:
+        catalogue = Catalogue(opened)
+        # Each once, and all of them known, before the first one goes.
+        for name in dict.fromkeys(map(catalogue.find_ours, documents)):
+            pages = catalogue.remove(name)
+            shown = show_on_one_line(name)
+            click.echo(f"removed: {shown} ({pages} {'page' if pages == 1 else 'pages'})")
+
+
+def _pages(one: StoredDocument) -> str:
+    of = f" of {one.pages}" if one.pages not in (None, one.stored) else ""
+    return f"{one.stored}{of} {'page' if one.stored == 1 and not of else 'pages'}"
+
+
+def _remark(one: StoredDocument) -> str:
+    if not one.is_ours:
+        return "  (morphik-core's)"
+    if one.error is not None:
+        return f"  ({one.error})"
+    return "  (its file is gone)" if one.path and is_gone(one.path) else ""

@@ -1,0 +1,215 @@
+"""The documents of a store: listed, removed, kept in step with folders. No model is needed."""
+
+import os
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import starmap
+from pathlib import Path
+
+from pagevec.errors import InvalidRequest
+from pagevec.ingest.names import Names
+from pagevec.stores.base import Store
+from pagevec.types import DocumentRecord
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What became of documents whose files are gone.
+
+    Attributes:
+        removed: names of documents that were removed from the store.
+        doubtful: why others were not, such as a folder that may not be mounted.
+    """
+
+    removed: tuple[str, ...]
+    doubtful: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoredDocument:
+    """A document in a store.
+
+    Attributes:
+        name: its name.
+        stored: pages of it that are in the store.
+        pages: pages that it has; None where that is not known.
+        complete: whether all of them are stored.
+        error: why it failed, or which pages are missing.
+        path: where its file is, or was; None for documents of other programs.
+        is_ours: whether pagevec has ingested it; otherwise morphik-core wrote it, and only
+            morphik-core may remove it.
+    """
+
+    name: str
+    stored: int
+    pages: int | None
+    complete: bool
+    error: str | None = None
+    path: Path | None = None
+    is_ours: bool = True
+
+
+class Catalogue:
+    """The documents of a store.
+
+    Args:
+        store: holds them.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def remove(self, document: str | os.PathLike[str]) -> int:
+        """Remove a document and return how many pages it had. Its file stays where it is.
+
+        Args:
+            document: its name, or the path of its file.
+
+        Raises:
+            InvalidRequest: the store has no such document, or another program wrote it.
+        """
+        return self._store.delete(self.find_ours(document))
+
+    def prune(self, paths: Sequence[Path], among: Collection[str] | None = None) -> Removal:
+        """Remove the documents that came from `paths` and whose files are gone.
+
+        Nothing is removed on doubtful evidence: not below a folder that is gone or empty, which
+        may be a disk that is not mounted. Other programs' documents are never removed.
+
+        Args:
+            paths: folders, and files, as they were added.
+            among: names of documents; None for all of them.
+        """
+        names = Names.read(self._store)
+        # A file that is a link is known by its own place, a folder by where the link leads.
+        places = [path.absolute() for path in paths]
+        roots = {
+            *(place.resolve() for place in places),
+            *(place.parent.resolve() / place.name for place in places),
+        }
+        removed, doubtful = [], Counter[Path]()
+        for record in self._store.ledger.records():
+            file = names.path(record.name)
+            below = [root for root in roots if file.is_relative_to(root)]
+            if not below or (among is not None and record.name not in among) or not is_gone(file):
+                continue
+            # The evidence for a file that was named itself is the folder that it was in.
+            empty = [one for one in below if not _has_files(one.parent if one == file else one)]
+            doubtful.update(empty[:1])
+            if not empty and not is_of_another_program(self._store, record.name, record):
+                self._store.delete(record.name)
+                removed.append(record.name)
+        return Removal(tuple(removed), tuple(starmap(_describe_doubt, doubtful.items())))
+
+    def list(self) -> list[StoredDocument]:
+        """Return all documents in the store, by name; those of other programs, too."""
+        names, counts = Names.read(self._store), self._store.documents()
+        ours = [
+            StoredDocument(
+                one.name,
+                counts.pop(one.name, 0),
+                one.pages,
+                one.complete,
+                one.error,
+                names.path(one.name),
+            )
+            for one in self._store.ledger.records()
+        ]
+        others = [StoredDocument(one, n, n, True, is_ours=False) for one, n in counts.items()]
+        return sorted([*ours, *others], key=lambda one: one.name)
+
+    def find(self, document: str | os.PathLike[str]) -> str:
+        """Return the name of the document that is called so, or whose file stands there.
+
+        Raises:
+            InvalidRequest: the store has no such document.
+        """
+        name = self._known_name(os.fspath(document))
+        if name is None:
+            raise _unknown(document)
+        return name
+
+    def find_ours(self, document: str | os.PathLike[str]) -> str:
+        """Return the name of a document that pagevec has ingested.
+
+        Raises:
+            InvalidRequest: the store has no such document, or another program wrote it.
+        """
+        name = self.find(document)
+        if is_of_another_program(self._store, name, self._store.ledger.record(name)):
+            raise InvalidRequest(
+                f"{name!r} was not ingested by pagevec; remove it with the program that wrote it"
+            )
+        return name
+
+    def find_all(self, document: str | os.PathLike[str]) -> Sequence[str]:
+        """Return the names of the documents that `document` stands for: itself, or all below it.
+
+        Args:
+            document: name or path of a document, or of a folder of documents.
+
+        Raises:
+            InvalidRequest: the store has no such document.
+        """
+        given = os.fspath(document)
+        if (name := self._known_name(given)) is not None:
+            return [name]
+        names, folder = Names.read(self._store), Path(given).resolve()
+        below = [
+            name
+            for name in self._store.documents()
+            if name.startswith(f"{given.rstrip('/')}/") or names.path(name).is_relative_to(folder)
+        ]
+        if not given or not below:
+            raise _unknown(document)
+        return below
+
+    def _known_name(self, given: str) -> str | None:
+        # morphik-core's documents are not in the ledger.
+        if self._store.ledger.record(given) is not None or self._store.has(given):
+            return given
+        return Names.read(self._store).known_name(Path(given))
+
+
+def _unknown(document: str | os.PathLike[str]) -> InvalidRequest:
+    given = os.fspath(document)
+    return InvalidRequest(f"the store has no document {given!r}; give its name or its path")
+
+
+def is_of_another_program(store: Store, name: str, record: DocumentRecord | None) -> bool:
+    """Whether the store has pages of this name that pagevec did not write.
+
+    Args:
+        store: that may have them.
+        name: of a document.
+        record: what the ledger has of this name.
+    """
+    return (record is None or record.pages is None) and bool(store.has(name))
+
+
+def is_gone(file: Path) -> bool:
+    """Whether there is certainly no file, rather than one that cannot be reached."""
+    try:
+        file.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _has_files(folder: Path) -> bool:
+    """Whether a folder has files, which shows that its disk is mounted; hidden ones do not."""
+    try:
+        return any(not one.name.startswith(".") for one in folder.iterdir())
+    except OSError:
+        return False
+
+
+def _describe_doubt(folder: Path, kept: int) -> str:
+    return (
+        f"{folder} is gone or empty, as if its disk were not mounted: {kept} "
+        f"{'document whose file is' if kept == 1 else 'documents whose files are'} missing "
+        "there stay in the store (`pagevec remove` removes them)"
+    )
