@@ -7,6 +7,7 @@ larger pictures, which are made smaller on the way.
 
 import math
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -89,6 +90,10 @@ def _read_frame(data: bytes, frame: int) -> "Image.Image":
                 upright = over_white(ImageOps.exif_transpose(_to_8_bits(image)))
         except (PagevecError, MemoryError):
             raise
+        except struct.error:
+            raise DocumentError(
+                "the picture is damaged or incomplete: its file ends too early"
+            ) from None
         except Exception as error:  # bad data can raise nearly any
             raise DocumentError(f"the picture is damaged or incomplete: {error}") from None
         resolution = image.info.get("dpi") or image.info.get("resolution") or (1, 1)
