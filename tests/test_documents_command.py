@@ -54,8 +54,8 @@ class Shell:
             return index.search("weir", documents=list(map(str, documents)), metadata=metadata)
 
     def _options(self, command: str) -> list[str]:
-        url = ["--url", self._url] if command in ("ingest", "search") else []
-        return ["--store", self.store, *url]
+        url = ["--url", self._url] if command in ("embed", "ingest", "search") else []
+        return url if command == "embed" else ["--store", self.store, *url]
 
     def names(self) -> list[str]:
         return [one["name"] for one in self.json("documents")]
@@ -174,6 +174,9 @@ def test_passwords(shell: Shell, docs: Path, tmp_path: Path) -> None:
     shell.run("remove", "docs/secret.pdf")
     command = ("ingest", docs, "--password", "another", "--password", "open sesame")
     assert "1 page stored" in shell.run(*command)[0]
+    out = ("--out", tmp_path / "vectors.npz")
+    embedded, _ = shell.run("embed", docs / "secret.pdf", *out, "--password-file", keys)
+    assert embedded.startswith("1 page")
     keys.write_bytes(b"\xff\xfe\xff")
     assert "--password-file" in shell.run("ingest", docs, "--password-file", keys, code=2)[1]
 

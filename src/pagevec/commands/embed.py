@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pagevec.client import Client
+from pagevec.commands import with_passwords
 from pagevec.ingest.boundary import open_document
 from pagevec.ingest.names import SourceDocument, name_unstored
 from pagevec.ingest.page import ReadOptions
@@ -29,7 +30,7 @@ from pagevec.types import Model, MultiVector
 @click.option("--url", help="A running service; without it the model runs in this process.")
 @click.option("--key", envvar="SERVICE_API_KEY", show_envvar=True, help="Bearer key for --url.")
 @click.option("--model", help="Without --url: a checkpoint, its directory, or `bundled`.")
-@click.option("--password", "passwords", multiple=True, help="Of encrypted documents (repeatable).")
+@with_passwords
 @click.option("--strict", is_flag=True, help="Exit code 1 if a document or a page failed.")
 def command(
     files: tuple[Path, ...],
@@ -38,6 +39,7 @@ def command(
     key: str | None,
     model: str | None,
     passwords: tuple[str, ...],
+    more_passwords: tuple[str, ...],
     strict: bool,
 ) -> None:
     """Embed the pages of PDFs, images and texts into one .npz file.
@@ -53,7 +55,7 @@ def command(
         _open_model(url, key, model) as opened,
         tqdm(unit=" pages", disable=None) as progress,
     ):
-        options = ReadOptions(opened.info().resizing, passwords)
+        options = ReadOptions(opened.info().resizing, passwords + more_passwords)
         for document in name_unstored(found):
             with closing(_embed(opened, document, options)) as batches:
                 for batch in batches:

@@ -17,7 +17,7 @@ import httpx
 from tqdm import tqdm
 
 from pagevec.client import Client
-from pagevec.commands import show_on_one_line
+from pagevec.commands import show_on_one_line, with_passwords
 from pagevec.ingest.catalogue import Removal
 from pagevec.ingest.leases import LEASE_SECONDS
 from pagevec.ingest.sources import find_documents
@@ -52,12 +52,7 @@ def _take_former_option(
     metavar="LABEL",
     help="First part of the documents' names; default: their folder's own name.",
 )
-@click.option("--password", "passwords", multiple=True, help="Of encrypted documents (repeatable).")
-@click.option(
-    "--password-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File of passwords, one in each line.",
-)
+@with_passwords
 @click.option(
     "--prune", is_flag=True, help="Remove documents that came from PATHS and are gone there."
 )
@@ -85,7 +80,7 @@ def command(
     key: str | None,
     label: str | None,
     passwords: tuple[str, ...],
-    password_file: Path | None,
+    more_passwords: tuple[str, ...],
     prune: bool,
     strict: bool,
     as_json: bool,
@@ -99,7 +94,7 @@ def command(
     Ingestion can be stopped and started at any moment; pages that are stored already cost nothing.
     A page that cannot be read costs that page. What happens is also in STORE/logs/ingestion.log.
     """
-    known = [*passwords, *(_read_passwords(password_file) if password_file else ())]
+    known = passwords + more_passwords
     find_documents(paths)  # names all paths at fault before the first page
     with (
         Client(url, key, attempts=ATTEMPTS) as client,
@@ -111,14 +106,6 @@ def command(
             return
         report = _update(index, paths, label, as_json, prune)
     sys.exit(1 if report.failed and strict else 0)
-
-
-def _read_passwords(file: Path) -> list[str]:
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise click.BadParameter(f"{file}: {error}", param_hint="--password-file") from None
-    return [line for line in lines if line]
 
 
 def _update(
