@@ -31,6 +31,7 @@ def test_wheel(built: Path) -> None:
     assert "pagevec/engine/models/weights/model.safetensors" in names
 
 
+@pytest.mark.long
 def test_source_distribution(built: Path, tmp_path: Path) -> None:
     """Every test can be collected in an unpacked source distribution; the licence is in it."""
     [archive] = built.glob("*.tar.gz")

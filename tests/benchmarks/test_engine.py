@@ -14,6 +14,8 @@ from conftest import png
 from pagevec.engine.embedder import LocalEmbedder
 from pagevec.engine.models.registry import bundled_checkpoint
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Path:

@@ -20,6 +20,7 @@ PROBES = [
 ]
 
 
+@pytest.mark.long
 def test_smallest_run(tmp_path: Path) -> None:
     """Both services run, answer the same, and every row has its figures, as text and as JSON."""
     file = tmp_path / "figures.json"

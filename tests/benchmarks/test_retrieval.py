@@ -132,6 +132,7 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read_real_pages(10, tmp_path, tmp_path / "nothing")
 
 
+@pytest.mark.long
 def test_smallest_run() -> None:
     """A model is measured in every form; BM25 finds almost all pages, so the queries are fair."""
     report = measure(bundled_checkpoint(), pages=10, real=0)

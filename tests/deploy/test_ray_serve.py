@@ -24,6 +24,8 @@ from load import loaded
 from pagevec.client import Client
 from processes import MIB, Process, environment, serving
 
+pytestmark = pytest.mark.long
+
 TEXTS = ["which route carried the most passengers?", "fares in 2024"]
 ASK = {"input_type": "text", "inputs": TEXTS}
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}

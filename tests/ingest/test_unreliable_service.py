@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from workers import small_pdf
@@ -56,6 +57,7 @@ class Unreliable:
             pass
 
 
+@pytest.mark.long
 def test_thirty_percent_fail(embedder: LocalEmbedder, tmp_path: Path) -> None:
     """503, 429, resets and time-outs in 30 % of all calls: all 200 pages are stored, none fails."""
     document, store = small_pdf(tmp_path / "long.pdf", PAGES), SqliteStore(tmp_path / "store")

@@ -228,6 +228,7 @@ def noise_page(seed: int) -> bytes:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's account of memory")
+@pytest.mark.long
 def test_the_largest_batch_of_pages(tmp_path: Path) -> None:
     """16 pages of noise, 139 MB of base64, are served within 3 GiB above the idle service."""
     pages = b'", "'.join(noise_page(seed) for seed in range(16))

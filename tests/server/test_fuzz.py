@@ -101,6 +101,7 @@ def send(port: int, requests: list[Request]) -> Counter[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's account of memory")
+@pytest.mark.long
 def test_malformed_bodies(process: Process) -> None:
     """10,000 different malformed bodies: only documented statuses, no fault, no growth.
 

@@ -40,6 +40,7 @@ def status(service: Service, key: str) -> int:
     return httpx.post(f"{service.url}/embeddings", json=ASK, headers=headers).status_code
 
 
+@pytest.mark.long
 def test_rotation_under_load(tmp_path: Path) -> None:
     """The commands of docs/hosting.md: callers who change between see only 200; then old is out.
 
