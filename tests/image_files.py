@@ -12,6 +12,18 @@ from PIL import Image
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
 ADAM7 = (*ADAM7, (0, 1, 1, 2))  # left, top, step across, step down
 
+# How a picture is stored whose EXIF orientation says so.
+STORED_AS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
 
 def encode(image: Image.Image, format_: str, **options: Any) -> bytes:
     """`image` as a file, by Pillow."""

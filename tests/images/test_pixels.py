@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from image_files import bmp_with_alpha, encode, png, png_chunk, tiff
+from image_files import STORED_AS, bmp_with_alpha, encode, png, png_chunk, tiff
 from images.pages import (
     ALPHA,
     BILEVEL,
@@ -233,18 +233,6 @@ def test_tiff_of_other_wide_samples() -> None:
     colour = samples(3, 16)
     file = tiff(colour.astype("<u2").tobytes(), 21, 13, (16,) * 3, photometric=2)
     assert (pixels(file) == colour >> 8).all()
-
-
-STORED_AS = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
 
 def exif(orientation: Any) -> Image.Exif:

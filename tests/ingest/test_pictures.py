@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from conftest import Service
-from image_files import encode, gif_frame, png_chunk, png_of, tiff
+from image_files import STORED_AS, encode, gif_frame, png_chunk, png_of, tiff
 from images.pages import ALPHA, BILEVEL, CMYK, FILES, GREY, HARMLESS_WARNINGS, PAGE, PALETTE, RGBA
 from pagevec.client import Client
 from pagevec.errors import DocumentError
@@ -48,23 +48,13 @@ _COMPRESSIONS = {
     "packbits": ("1", "L"), "group3": ("1",), "group4": ("1",), "tiff_ccitt": ("1",),
     "jpeg": ("L", "RGB"), "zstd": ("RGB",),
 }  # fmt: skip
-_UNDO = {  # how a picture is stored whose EXIF orientation says so
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
 
 def turned(image: Image.Image, orientation: int, format_: str) -> bytes:
     """`image` as a file that stores it turned, and says so."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    undo = _UNDO[orientation]
+    undo = STORED_AS[orientation]
     options = {"lossless": True} if format_ == "WEBP" else {}
     return encode(
         image.transpose(undo) if undo is not None else image, format_, exif=exif, **options

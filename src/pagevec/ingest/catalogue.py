@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import starmap
 from pathlib import Path
 
@@ -186,6 +186,20 @@ def is_of_another_program(store: Store, name: str, record: DocumentRecord | None
         record: what the ledger has of this name.
     """
     return (record is None or record.pages is None) and bool(store.has(name))
+
+
+def note_failure(store: Store, name: str, error: str) -> None:
+    """Note in the ledger why a document failed; the pages that it has in the store stay.
+
+    Args:
+        store: with the ledger. Documents of other programs are not noted.
+        name: of the document.
+        error: a sentence.
+    """
+    known = store.ledger.record(name)
+    if not is_of_another_program(store, name, known):
+        known = known or DocumentRecord(name, content_hash="")
+        store.ledger.write(replace(known, error=error))
 
 
 def is_gone(file: Path) -> bool:

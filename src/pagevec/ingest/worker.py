@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from pagevec.errors import DocumentError, InvalidRequest, PagevecError
 from pagevec.ingest.boundary import open_document
-from pagevec.ingest.catalogue import is_of_another_program
+from pagevec.ingest.catalogue import is_of_another_program, note_failure
 from pagevec.ingest.leases import LEASE_SECONDS, Leases
 from pagevec.ingest.names import SourceDocument, hash_file
 from pagevec.ingest.page import ReadOptions
@@ -225,11 +225,7 @@ class Worker:
     def _note_failure(self, name: str, error: str) -> None:
         """Note in the ledger why a document failed; a ledger that refuses is only logged."""
         try:
-            ledger = self._store.ledger
-            known = ledger.record(name)
-            if not is_of_another_program(self._store, name, known):
-                known = known or DocumentRecord(name, content_hash="")
-                ledger.write(replace(known, error=error))
+            note_failure(self._store, name, error)
         except Exception as failure:
             log.error("%r: the failure could not be noted: %s", name, failure)
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from pagevec.deploy.modal.corpus import Document, EmbeddedDocument
 from pagevec.errors import InvalidRequest
+from pagevec.ingest.catalogue import note_failure
 from pagevec.ingest.names import SourceDocument, hash_file, name_documents, name_unstored
 from pagevec.ingest.sources import find_documents
 from pagevec.stores import open_store
@@ -111,8 +112,7 @@ class Stored:
         """Replace the pages of a document, and note in the ledger which are missing, and why."""
         document, ledger = embedded.document, self._store.ledger
         if embedded.error is not None and not embedded.pages:  # the last good version stays
-            known = ledger.record(document.name) or DocumentRecord(document.name, content_hash="")
-            ledger.write(replace(known, error=embedded.error))
+            note_failure(self._store, document.name, embedded.error)
             return
         record = DocumentRecord(
             document.name, document.version, embedded.count, error=embedded.error
