@@ -118,6 +118,17 @@ def test_embed_in_process_and_over_http_agree(service: Service, tmp_path: Path) 
         assert np.abs(one[name] - other[name]).max() <= 1e-4
 
 
+def test_output_that_cannot_be_written(service: Service, tmp_path: Path) -> None:
+    """A place that cannot be written is named in a sentence, without a traceback."""
+    (tmp_path / "file").write_text("no folder")
+    out = tmp_path / "file" / "out.npz"
+    done = pagevec(
+        "embed", EXAMPLES / "notes.txt", "--out", out, "--url", service.url, SERVICE_API_KEY=KEY
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"pagevec: {out}.part: Not a directory\n"
+
+
 def test_embed_takes_a_folder(service: Service, tmp_path: Path) -> None:
     """Every page of every document in a folder is embedded, in order."""
     out = tmp_path / "all.npz"

@@ -57,6 +57,11 @@ class _Commands(click.Group):
             where = "" if error.index is None else f" (input {error.index})"
             click.echo(f"pagevec: {error.message}{where}", err=True)
             sys.exit(2)
+        except OSError as error:
+            if error.filename is None:  # not of a path: click ends quietly on a closed pipe
+                raise
+            click.echo(f"pagevec: {error.filename}: {error.strerror}", err=True)
+            sys.exit(2)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
