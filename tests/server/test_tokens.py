@@ -47,7 +47,7 @@ class Words:
         return self._info
 
     def embed_texts(
-        self, texts: Sequence[str], pool_factor: int = 1, *, tokens: bool = False
+        self, texts: Sequence[str], pool_factor: int = 1, *, tokens: bool = False, **_: Any
     ) -> Future[Embedded]:
         vectors = [vectors_of(text.encode(), len(text.split()) + 1) for text in texts]
         embedded = Embedded(vectors, token_count=sum(map(len, vectors)))
@@ -56,7 +56,7 @@ class Words:
         return answered(embedded)
 
     def embed_images(
-        self, images: Sequence[EncodedImage], pool_factor: int = 1
+        self, images: Sequence[EncodedImage], pool_factor: int = 1, **_: Any
     ) -> Future[Embedded]:
         return answered(Embedded([vectors_of(one.data, 5) for one in images]))
 

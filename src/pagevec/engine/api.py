@@ -100,7 +100,13 @@ class Embedder(Protocol):
         ...
 
     def embed_texts(
-        self, texts: Sequence[str], pool_factor: int = 1, *, tokens: bool = False
+        self,
+        texts: Sequence[str],
+        pool_factor: int = 1,
+        *,
+        tokens: bool = False,
+        caller: str = "",
+        vector_bytes: int = 0,
     ) -> "Future[Embedded]":
         """Embed texts.
 
@@ -109,17 +115,27 @@ class Embedder(Protocol):
             pool_factor: above 1, similar vectors are merged into about 1 / `pool_factor` of them.
             tokens: whether to return the token behind each vector; not with pooling, and only for
                 models whose `info().tells_tokens` is true.
+            caller: who asks; callers share the engine fairly.
+            vector_bytes: bytes that each vector takes in the caller's answer; they count towards
+                the limit on the bytes of one answer.
         """
         ...
 
     def embed_images(
-        self, images: Sequence[EncodedImage], pool_factor: int = 1
+        self,
+        images: Sequence[EncodedImage],
+        pool_factor: int = 1,
+        *,
+        caller: str = "",
+        vector_bytes: int = 0,
     ) -> "Future[Embedded]":
         """Embed page images.
 
         Args:
             images: the pages.
             pool_factor: above 1, similar vectors are merged into about 1 / `pool_factor` of them.
+            caller: as for `embed_texts`.
+            vector_bytes: as for `embed_texts`.
         """
         ...
 

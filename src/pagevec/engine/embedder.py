@@ -97,20 +97,43 @@ class LocalEmbedder:
             raise error
 
     def embed_texts(
-        self, texts: Sequence[str], pool_factor: int = 1, *, tokens: bool = False
+        self,
+        texts: Sequence[str],
+        pool_factor: int = 1,
+        *,
+        tokens: bool = False,
+        caller: str = "",
+        vector_bytes: int = 0,
     ) -> Future[Embedded]:
         """See `Embedder.embed_texts`."""
-        request = Request(len(texts), is_query=True, pool_factor=pool_factor)
+        request = Request(
+            len(texts),
+            is_query=True,
+            pool_factor=pool_factor,
+            caller=caller,
+            vector_bytes=vector_bytes,
+        )
         engine = self._engine
         if texts and not (engine and engine.submit_texts(request, texts, tokens)):
             request.fail(self._refusal())
         return request.future
 
     def embed_images(
-        self, images: Sequence[EncodedImage], pool_factor: int = 1
+        self,
+        images: Sequence[EncodedImage],
+        pool_factor: int = 1,
+        *,
+        caller: str = "",
+        vector_bytes: int = 0,
     ) -> Future[Embedded]:
         """See `Embedder.embed_images`."""
-        request = Request(len(images), is_query=False, pool_factor=pool_factor)
+        request = Request(
+            len(images),
+            is_query=False,
+            pool_factor=pool_factor,
+            caller=caller,
+            vector_bytes=vector_bytes,
+        )
         engine = self._engine
         if images and not (engine and engine.submit_pages(request, images)):
             request.fail(self._refusal())

@@ -19,13 +19,25 @@ class Request:
         count: number of inputs.
         is_query: whether they are texts.
         pool_factor: see `Embedder`.
+        caller: see `Embedder`.
+        vector_bytes: see `Embedder`.
         future: the caller's.
     """
 
-    def __init__(self, count: int, *, is_query: bool, pool_factor: int = 1) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        is_query: bool,
+        pool_factor: int = 1,
+        caller: str = "",
+        vector_bytes: int = 0,
+    ) -> None:
         self.count = count
         self.is_query = is_query
         self.pool_factor = pool_factor
+        self.caller = caller
+        self.vector_bytes = vector_bytes
         self.future: Future[Embedded] = Future()
         self._vectors: dict[int, MultiVector] = {}
         self._tokens: tuple[tuple[Token, ...], ...] = ()

@@ -45,6 +45,16 @@ class EncodedImage:
     height: int
     orientation: int = 1
 
+    @property
+    def decode_pixels(self) -> int:
+        """Pixels that decoding passes over: the picture's, however often its format makes it."""
+        return self.width * self.height
+
+    @property
+    def decode_bytes(self) -> int:
+        """Bytes that decoding holds at its peak, at most."""
+        return 8 * self.width * self.height
+
     def decode(self) -> Image.Image:
         """Decode the first frame: mode RGB, `width` x `height`, alpha over white. Thread-safe.
 
