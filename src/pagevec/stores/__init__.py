@@ -21,7 +21,7 @@ def open_store(name: str = DEFAULT_STORE, *, create: bool = True) -> Store:
     if not name.startswith(("postgresql://", "postgres://")):
         from pagevec.stores.sqlite.store import FILE, SqliteStore
 
-        if not create and not (Path(name) / FILE).is_file():
+        if not create and not _is_there(Path(name) / FILE):
             raise StoreError(f"there is no store at {name}: {NO_STORE}")
         return SqliteStore(name)
     try:
@@ -31,3 +31,10 @@ def open_store(name: str = DEFAULT_STORE, *, create: bool = True) -> Store:
             "a store in PostgreSQL needs psycopg: pip install 'pagevec[postgres]'"
         ) from None
     return PostgresStore(name, create=create)
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError as error:  # of a folder that this user may not enter
+        raise StoreError(f"cannot use the store {file}: {error.strerror}") from error

@@ -1,11 +1,21 @@
-"""What a store of pages does, and the ledger of documents that it keeps."""
+"""What a store of pages does, the ledger of documents that it keeps, and what all stores share."""
 
+import logging
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, Protocol, Self
+
+import numpy as np
 
 from pagevec.errors import StoreError
 from pagevec.types import DocumentRecord, MultiVector, Page, PageKey
+
+log = logging.getLogger(__name__)
+
+_LEAST_SQUARE, _MOST_SQUARE = 0.8, 1.2
+"""Squared lengths that a unit vector may have; int8 moves them by 0.09 at most, float16 less."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,8 @@ class Store(Protocol):
     the process that made it: after a fork, open the store again. As a context manager it closes
     itself at the end.
 
-    Every method raises StoreError if the store cannot be read or written.
+    Every method raises StoreError if the store cannot be read or written, or if it was opened
+    before a fork.
 
     Attributes:
         ledger: what the store knows about documents.
@@ -92,7 +103,8 @@ class Store(Protocol):
                 with equal keys the last one counts.
 
         Raises:
-            StoreError: a page has vectors of another dimension than the store.
+            StoreError: a page has vectors of another dimension than the store, or vectors that
+                are not of unit length.
         """
 
     def has(self, document: str) -> frozenset[int]:
@@ -144,7 +156,7 @@ class Store(Protocol):
 
         Returns:
             Pages in the order of `keys`, each with vectors float32 (vectors, dim); a page that is
-            not in the store is left out.
+            not in the store, or is damaged there, is left out. The log names damaged pages.
         """
 
     def documents(self) -> dict[str, int]:
@@ -199,3 +211,87 @@ def check_rename(names: Mapping[str, str], known: Collection[str], taken: Collec
         if new in chosen:
             raise StoreError(f"cannot rename {old!r} to {new!r}: the name is taken")
         chosen.add(new)
+
+
+def check_vectors(pages: Sequence[Page]) -> None:
+    """Let only unit vectors into a store.
+
+    Args:
+        pages: to be stored.
+
+    Raises:
+        StoreError: a page has other vectors.
+    """
+    for page in pages:
+        if not are_unit(page.vectors):
+            raise StoreError(
+                f"{page.key.document}, page {page.key.number}: its vectors are not of unit length; "
+                "the model that embedded it is at fault"
+            )
+
+
+def are_unit(vectors: MultiVector) -> bool:
+    """Whether all of `vectors` (vectors, dim) are finite and of unit length, as far as stored."""
+    with np.errstate(all="ignore"):  # of damaged ones
+        squares = np.vecdot(vectors, vectors)
+    # NaN is in no range.
+    return bool(np.all((squares >= _LEAST_SQUARE) & (squares <= _MOST_SQUARE)))
+
+
+class DamagedPages:
+    """Pages of a store that cannot be used as they are: each is logged once, and counted.
+
+    Args:
+        store: names the store in the log.
+    """
+
+    def __init__(self, store: str) -> None:
+        self._store = store
+        self._known: set[PageKey] = set()
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def note(self, page: PageKey, reason: Exception) -> None:
+        """Log that a page is left out of searches.
+
+        Args:
+            page: its key.
+            reason: what was found.
+        """
+        with self._lock:
+            is_new = page not in self._known
+            self._known.add(page)
+        if is_new:
+            log.warning(
+                "%s: %r, page %d is damaged and left out of searches (%s): remove the document and "
+                "ingest it again",
+                self._store,
+                page.document,
+                page.number,
+                reason,
+            )
+
+
+class ProcessGuard:
+    """Keeps connections in the process that opened them: two processes cannot share one.
+
+    Args:
+        name: names what was opened in errors.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._process = os.getpid()
+
+    def is_at_home(self) -> bool:
+        """Whether this is the process that opened it."""
+        return os.getpid() == self._process
+
+    def check(self) -> None:
+        """Raise StoreError in another process than the one that opened it."""
+        if not self.is_at_home():
+            raise StoreError(
+                f"{self._name} was opened before this process was forked: open it again in this one"
+            )

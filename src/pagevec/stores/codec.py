@@ -5,6 +5,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pagevec.errors import StoreError
+from pagevec.stores.base import are_unit
 from pagevec.types import MultiVector
 from pagevec.wire.quantize import Quantized, dequantize, quantize
 
@@ -56,6 +58,44 @@ def unpack(packed: bytes, dim: int, form: VectorFormat) -> MultiVector:
     return dequantize(
         Quantized(np.frombuffer(packed, np.int8, count=values).reshape(-1, dim), scales), form
     )
+
+
+def unpack_unit(packed: bytes, dim: int, form: VectorFormat, count: int | None) -> MultiVector:
+    """Return the unit vectors that `pack` made into bytes, which may be damaged.
+
+    Args:
+        packed: bytes of a store.
+        dim: components of each vector.
+        form: the format they are kept in.
+        count: how many vectors there have to be; None where that is not known.
+
+    Raises:
+        ValueError: the bytes are not so many unit vectors.
+    """
+    try:
+        vectors = unpack(packed, dim, form)
+    except ValueError:
+        raise ValueError("its vectors are cut off") from None
+    if count not in (None, len(vectors)):
+        raise ValueError(f"it has {len(vectors)} vectors instead of {count}")
+    if form != "binary" and not are_unit(vectors):
+        raise ValueError("its vectors are not of unit length")
+    return vectors
+
+
+def read_fingerprint(packed: bytes, dim: int) -> MultiVector:
+    """Return a store's fingerprint, float32 (vectors, dim).
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    try:
+        return unpack_unit(packed, dim, FINGERPRINT_FORMAT, None)
+    except ValueError as error:
+        raise StoreError(
+            f"the store's fingerprint of its model is damaged ({error}): restore the store from a "
+            "copy, or ingest into a new one"
+        ) from None
 
 
 def _from_half(halves: NDArray[np.int16]) -> NDArray[np.float32]:

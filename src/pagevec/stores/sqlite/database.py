@@ -1,5 +1,6 @@
 """The SQLite file of a store: its tables, connections and transactions."""
 
+import os
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
@@ -7,9 +8,29 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pagevec.errors import StoreError
+from pagevec.stores.base import ProcessGuard
 
 _WAIT_SECONDS = 60.0
-_MAPPED_BYTES = 1 << 40
+_SETTINGS = (
+    "PRAGMA page_size = 16384",  # a page's vectors are 100 to 200 kB
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA temp_store = MEMORY",
+    # Read by system calls: a mapped file that is cut meanwhile kills the process.
+    "PRAGMA mmap_size = 0",
+)
+
+# What to do about an error, by the beginning of SQLite's name for it.
+_ADVICE = {
+    "SQLITE_BUSY": "another process keeps it locked; try again when that is done",
+    "SQLITE_CANTOPEN": "check that it is there, and that this user may read it",
+    "SQLITE_CORRUPT": "it is damaged; restore it from a copy, or ingest into a new store",
+    "SQLITE_FULL": "make room on its disk, then try again",
+    "SQLITE_IOERR": "check its disk, and that nothing else has cut or replaced it",
+    "SQLITE_NOTADB": "give the folder of a store that pagevec made",
+    "SQLITE_READONLY": "it can be searched; to write to it, this user has to own its folder",
+}
 
 # Ids of pages are never reused (AUTOINCREMENT), so a row of `deletions` stays true for ever.
 # What is scanned (keys, metadata, bits) is apart from what is long.
@@ -39,14 +60,32 @@ CREATE TABLE claims (
 """
 _VERSION_2 = "CREATE TABLE probe (dim INTEGER NOT NULL, vectors BLOB NOT NULL)"
 _VERSION_3 = "CREATE TABLE labels (label TEXT PRIMARY KEY, folder TEXT NOT NULL)"
-_VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
+# Leases had ends by the wall clock before, in `claims`.
+_VERSION_4 = """
+CREATE TABLE IF NOT EXISTS leases (
+    document TEXT PRIMARY KEY, worker TEXT NOT NULL, renewed REAL NOT NULL, seconds REAL NOT NULL
+);
+DROP TABLE IF EXISTS claims"""
+_VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 SCHEMA_VERSION = len(_VERSIONS)
+
+
+class _Connection(sqlite3.Connection):
+    """A connection; `state` is that of the file, where SQLite's locks do not protect it."""
+
+    state: "_State | None" = None
+
+
+_State = tuple[tuple[int, int, int], ...]
+"""What changes when a store is written."""
 
 
 class Database:
     """A file in WAL mode with synchronous FULL, used by several threads and processes at once.
 
-    Each transaction has a connection to itself; idle connections are used again.
+    Each transaction has a connection to itself; idle connections are used again. Where SQLite may
+    write nothing, it cannot lock the file either: then a transaction fails if the file is another
+    one at its end.
 
     Args:
         file: the file, created if it does not exist.
@@ -54,10 +93,14 @@ class Database:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._idle: deque[sqlite3.Connection] = deque()
+        self._idle: deque[_Connection] = deque()
+        self._missing: list[str] = []
+        self._guard = ProcessGuard(f"the store {file}")
 
     def create(self, form: str) -> None:
         """Create the tables that are missing, in a new file or one of an older version.
+
+        An older store that cannot be written is read as if they were there, and empty.
 
         Args:
             form: format of the vectors in a new store.
@@ -68,11 +111,14 @@ class Database:
         # No lock if the tables are there: a store opens while another process writes.
         with self.reading() as connection:
             version = _version(connection)
-        if version < SCHEMA_VERSION:
+        if version > SCHEMA_VERSION:
+            raise StoreError(f"the store {self.file} is of version {version}: update pagevec")
+        if 0 < version < SCHEMA_VERSION and not _is_writable(self.file):
+            self.close()
+            self._missing = [one for one in _statements(version) if one.startswith("CREATE")]
+        elif version < SCHEMA_VERSION:
             with self.writing() as connection:
                 _upgrade(connection, form)
-        elif version > SCHEMA_VERSION:
-            raise StoreError(f"the store {self.file} is of version {version}: update pagevec")
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -88,32 +134,45 @@ class Database:
             yield connection
 
     def close(self) -> None:
-        """Close the idle connections."""
-        while self._idle:
+        """Close the idle connections, if they are of this process."""
+        while self._guard.is_at_home() and self._idle:
             self._idle.pop().close()
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        self._guard.check()
         try:
             connection = self._take()
             try:
                 connection.execute(begin)
                 yield connection
                 connection.execute("COMMIT")
+            except sqlite3.Error:
+                connection.close()  # it may remember parts of a file that has changed
+                raise
             finally:
                 self._give_back(connection)
         except sqlite3.Error as error:
-            raise StoreError(f"cannot use the store {self.file}: {error}") from error
+            raise StoreError(_describe(self.file, error)) from error
 
-    def _take(self) -> sqlite3.Connection:
+    def _take(self) -> _Connection:
         with suppress(IndexError):
             return self._idle.pop()
-        return _connect(self.file)
+        connection = _connect(self.file)
+        for statement in self._missing:
+            connection.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))
+        return connection
 
-    def _give_back(self, connection: sqlite3.Connection) -> None:
-        if connection.in_transaction:
-            connection.rollback()
-        self._idle.append(connection)
+    def _give_back(self, connection: _Connection) -> None:
+        with suppress(sqlite3.ProgrammingError):  # it is closed
+            if connection.in_transaction:
+                connection.rollback()
+            if connection.state is None:
+                self._idle.append(connection)
+            else:
+                connection.close()
+        if connection.state not in (None, _state(self.file)):
+            raise StoreError(f"the store {self.file} was changed while it was read: try again")
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -123,25 +182,71 @@ def _version(connection: sqlite3.Connection) -> int:
 
 def _upgrade(connection: sqlite3.Connection, form: str) -> None:
     version = _version(connection)  # another process may have been faster
-    for statements in _VERSIONS[version:]:
-        for statement in statements.split(";\n"):
-            connection.execute(statement)
+    for statement in _statements(version):
+        connection.execute(statement)
     if version == 0:
         connection.execute("INSERT INTO store VALUES (?, NULL, 0)", [form])
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _connect(file: Path) -> sqlite3.Connection:
+def _statements(version: int) -> list[str]:
+    """Return what makes a store of `version` one of this version."""
+    return [one.strip() for later in _VERSIONS[version:] for one in later.split(";\n")]
+
+
+def _connect(file: Path) -> _Connection:
+    """Return a connection; one without locks where SQLite may not make the file for them."""
+    try:
+        return _open(file)
+    except sqlite3.OperationalError as error:
+        is_refused = error.sqlite_errorname.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY"))
+        if not is_refused or not file.is_file():
+            raise
+    state = _state(file)
+    # What was not moved yet from the log into the file counts, too; an immutable file has no log.
+    log = _log(file)
+    has_log = log.exists() and log.stat().st_size > 0
+    connection = _open(file, "mode=ro&vfs=unix-none" if has_log else "immutable=1")
+    connection.state = state
+    return connection
+
+
+def _open(file: Path, how: str = "mode=rwc") -> _Connection:
     connection = sqlite3.connect(
-        file, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
+        f"{file.absolute().as_uri()}?{how}",
+        timeout=_WAIT_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=_Connection,
+        uri=True,
     )
     try:
-        connection.execute("PRAGMA page_size = 16384")  # a page's vectors are 100 to 200 kB
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
+        if how != "mode=rwc":  # without locks, hence without memory that is shared with others
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        for setting in _SETTINGS:
+            connection.execute(setting)
+        _version(connection)  # the first look into the file, which may fail
     except sqlite3.Error:
         connection.close()
         raise
     return connection
+
+
+def _log(file: Path) -> Path:
+    return file.with_name(f"{file.name}-wal")
+
+
+def _state(file: Path) -> _State:
+    found = [one.stat() for one in (file, _log(file)) if one.exists()]
+    return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in found)
+
+
+def _is_writable(file: Path) -> bool:
+    return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
+
+
+def _describe(file: Path, error: sqlite3.Error) -> str:
+    """Return a sentence that says what is wrong with a store, and what to do about it."""
+    name = getattr(error, "sqlite_errorname", "")  # errors of Python's own module have none
+    advice = next((what for begin, what in _ADVICE.items() if name.startswith(begin)), None)
+    return f"cannot use the store {file}: {error}" + (f": {advice}" if advice else "")

@@ -6,11 +6,21 @@ from pagevec.stores.base import Ledger
 from pagevec.stores.sqlite.database import Database
 from pagevec.types import DocumentRecord
 
+# One statement, so that only one of two workers can win.
+_LEASE = """
+INSERT INTO leases VALUES (?1, ?2, ?3, ?4) ON CONFLICT (document) DO UPDATE
+SET worker = excluded.worker, renewed = excluded.renewed, seconds = excluded.seconds
+WHERE worker = excluded.worker OR NOT (?3 >= renewed AND ?3 < renewed + seconds)"""
+
 
 class SqliteLedger(Ledger):
     """Documents, leases and labels in the file of a store.
 
-    Leases end by this machine's clock. Their table has kept its old name, `claims`.
+    Leases are measured with the clock that all processes of this machine share and nobody sets,
+    `time.monotonic`; a store in WAL mode is used from one machine anyway. That clock starts anew
+    with the machine, so a lease that was renewed "later than now" is of a worker that is no more.
+    A counter that others watch would not need a clock, but each new worker would have to watch for
+    the whole time of a lease before it could go on where a killed one stopped.
 
     Args:
         database: the store's file.
@@ -35,20 +45,15 @@ class SqliteLedger(Ledger):
             connection.execute("REPLACE INTO documents VALUES (?, ?, ?, ?, ?)", values)
 
     def lease(self, document: str, worker: str, seconds: float) -> bool:
-        now = time.time()
+        now = time.monotonic()
         with self._database.writing() as connection:
-            leased = connection.execute(
-                "INSERT INTO claims VALUES (?, ?, ?) ON CONFLICT (document) DO UPDATE"
-                " SET worker = excluded.worker, expires = excluded.expires"
-                " WHERE worker = excluded.worker OR expires <= ?",
-                (document, worker, now + seconds, now),
-            )
+            leased = connection.execute(_LEASE, (document, worker, now, seconds))
             return leased.rowcount == 1
 
     def release(self, document: str, worker: str) -> None:
         with self._database.writing() as connection:
             connection.execute(
-                "DELETE FROM claims WHERE document = ? AND worker = ?", (document, worker)
+                "DELETE FROM leases WHERE document = ? AND worker = ?", (document, worker)
             )
 
     def labels(self) -> dict[str, str]:

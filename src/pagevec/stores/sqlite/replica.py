@@ -5,19 +5,27 @@ from threading import Lock
 
 import numpy as np
 
+from pagevec.stores.base import DamagedPages
 from pagevec.stores.hamming import BitIndex, PackedBits
+from pagevec.types import PageKey
 
 _ROWS_AT_A_TIME = 1000
-_CHANGED = "SELECT pages.id, packed FROM pages JOIN bits ON page = pages.id WHERE revision > ?"
+_CHANGED = """
+SELECT pages.id, document, number, packed FROM pages JOIN bits ON page = pages.id
+WHERE revision > ?"""
 
 
 class BitReplica:
     """The sign bits of a store's pages by id, following what other processes write.
 
     A renamed document needs no update: its pages keep their ids, which are all that is kept here.
+
+    Args:
+        damaged: takes the pages whose bits cannot be read; they are never found.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, damaged: DamagedPages) -> None:
+        self._damaged = damaged
         self._index = BitIndex(0)
         self._revision = 0
         self._lock = Lock()
@@ -48,8 +56,12 @@ class BitReplica:
         self._index.remove([page for (page,) in gone])
         changed = connection.execute(_CHANGED, [self._revision])
         while rows := changed.fetchmany(_ROWS_AT_A_TIME):
-            self._index.put(
-                [page for page, _ in rows],
-                [np.frombuffer(packed, np.uint8).reshape(-1, dim // 8) for _, packed in rows],
-            )
+            self._index.put([row[0] for row in rows], [self._bits(*row, dim) for row in rows])
         self._revision = revision
+
+    def _bits(self, _id: int, document: str, number: int, packed: bytes, dim: int) -> PackedBits:
+        try:
+            return np.frombuffer(packed, np.uint8).reshape(-1, dim // 8)
+        except (ValueError, TypeError):
+            self._damaged.note(PageKey(document, number), ValueError("its sign bits are cut off"))
+            return np.empty((0, dim // 8), np.uint8)

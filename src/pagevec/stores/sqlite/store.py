@@ -9,8 +9,21 @@ from typing import Any
 from pagevec.errors import StoreError
 from pagevec.grid import PatchGrid
 from pagevec.stores import hamming
-from pagevec.stores.base import EVERYTHING, Filter, Store, check_rename
-from pagevec.stores.codec import FINGERPRINT_FORMAT, VectorFormat, pack, unpack
+from pagevec.stores.base import (
+    EVERYTHING,
+    DamagedPages,
+    Filter,
+    Store,
+    check_rename,
+    check_vectors,
+)
+from pagevec.stores.codec import (
+    FINGERPRINT_FORMAT,
+    VectorFormat,
+    pack,
+    read_fingerprint,
+    unpack_unit,
+)
 from pagevec.stores.sqlite.database import Database
 from pagevec.stores.sqlite.ledger import SqliteLedger
 from pagevec.stores.sqlite.replica import BitReplica
@@ -20,7 +33,7 @@ from pagevec.wire.quantize import quantize
 FILE = "pages.sqlite3"
 
 _PAGE = """
-SELECT metadata, grid, text, thumbnail, coalesce(vectors, packed)
+SELECT metadata, grid, text, thumbnail, coalesce(vectors, packed), length(packed)
 FROM pages JOIN bits ON bits.page = pages.id JOIN contents ON contents.page = pages.id
 WHERE document = ? AND number = ?
 """
@@ -50,7 +63,8 @@ class SqliteStore(Store):
 
     def __init__(self, path: str | Path, vectors: VectorFormat | None = None) -> None:
         self._database = Database(_folder(path) / FILE)
-        self._replica = BitReplica()
+        self._damaged = DamagedPages(f"the store {self._database.file}")
+        self._replica = BitReplica(self._damaged)
         self.ledger = SqliteLedger(self._database)
         try:
             self._format = self._open(vectors)
@@ -62,6 +76,7 @@ class SqliteStore(Store):
         if not pages:
             return
         dim = _dimension(pages)
+        check_vectors(pages)
         # Packed before the transaction, during which no other process can write.
         packed = [self._pack(page.vectors) for page in pages]
         with self._database.writing() as connection:
@@ -106,12 +121,9 @@ class SqliteStore(Store):
 
     def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
         with self._database.reading() as connection:
-            rows = (
-                (key, connection.execute(_PAGE, (key.document, key.number)).fetchone())
-                for key in keys
-            )
             dim = _dim(connection)
-            return [_page(key, dim, self._format, *row) for key, row in rows if row is not None]
+            found = (self._fetch_one(connection, key, dim) for key in keys)
+            return [page for page in found if page is not None]
 
     def documents(self) -> dict[str, int]:
         with self._database.reading() as connection:
@@ -130,7 +142,7 @@ class SqliteStore(Store):
     def fingerprint(self) -> MultiVector | None:
         with self._database.reading() as connection:
             rows = connection.execute("SELECT vectors, dim FROM probe").fetchall()
-        return next((unpack(packed, dim, FINGERPRINT_FORMAT) for packed, dim in rows), None)
+        return next((read_fingerprint(packed, dim) for packed, dim in rows), None)
 
     def save_fingerprint(self, vectors: MultiVector) -> None:
         packed = pack(vectors, FINGERPRINT_FORMAT)
@@ -155,6 +167,15 @@ class SqliteStore(Store):
                 "open it without a format, or create a new one"
             )
         return form  # type: ignore[no-any-return]
+
+    def _fetch_one(self, connection: sqlite3.Connection, key: PageKey, dim: int) -> Page | None:
+        """Return a page; None if it is not there, or damaged, which is logged."""
+        row = connection.execute(_PAGE, (key.document, key.number)).fetchone()
+        try:
+            return None if row is None else _page(key, dim, self._format, *row)
+        except (ValueError, TypeError) as error:
+            self._damaged.note(key, error)
+            return None
 
     def _pack(self, vectors: MultiVector) -> tuple[bytes, bytes | None]:
         """Return the sign bits and the vectors; None for vectors that are kept as bits only."""
@@ -226,9 +247,11 @@ def _page(
     text: str | None,
     thumbnail: bytes | None,
     packed: bytes,
+    bits_length: int,
 ) -> Page:
     place = None if grid is None else PatchGrid(*json.loads(grid))
-    return Page(key, unpack(packed, dim, form), json.loads(metadata), text, thumbnail, place)
+    vectors = unpack_unit(packed, dim, form, 8 * bits_length // dim)
+    return Page(key, vectors, json.loads(metadata), text, thumbnail, place)
 
 
 def _count(connection: sqlite3.Connection) -> int:
