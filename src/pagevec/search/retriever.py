@@ -9,6 +9,7 @@ from itertools import chain
 
 import numpy as np
 
+from pagevec.errors import InvalidRequest
 from pagevec.search.maxsim import maxsim
 from pagevec.stores.base import EVERYTHING, Filter, Store
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, check_model
@@ -64,7 +65,14 @@ class Retriever:
             query: float32 (vectors, dim), rows of unit length.
             k: how many pages.
             where: which pages count.
+
+        Raises:
+            InvalidRequest: the query has numbers that are not finite.
         """
+        if not np.isfinite(query).all():
+            raise InvalidRequest(
+                "the query's vectors are not finite: the model that embedded it is at fault"
+            )
         keys = self._store.candidates(query, max(k, CANDIDATES), where)
         blocks = [keys[first : first + _BLOCK] for first in range(0, len(keys), _BLOCK)]
         scored = chain.from_iterable(_pool().map(partial(self._score, query), blocks))
@@ -81,9 +89,14 @@ class Retriever:
         return [
             ScoredPage(page.key, float(score), page.metadata)
             for page, score in zip(pages, scores, strict=True)
+            if np.isfinite(score)  # of a store that does not look at what it returns
         ]
 
 
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), "pagevec-rerank")
+
+
+# A forked process has none of the threads.
+os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Protocol, Self
@@ -253,17 +254,19 @@ class DamagedPages:
     def __len__(self) -> int:
         return len(self._known)
 
-    def note(self, page: PageKey, reason: Exception) -> None:
-        """Log that a page is left out of searches.
+    @contextmanager
+    def noting(self, page: PageKey) -> Iterator[None]:
+        """Leave the block where the bytes of `page` are not what they should be, and log that."""
+        try:
+            yield
+        except (ValueError, TypeError) as error:
+            self._note(page, error)
 
-        Args:
-            page: its key.
-            reason: what was found.
-        """
+    def _note(self, page: PageKey, reason: Exception) -> None:
         with self._lock:
-            is_new = page not in self._known
+            is_known = page in self._known
             self._known.add(page)
-        if is_new:
+        if not is_known:
             log.warning(
                 "%s: %r, page %d is damaged and left out of searches (%s): remove the document and "
                 "ingest it again",

@@ -195,3 +195,7 @@ def _grow(values: NDArray[_Number], needed: int) -> NDArray[_Number]:
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), "pagevec-bits")
+
+
+# A forked process has none of the threads.
+os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -32,9 +32,15 @@ def encode(signs: PackedBits) -> bytes:
 
 
 def decode(array: bytes) -> PackedBits:
-    """Return the sign bits uint8 (vectors, 16) of a binary array."""
+    """Return the sign bits uint8 (vectors, 16) of a binary array.
+
+    Raises:
+        ValueError: its elements are not 128 bits each, as where one is NULL.
+    """
     width = len(_SIZES) + DIM // 8
     elements = np.frombuffer(array[_HEADER.size :], np.uint8).reshape(-1, width)
+    if np.any(elements[:, : len(_SIZES)] != _SIZES):
+        raise ValueError(f"an element is not of {DIM} bits")
     return elements[:, len(_SIZES) :]
 
 

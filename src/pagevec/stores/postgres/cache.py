@@ -5,7 +5,7 @@ from itertools import islice
 from threading import Lock
 
 from pagevec.stores import hamming
-from pagevec.stores.base import EVERYTHING, Filter
+from pagevec.stores.base import EVERYTHING, DamagedPages, Filter
 from pagevec.stores.hamming import BitIndex, PackedBits
 from pagevec.stores.postgres.bits import DIM
 from pagevec.stores.postgres.connections import Connection, Connections
@@ -30,11 +30,13 @@ class BitCache:
 
     Args:
         connections: connections to the database.
+        damaged: takes the rows whose bits cannot be read; they are never found.
         max_bytes: size of the bits in the table above which nothing is cached.
     """
 
-    def __init__(self, connections: Connections, max_bytes: int) -> None:
+    def __init__(self, connections: Connections, damaged: DamagedPages, max_bytes: int) -> None:
         self._connections = connections
+        self._damaged = damaged
         self._max_bytes = max_bytes
         self._lock = Lock()
         self._stamp: tuple[int, ...] | None = None
@@ -88,7 +90,9 @@ class BitCache:
             if id not in self._rows or self._rows[id].version != version
         ]
         if changed:
-            for rows in _batches(read_rows(connection, ids=changed), _ROWS_AT_ONCE):
+            read = read_rows(connection, ids=changed)
+            for rows in _batches(read, _ROWS_AT_ONCE):
+                _note_faults(rows, self._damaged)
                 self._index.put([row.id for row in rows], [row.signs for row in rows])
                 self._rows.update((row.id, row.without_signs()) for row in rows)
 
@@ -99,7 +103,7 @@ class BitCache:
 
 
 def stream_candidates(
-    connection: Connection, query: PackedBits, limit: int, where: Filter
+    connection: Connection, damaged: DamagedPages, query: PackedBits, limit: int, where: Filter
 ) -> list[PageKey]:
     """Return what `BitCache.candidates` would, reading all bits for this search and keeping none.
 
@@ -107,6 +111,7 @@ def stream_candidates(
 
     Args:
         connection: a connection in a transaction.
+        damaged: takes the rows whose bits cannot be read.
         query: sign bits of the query, uint8 (vectors, 16).
         limit: how many pages to return at most, where there is no filter.
         where: which pages to consider.
@@ -116,10 +121,18 @@ def stream_candidates(
         return _matching(rows, where)
     best: list[Row] = []
     for block in _batches(read_rows(connection), max(limit, _ROWS_AT_ONCE)):
+        _note_faults(block, damaged)
         index, competing = BitIndex(DIM), best + block
         index.put(range(len(competing)), [row.signs for row in competing])
         best = [competing[place] for place in index.best(query, limit)]
     return _distinct(best, limit)
+
+
+def _note_faults(rows: Iterable[Row], damaged: DamagedPages) -> None:
+    for row in rows:
+        with damaged.noting(row.key):
+            if row.fault is not None:
+                raise row.fault
 
 
 def _matching(rows: Iterable[Row], where: Filter) -> list[PageKey]:

@@ -1,4 +1,4 @@
-"""The ledger of documents in PostgreSQL, with leases that end by the server's clock."""
+"""The ledger of documents in PostgreSQL, with leases measured by the server's clock."""
 
 from pagevec.stores.base import Ledger
 from pagevec.stores.postgres.connections import Connections
@@ -18,16 +18,23 @@ VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (name) DO UPDATE SET content_hash = excluded.content_hash, pages = excluded.pages,
     complete = excluded.complete, error = excluded.error"""
 
-# One statement, so that only one of two workers can win.
+# One statement, so that only one of two workers can win. A lease that would end later than one
+# taken now is of before the server's clock was set back. Older workers do not tell how long theirs
+# last: no longer than the option allows.
 _LEASE = """
-INSERT INTO pagevec_claims AS lease VALUES
-    (%s, %s, clock_timestamp() + make_interval(secs => %s))
+INSERT INTO pagevec_claims AS lease (document, claimed_by, claimed_until, seconds) VALUES
+    (%(document)s, %(worker)s, clock_timestamp() + make_interval(secs => %(seconds)s), %(seconds)s)
 ON CONFLICT (document) DO UPDATE
-SET claimed_by = excluded.claimed_by, claimed_until = excluded.claimed_until
+SET claimed_by = excluded.claimed_by, claimed_until = excluded.claimed_until,
+    seconds = excluded.seconds
 WHERE lease.claimed_by = excluded.claimed_by OR lease.claimed_until <= clock_timestamp()
+    OR lease.claimed_until - make_interval(secs => coalesce(lease.seconds, 3600))
+        > clock_timestamp()
 RETURNING document"""
 
 _RELEASE = "DELETE FROM pagevec_claims WHERE document = %s AND claimed_by = %s"
+
+_LABELS = "SELECT label, folder FROM pagevec_labels"
 
 _SET_LABEL = """
 INSERT INTO pagevec_labels (label, folder) VALUES (%s, %s)
@@ -58,13 +65,14 @@ class PostgresLedger(Ledger):
         self._connections.execute(_WRITE, values)
 
     def lease(self, document: str, worker: str, seconds: float) -> bool:
-        return bool(self._connections.execute(_LEASE, (document, worker, seconds)))
+        values = {"document": document, "worker": worker, "seconds": seconds}
+        return bool(self._connections.execute(_LEASE, values))
 
     def release(self, document: str, worker: str) -> None:
         self._connections.execute(_RELEASE, (document, worker))
 
     def labels(self) -> dict[str, str]:
-        return dict(self._connections.execute("SELECT label, folder FROM pagevec_labels"))
+        return dict(self._connections.execute(_LABELS, is_optional=True))
 
     def set_label(self, label: str, folder: str) -> None:
         self._connections.execute(_SET_LABEL, (label, folder))

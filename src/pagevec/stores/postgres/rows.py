@@ -17,8 +17,8 @@ import numpy as np
 
 from pagevec.errors import StoreError
 from pagevec.grid import PatchGrid
-from pagevec.stores.base import Filter, check_rename
-from pagevec.stores.codec import VectorFormat, pack, unpack
+from pagevec.stores.base import DamagedPages, Filter, check_rename, check_vectors
+from pagevec.stores.codec import VectorFormat, pack, unpack_unit
 from pagevec.stores.hamming import PackedBits
 from pagevec.stores.postgres.bits import DIM, decode, digest, encode
 from pagevec.stores.postgres.connections import Connection
@@ -123,6 +123,7 @@ class Row:
         key: of the page.
         metadata: of the page.
         signs: sign bits of the page, uint8 (vectors, 16).
+        fault: why its sign bits cannot be read, and it has none, where that is so.
     """
 
     id: int
@@ -130,6 +131,7 @@ class Row:
     key: PageKey
     metadata: dict[str, Any]
     signs: PackedBits
+    fault: ValueError | None = None
 
     def without_signs(self) -> "Row":
         """Return the row without its bits, for when a `BitIndex` holds them."""
@@ -159,16 +161,26 @@ def read_rows(
         copy.set_types(_ROW_TYPES)
         for row, version, document, number, metadata, array in copy.rows():
             key = PageKey(document, number)
-            yield Row(row, version, key, _parse(metadata), decode(array) if array else NO_SIGNS)
+            signs, fault = _read_signs(array)
+            yield Row(row, version, key, _parse(metadata), signs, fault)
 
 
-def read_pages(connection: Connection, keys: Sequence[PageKey]) -> list[Page]:
-    """Return the pages of `keys`, in their order; those that are gone are left out."""
+def read_pages(
+    connection: Connection, keys: Sequence[PageKey], damaged: DamagedPages
+) -> list[Page]:
+    """Return the pages of `keys`, in their order, without those that are gone.
+
+    Pages that cannot be read are left out, too, and noted in `damaged`.
+    """
     documents, numbers = [key.document for key in keys], [key.number for key in keys]
     rows = connection.execute(_PAGES, (documents, numbers), binary=True).fetchall()
     # Sorted here, because the server would carry the vectors through its sort.
     rows.sort(key=lambda row: int(row[0]))
-    return [_page(keys[place - 1], *columns) for place, *columns in rows]
+    pages = []
+    for place, *columns in rows:
+        with damaged.noting(keys[place - 1]):
+            pages.append(_page(keys[place - 1], *columns))
+    return pages
 
 
 def lock_documents(connection: Connection, documents: Iterable[str]) -> None:
@@ -185,10 +197,12 @@ def write_pages(connection: Connection, pages: Sequence[Page], form: VectorForma
         form: how to keep the vectors.
 
     Raises:
-        StoreError: the vectors do not have the 128 dimensions of the column's type.
+        StoreError: the vectors do not have the 128 dimensions of the column's type, or are not of
+            unit length.
     """
     for page in pages:
         check_dimension(page.vectors)
+    check_vectors(pages)
     names, numbers = [page.key.document for page in pages], [page.key.number for page in pages]
     lock_documents(connection, names)
     for statement in (_DELETE_REPLACED, _DELETE_OURS_REPLACED):
@@ -241,9 +255,17 @@ def _page(
     expected, form, packed, thumbnail, grid = columns
     # Other bits than ours were when we wrote them: the page was replaced, our vectors are old.
     only_signs = packed is None or expected != digest(signs)
-    vectors = _vectors_of_signs(signs) if only_signs else unpack(packed, DIM, form)
+    vectors = _vectors_of_signs(signs) if only_signs else unpack_unit(packed, DIM, form, len(signs))
     place = PatchGrid(*grid) if grid else None
     return Page(key, vectors, _parse(metadata), content or None, thumbnail, place)
+
+
+def _read_signs(array: bytes | None) -> tuple[PackedBits, ValueError | None]:
+    """Return the sign bits of a row, and what is wrong with them, where something is."""
+    try:
+        return decode(array) if array else NO_SIGNS, None
+    except ValueError:
+        return NO_SIGNS, ValueError("its sign bits are not an array of 128 bits each")
 
 
 def _vectors_of_signs(signs: PackedBits) -> MultiVector:

@@ -5,6 +5,8 @@ Nothing references morphik-core's table, because a foreign key would put trigger
 is swept when a store is opened.
 """
 
+from typing import LiteralString
+
 from pagevec.stores.postgres.connections import Connection
 
 # Any number will do: only one process at a time creates the tables.
@@ -90,7 +92,24 @@ CREATE TABLE IF NOT EXISTS pagevec_probe (
 CREATE TABLE IF NOT EXISTS pagevec_labels (
     label TEXT PRIMARY KEY,
     folder TEXT NOT NULL
-)"""
+);
+ALTER TABLE pagevec_claims ADD COLUMN IF NOT EXISTS seconds DOUBLE PRECISION"""
+
+# What searching needs; the tables of `_LATER` may be missing.
+_IS_READABLE = """
+SELECT to_regclass('multi_vector_embeddings') IS NOT NULL
+    AND to_regclass('pagevec_pages') IS NOT NULL AND to_regclass('pagevec_documents') IS NOT NULL"""
+
+_IS_COMPLETE = """
+SELECT to_regclass('pagevec_probe') IS NOT NULL AND to_regclass('pagevec_labels') IS NOT NULL
+    AND EXISTS (
+        SELECT FROM pg_attribute
+        WHERE attrelid = to_regclass('pagevec_claims') AND attname = 'seconds'
+    )"""
+
+_MAY_WRITE = """
+SELECT current_setting('transaction_read_only') = 'off'
+    AND coalesce(has_table_privilege(to_regclass('pagevec_pages'), 'DELETE'), true)"""
 
 _SWEEP = """
 DELETE FROM pagevec_pages WHERE row IN (
@@ -102,18 +121,34 @@ DELETE FROM pagevec_pages WHERE row IN (
 
 def has_pages_table(connection: Connection) -> bool:
     """Whether the database has the table of pages, whoever created it."""
-    found = connection.execute("SELECT to_regclass('multi_vector_embeddings') IS NOT NULL")
-    return found.fetchone() == (True,)
+    return _holds(connection, "SELECT to_regclass('multi_vector_embeddings') IS NOT NULL")
 
 
 def prepare(connection: Connection) -> None:
-    """Create the tables that are missing, and sweep rows whose row in morphik-core's is gone."""
+    """Create what is missing, and sweep rows whose row in morphik-core's table is gone.
+
+    Nothing is done by a role that may only read, or on a standby, and nothing is created that is
+    there: PostgreSQL asks for the right to create tables even then.
+    """
+    is_readable = _holds(connection, _IS_READABLE)
+    if is_readable and not _holds(connection, _MAY_WRITE):
+        return
+    needed = (_HAS_MAX_SIM, _IS_COMPLETE)
+    if not (is_readable and all(_holds(connection, condition) for condition in needed)):
+        _create(connection)
+    connection.execute(_SWEEP)
+
+
+def _create(connection: Connection) -> None:
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     connection.execute(_THEIR_TABLE)
     connection.execute(_THEIR_INDEX)
-    if connection.execute(_HAS_MAX_SIM).fetchone() == (False,):
+    if not _holds(connection, _HAS_MAX_SIM):
         connection.execute(_MAX_SIM)
-    if connection.execute("SELECT to_regclass('pagevec_claims') IS NULL").fetchone() == (True,):
+    if not _holds(connection, "SELECT to_regclass('pagevec_claims') IS NOT NULL"):
         connection.execute(_OURS)
     connection.execute(_LATER)
-    connection.execute(_SWEEP)
+
+
+def _holds(connection: Connection, condition: LiteralString) -> bool:
+    return connection.execute(condition).fetchone() == (True,)

@@ -9,8 +9,14 @@ its types is used, as this process compares bits faster than anything in SQL.
 from collections.abc import Mapping, Sequence
 
 from pagevec.errors import StoreError
-from pagevec.stores.base import EVERYTHING, NO_STORE, Filter, Store
-from pagevec.stores.codec import FINGERPRINT_FORMAT, VectorFormat, pack, unpack
+from pagevec.stores.base import (
+    EVERYTHING,
+    NO_STORE,
+    DamagedPages,
+    Filter,
+    Store,
+)
+from pagevec.stores.codec import FINGERPRINT_FORMAT, VectorFormat, pack, read_fingerprint
 from pagevec.stores.postgres.bits import DIM
 from pagevec.stores.postgres.cache import BitCache, stream_candidates
 from pagevec.stores.postgres.connections import Connections
@@ -76,7 +82,8 @@ class PostgresStore(Store):
     ) -> None:
         self._connections = Connections(url)
         self._format = vectors
-        self._cache = BitCache(self._connections, cache_bytes)
+        self._damaged = DamagedPages("the store in PostgreSQL")
+        self._cache = BitCache(self._connections, self._damaged, cache_bytes)
         self.ledger = PostgresLedger(self._connections)
         with self._connections.opening() as connection:
             if not create and not has_pages_table(connection):
@@ -108,31 +115,33 @@ class PostgresStore(Store):
         self, query: MultiVector, limit: int, where: Filter = EVERYTHING
     ) -> list[PageKey]:
         check_dimension(query)
+        self._connections.check_process()  # before a lock, which a fork may have left locked
         signs = quantize(query, "binary").values
         nearest = self._cache.candidates(signs, limit, where)
         if nearest is not None:
             return nearest
         with self._connections.transaction() as connection:
-            return stream_candidates(connection, signs, limit, where)
+            return stream_candidates(connection, self._damaged, signs, limit, where)
 
     def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
         with self._connections.transaction() as connection:
-            return read_pages(connection, keys)
+            return read_pages(connection, keys, self._damaged)
 
     def documents(self) -> dict[str, int]:
         return dict(self._connections.execute(_DOCUMENTS))
 
     def metadata_names(self) -> frozenset[str]:
         with self._connections.transaction() as connection:
-            return frozenset(n for row in read_rows(connection, bits=False) for n in row.metadata)
+            rows = read_rows(connection, bits=False)
+            return frozenset(name for row in rows for name in row.metadata)
 
     def count(self) -> int:
         [(count,)] = self._connections.execute(_COUNT)
         return int(count)
 
     def fingerprint(self) -> MultiVector | None:
-        rows = self._connections.execute("SELECT vectors FROM pagevec_probe")
-        return next((unpack(packed, DIM, FINGERPRINT_FORMAT) for (packed,) in rows), None)
+        rows = self._connections.execute("SELECT vectors FROM pagevec_probe", is_optional=True)
+        return next((read_fingerprint(packed, DIM) for (packed,) in rows), None)
 
     def save_fingerprint(self, vectors: MultiVector) -> None:
         check_dimension(vectors)

@@ -29,7 +29,7 @@ _ADVICE = {
     "SQLITE_FULL": "make room on its disk, then try again",
     "SQLITE_IOERR": "check its disk, and that nothing else has cut or replaced it",
     "SQLITE_NOTADB": "give the folder of a store that pagevec made",
-    "SQLITE_READONLY": "it can be searched; to write to it, this user has to own its folder",
+    "SQLITE_READONLY": "it can be searched, but this user may not write to its folder",
 }
 
 # Ids of pages are never reused (AUTOINCREMENT), so a row of `deletions` stays true for ever.
@@ -161,6 +161,8 @@ class Database:
         connection = _connect(self.file)
         for statement in self._missing:
             connection.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))
+        if self._missing:  # what is written into these tables would be lost
+            connection.execute("PRAGMA query_only = ON")
         return connection
 
     def _give_back(self, connection: _Connection) -> None:

@@ -56,12 +56,11 @@ class BitReplica:
         self._index.remove([page for (page,) in gone])
         changed = connection.execute(_CHANGED, [self._revision])
         while rows := changed.fetchmany(_ROWS_AT_A_TIME):
-            self._index.put([row[0] for row in rows], [self._bits(*row, dim) for row in rows])
+            self._index.put([row[0] for row in rows], [self._bits(dim, *row) for row in rows])
         self._revision = revision
 
-    def _bits(self, _id: int, document: str, number: int, packed: bytes, dim: int) -> PackedBits:
-        try:
-            return np.frombuffer(packed, np.uint8).reshape(-1, dim // 8)
-        except (ValueError, TypeError):
-            self._damaged.note(PageKey(document, number), ValueError("its sign bits are cut off"))
-            return np.empty((0, dim // 8), np.uint8)
+    def _bits(self, dim: int, _: int, document: str, number: int, packed: bytes) -> PackedBits:
+        bits = np.empty((0, dim // 8), np.uint8)
+        with self._damaged.noting(PageKey(document, number)):
+            bits = np.frombuffer(packed, np.uint8).reshape(-1, dim // 8)
+        return bits

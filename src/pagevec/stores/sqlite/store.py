@@ -120,10 +120,14 @@ class SqliteStore(Store):
             return _keys(connection, self._replica.best(connection, bits, limit))
 
     def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
+        pages = []
         with self._database.reading() as connection:
             dim = _dim(connection)
-            found = (self._fetch_one(connection, key, dim) for key in keys)
-            return [page for page in found if page is not None]
+            for key in keys:
+                row = connection.execute(_PAGE, (key.document, key.number)).fetchone()
+                with self._damaged.noting(key):
+                    pages += [] if row is None else [_page(key, dim, self._format, *row)]
+        return pages
 
     def documents(self) -> dict[str, int]:
         with self._database.reading() as connection:
@@ -167,15 +171,6 @@ class SqliteStore(Store):
                 "open it without a format, or create a new one"
             )
         return form  # type: ignore[no-any-return]
-
-    def _fetch_one(self, connection: sqlite3.Connection, key: PageKey, dim: int) -> Page | None:
-        """Return a page; None if it is not there, or damaged, which is logged."""
-        row = connection.execute(_PAGE, (key.document, key.number)).fetchone()
-        try:
-            return None if row is None else _page(key, dim, self._format, *row)
-        except (ValueError, TypeError) as error:
-            self._damaged.note(key, error)
-            return None
 
     def _pack(self, vectors: MultiVector) -> tuple[bytes, bytes | None]:
         """Return the sign bits and the vectors; None for vectors that are kept as bits only."""
