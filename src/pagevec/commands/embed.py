@@ -65,7 +65,7 @@ def command(
                     failed += len(batch.faults)
                     for said in _complain(document, batch):
                         click.echo(said, err=True)
-    for line in found.describe():
+    for line in (*found.describe(), *found.describe_links()):
         click.echo(line, err=True)
     written = f"-> {out}" if archive.names else f"{out} is not written"
     click.echo(f"{len(archive.names)} pages, {archive.vectors} vectors {written}")

@@ -58,6 +58,9 @@ def _take_former_option(
 )
 @click.option("--strict", is_flag=True, help="Exit code 1 if a document or a page failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print what became of documents as JSON.")
+@click.option(
+    "--follow-links", is_flag=True, help="Follow links in a folder that lead out of it, too."
+)
 @click.option("--watch", is_flag=True, help="Go on: keep the store in step with PATHS.")
 @click.option(
     "--lease-seconds",
@@ -84,6 +87,7 @@ def command(
     prune: bool,
     strict: bool,
     as_json: bool,
+    follow_links: bool,
     watch: bool,
     lease_seconds: float,
 ) -> None:
@@ -102,14 +106,19 @@ def command(
     ):
         _log_to_file(store)
         if watch:
-            _watch(index, paths, label, as_json)
+            _watch(index, paths, label, follow_links, as_json)
             return
-        report = _update(index, paths, label, as_json, prune)
+        report = _update(index, paths, label, follow_links, as_json, prune)
     sys.exit(1 if report.failed and strict else 0)
 
 
 def _update(
-    index: Index, paths: tuple[Path, ...], label: str | None, as_json: bool, prune: bool
+    index: Index,
+    paths: tuple[Path, ...],
+    label: str | None,
+    follow_links: bool,
+    as_json: bool,
+    prune: bool,
 ) -> Report:
     """Add what is there; then remove what is gone, because it may only have another name now."""
     with tqdm(total=0, unit=" pages", dynamic_ncols=True, disable=None) as progress:
@@ -119,7 +128,11 @@ def _update(
             progress.update(done - progress.n)
 
         there = [path for path in paths if path.exists()] if prune else paths
-        report = index.add(there, label=label, on_progress=show) if there else Report(())
+        report = (
+            index.add(there, label=label, follow_links=follow_links, on_progress=show)
+            if there
+            else Report(())
+        )
     removal = index.prune(paths) if prune else Removal(())
     click.echo(_as_json(report, removal) if as_json else _as_lines(report, removal))
     for line in () if as_json else _complaints(report, removal):
@@ -173,7 +186,9 @@ def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def _watch(index: Index, paths: tuple[Path, ...], label: str | None, as_json: bool) -> None:
+def _watch(
+    index: Index, paths: tuple[Path, ...], label: str | None, follow_links: bool, as_json: bool
+) -> None:
     """Keep the store in step with `paths` until a signal; nothing that happens meanwhile ends it.
 
     At the start, what will not pass by itself raises, such as a store of another model.
@@ -185,7 +200,7 @@ def _watch(index: Index, paths: tuple[Path, ...], label: str | None, as_json: bo
             if not has_changed and time.monotonic() < retry_at:
                 continue
             try:
-                report = _update(index, paths, label, as_json, prune=True)
+                report = _update(index, paths, label, follow_links, as_json, prune=True)
                 is_done = not any(outcome.is_temporary for outcome in report.failed)
             except Exception as error:
                 if is_first and not _may_pass(error):

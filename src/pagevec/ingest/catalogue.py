@@ -94,8 +94,7 @@ class Catalogue:
             below = [root for root in roots if file.is_relative_to(root)]
             if not below or (among is not None and record.name not in among) or not is_gone(file):
                 continue
-            # The evidence for a file that was named itself is the folder that it was in.
-            empty = [one for one in below if not _has_files(one.parent if one == file else one)]
+            empty = [one for one in below if not _has_files(_evidence(file, one))]
             doubtful.update(empty[:1])
             if not empty and not is_of_another_program(self._store, record.name, record):
                 self._store.delete(record.name)
@@ -211,6 +210,18 @@ def is_gone(file: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def _evidence(file: Path, root: Path) -> Path:
+    """Return the folder whose files show that the disk is mounted on which `file` was.
+
+    It is the folder of a file that was named itself, and the last link on the way from `root` to
+    the file, which may lead to another disk than that of `root`.
+    """
+    if root == file:
+        return file.parent
+    way = (one for one in file.parents if one.is_relative_to(root))
+    return next((one for one in way if one.is_symlink()), root)
 
 
 def _has_files(folder: Path) -> bool:

@@ -13,6 +13,8 @@ from pagevec.ingest.openers import SUFFIXES
 # Names that programs give to files which are no documents: locks of Office and LibreOffice.
 LOCKS = ("~$", ".~lock.")
 
+_LEADS_OUT = "links that lead out of the folder"
+
 STORE_FILE = "pages.sqlite3"
 """A folder with a file of this name is a store of pagevec's own."""
 
@@ -40,11 +42,13 @@ class Found:
         documents: each file once, in order.
         passed_over: how many files and folders, by the reason.
         unreadable: folders, and files in folders, that could not be looked into.
+        links: links in a folder that lead out of it and were not followed.
     """
 
     documents: list[FoundDocument] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
     unreadable: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
 
     def describe(self) -> list[str]:
         """Return a line for each reason for which something was passed over."""
@@ -52,12 +56,21 @@ class Found:
         lines = [f"passed over: {count} {reason}" for reason, count in counts if count]
         return [*lines, *(f"cannot be read: {escape(place)}" for place in self.unreadable)]
 
+    def describe_links(self) -> list[str]:
+        """Return a line for each link that was not followed."""
+        return [f"not followed, as it leads out of its folder: {escape(one)}" for one in self.links]
 
-def find_documents(paths: Sequence[Path]) -> Found:
+
+def find_documents(paths: Sequence[Path], *, follow_links: bool = False) -> Found:
     """Find the documents among `paths`: files, and all documents below folders.
 
     In folders hidden files, locks of Office programs, files of other types, links that lead out of
     the folder and pagevec's own stores are passed over, and counted.
+
+    Args:
+        paths: files and folders; one that is a link is followed.
+        follow_links: whether links in a folder that lead out of it are followed, too. Whoever can
+            write into the folder decides then which files of this machine are read.
 
     Raises:
         InvalidRequest: a path does not exist, or is itself a file of an unsupported type. All
@@ -70,7 +83,7 @@ def find_documents(paths: Sequence[Path]) -> Found:
     seen: set[Path] = set()
     for path in paths:
         above = path if path.is_dir() else path.parent
-        files = _walk(path, found) if path.is_dir() else [path]
+        files = _walk(path, found, follow_links) if path.is_dir() else [path]
         for file in files:
             place = file.resolve()
             if place in seen:
@@ -103,45 +116,74 @@ def _fault(path: Path) -> str | None:
     return None
 
 
-def _walk(folder: Path, found: Found) -> Iterator[Path]:
-    """Yield the documents below `folder`, in the order of their names."""
+def _walk(folder: Path, found: Found, follow_links: bool) -> Iterator[Path]:
+    """Yield the documents below `folder`, in the order of their names.
+
+    Folders behind links come last, each once, so that none is found through a link that is also
+    below `folder` itself, and loops of links end.
+    """
     root = folder.resolve()
+    seen: set[Path] = set()
+    waiting = [folder]
 
     def note(error: OSError) -> None:
         found.unreadable.append(str(error.filename))
 
-    for place, folders, files in os.walk(folder, onerror=note):
-        here = Path(place)
-        if STORE_FILE in files:
-            found.passed_over["stores of pagevec"] += 1
-            folders.clear()
-            continue
-        hidden = {name for name in folders if name.startswith(".")}
-        links = {name for name in folders if os.path.islink(here / name)} - hidden  # noqa: PTH114
-        found.passed_over["hidden folders"] += len(hidden)
-        found.passed_over["links to folders"] += len(links)
-        folders[:] = sorted(set(folders) - hidden - links)
-        for name in sorted(files):
-            try:
-                reason = _reason_to_pass_over(here / name, root)
-            except OSError:  # of a folder that may be listed but not entered
-                found.unreadable.append(str(here / name))
+    for start in waiting:
+        for place, folders, files in os.walk(start, onerror=note):
+            here = Path(place)
+            if here.resolve() in seen:
+                found.passed_over["folders that were reached twice"] += 1
+                folders.clear()
                 continue
-            if reason is None:
-                yield here / name
-            else:
-                found.passed_over[reason] += 1
+            seen.add(here.resolve())
+            if STORE_FILE in files:
+                found.passed_over["stores of pagevec"] += 1
+                folders.clear()
+                continue
+            hidden = {name for name in folders if name.startswith(".")}
+            links = {name for name in folders if os.path.islink(here / name)} - hidden  # noqa: PTH114
+            found.passed_over["hidden folders"] += len(hidden)
+            folders[:] = sorted(set(folders) - hidden - links)
+            for link in (here / name for name in sorted(links)):
+                if follow_links and _leads_out(link, root):
+                    waiting.append(link)
+                    continue
+                found.passed_over["links to folders"] += 1
+                if _leads_out(link, root):
+                    found.links.append(str(link))
+            for name in sorted(files):
+                yield from _judge(here / name, root, found, follow_links)
 
 
-def _reason_to_pass_over(file: Path, root: Path) -> str | None:
+def _judge(file: Path, root: Path, found: Found, follow_links: bool) -> Iterator[Path]:
+    """Yield a file if it is a document; otherwise note why it is none."""
+    try:
+        reason = _reason_to_pass_over(file, root, follow_links)
+    except OSError:  # of a folder that may be listed but not entered
+        found.unreadable.append(str(file))
+        return
+    if reason is None:
+        yield file
+        return
+    found.passed_over[reason] += 1
+    if reason == _LEADS_OUT:
+        found.links.append(str(file))
+
+
+def _leads_out(link: Path, root: Path) -> bool:
+    return not link.resolve().is_relative_to(root)
+
+
+def _reason_to_pass_over(file: Path, root: Path, follow_links: bool) -> str | None:
     if file.name.startswith(LOCKS):
         return "lock files of Office programs"
     if file.name.startswith("."):
         return "hidden files"
     if file.suffix.lower() not in SUFFIXES:
         return f"files of other types ({file.suffix.lower() or 'no suffix'})"
-    if file.is_symlink() and not file.resolve().is_relative_to(root):
-        return "links that lead out of the folder"
+    if not follow_links and file.is_symlink() and _leads_out(file, root):
+        return _LEADS_OUT
     if not file.is_file():
         return "names that are not files"
     return None

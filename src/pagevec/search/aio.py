@@ -60,13 +60,18 @@ class AsyncIndex:
         paths: Paths,
         *,
         label: str | None = None,
+        follow_links: bool = False,
         on_progress: Progress = lambda done, total: None,
         on_outcome: Callable[[Outcome], object] = lambda outcome: None,
     ) -> Report:
         """Ingest documents, as `Index.add` does; the callbacks are called in a thread."""
         return await self._run(
             lambda: self._index.add(
-                paths, label=label, on_progress=on_progress, on_outcome=on_outcome
+                paths,
+                label=label,
+                follow_links=follow_links,
+                on_progress=on_progress,
+                on_outcome=on_outcome,
             )
         )
 

@@ -176,6 +176,7 @@ class Index:
         paths: Paths,
         *,
         label: str | None = None,
+        follow_links: bool = False,
         on_progress: Progress = lambda done, total: None,
         on_outcome: Callable[[Outcome], object] = lambda outcome: None,
     ) -> Report:
@@ -188,6 +189,7 @@ class Index:
         Args:
             paths: files, and folders with all documents below them.
             label: first part of the names of new documents; default: their folder's own name.
+            follow_links: whether links in a folder that lead out of it are followed.
             on_progress: called with the pages stored and the pages known so far.
             on_outcome: called with the outcome of each document as it comes.
 
@@ -199,12 +201,13 @@ class Index:
                 the label from another folder.
             StoreError: the pages in the store were embedded by another model.
         """
-        found = find_documents(_as_paths(paths))
+        found = find_documents(_as_paths(paths), follow_links=follow_links)
         documents = name_documents(found, self._store, label)
         outcomes = self._worker.ingest(documents, on_progress, on_outcome)
         twins = {outcome.same_as for outcome in outcomes if outcome.same_as is not None}
         renamed = self._catalogue.prune(_as_paths(paths), twins).removed if twins else ()
-        return Report(tuple(outcomes), tuple(found.describe()), renamed)
+        passed_over = (*found.describe(), *found.describe_links())
+        return Report(tuple(outcomes), passed_over, renamed)
 
     def search(
         self,

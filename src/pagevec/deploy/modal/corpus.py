@@ -5,6 +5,7 @@ in one piece.
 """
 
 import hashlib
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from pagevec.ingest.page import ReadOptions
 from pagevec.ingest.pipeline import PageFault, describe_faults, embed_in_batches
 from pagevec.ingest.sources import find_documents
 from pagevec.types import Model, Page
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,13 @@ class EmbeddedDocument:
 def list_bucket(mount: Path, address: str) -> list[Document]:
     """Return the documents of the bucket mounted at `mount`, named below `address`.
 
-    Files are listed, not read: one counts as changed if its size or its time has changed.
+    Files are listed, not read: one counts as changed if its size or its time has changed. Links
+    that lead out of the bucket, hence into the container, are not followed; the log names them.
     """
-    found = find_documents([mount]).documents
-    return [_list_file(one.path, one.below, address) for one in found]
+    found = find_documents([mount])
+    for line in found.describe_links():
+        log.warning("%s", line)
+    return [_list_file(one.path, one.below, address) for one in found.documents]
 
 
 def embed_document(model: Model, document: Document, mount: Path) -> EmbeddedDocument:

@@ -20,7 +20,7 @@ from pagevec.deploy.modal.corpus import Document, EmbeddedDocument
 from pagevec.errors import InvalidRequest
 from pagevec.ingest.catalogue import note_failure
 from pagevec.ingest.names import SourceDocument, hash_file, name_documents, name_unstored
-from pagevec.ingest.sources import find_documents
+from pagevec.ingest.sources import Found, find_documents
 from pagevec.stores import open_store
 from pagevec.stores.base import Store
 from pagevec.stores.fingerprint import agree_on_model
@@ -39,7 +39,7 @@ class Shards:
 
     def name_documents(self, folder: Path, label: str | None) -> list[SourceDocument]:
         """Find the documents below `folder` and name them."""
-        return name_unstored(find_documents([folder]))
+        return name_unstored(_find_documents(folder))
 
     def has(self, document: Document) -> bool:
         """Return whether this version of `document` is there."""
@@ -90,7 +90,7 @@ class Stored:
         Raises:
             InvalidRequest: the store knows the label from another folder.
         """
-        return name_documents(find_documents([folder]), self._store, label)
+        return name_documents(_find_documents(folder), self._store, label)
 
     def has(self, document: Document) -> bool:
         """Return whether all pages of this version of `document` are there."""
@@ -223,6 +223,13 @@ def _embed(
         print(f"failed: {name}: {error}", file=sys.stderr)
     if failed:
         sys.exit(1)
+
+
+def _find_documents(folder: Path) -> Found:
+    found = find_documents([folder])
+    for line in found.describe_links():
+        print(line, file=sys.stderr)
+    return found
 
 
 def _answers(containers: Any, documents: Iterable[Document]) -> Iterator[EmbeddedDocument]:

@@ -15,6 +15,8 @@ from pagevec.stores.hamming import PackedBits
 DIM = 128
 """Components of a vector, one bit each: the length that the column's type has."""
 
+NO_SIGNS = np.empty((0, DIM // 8), np.uint8)
+
 _BIT = 1560  # the type's OID in every PostgreSQL
 _EMPTY = struct.pack("!3i", 0, 0, _BIT)
 _HEADER = struct.Struct("!5i")
@@ -40,8 +42,20 @@ def decode(array: bytes) -> PackedBits:
     width = len(_SIZES) + DIM // 8
     elements = np.frombuffer(array[_HEADER.size :], np.uint8).reshape(-1, width)
     if np.any(elements[:, : len(_SIZES)] != _SIZES):
-        raise ValueError(f"an element is not of {DIM} bits")
+        raise ValueError(f"its sign bits are not an array of {DIM} bits each")
     return elements[:, len(_SIZES) :]
+
+
+def try_to_decode(array: bytes | None) -> tuple[PackedBits, ValueError | None]:
+    """Return the sign bits of a binary array that may be damaged, or missing.
+
+    Returns:
+        The sign bits uint8 (vectors, 16), none where they cannot be read; and the reason.
+    """
+    try:
+        return decode(array) if array else NO_SIGNS, None
+    except ValueError as error:
+        return NO_SIGNS, error
 
 
 def digest(signs: PackedBits) -> bytes:

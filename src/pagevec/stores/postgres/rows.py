@@ -20,7 +20,7 @@ from pagevec.grid import PatchGrid
 from pagevec.stores.base import DamagedPages, Filter, check_rename, check_vectors
 from pagevec.stores.codec import VectorFormat, pack, unpack_unit
 from pagevec.stores.hamming import PackedBits
-from pagevec.stores.postgres.bits import DIM, decode, digest, encode
+from pagevec.stores.postgres.bits import DIM, NO_SIGNS, decode, digest, encode, try_to_decode
 from pagevec.stores.postgres.connections import Connection
 from pagevec.types import MultiVector, Page, PageKey
 from pagevec.wire.quantize import Quantized, dequantize
@@ -110,8 +110,6 @@ DOCUMENT_COLUMNS = {
 }
 """The tables that hold a document, and their columns with its name."""
 
-NO_SIGNS = np.empty((0, DIM // 8), np.uint8)
-
 
 @dataclass(frozen=True, eq=False)
 class Row:
@@ -161,7 +159,7 @@ def read_rows(
         copy.set_types(_ROW_TYPES)
         for row, version, document, number, metadata, array in copy.rows():
             key = PageKey(document, number)
-            signs, fault = _read_signs(array)
+            signs, fault = try_to_decode(array)
             yield Row(row, version, key, _parse(metadata), signs, fault)
 
 
@@ -258,14 +256,6 @@ def _page(
     vectors = _vectors_of_signs(signs) if only_signs else unpack_unit(packed, DIM, form, len(signs))
     place = PatchGrid(*grid) if grid else None
     return Page(key, vectors, _parse(metadata), content or None, thumbnail, place)
-
-
-def _read_signs(array: bytes | None) -> tuple[PackedBits, ValueError | None]:
-    """Return the sign bits of a row, and what is wrong with them, where something is."""
-    try:
-        return decode(array) if array else NO_SIGNS, None
-    except ValueError:
-        return NO_SIGNS, ValueError("its sign bits are not an array of 128 bits each")
 
 
 def _vectors_of_signs(signs: PackedBits) -> MultiVector:
