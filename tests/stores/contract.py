@@ -1,5 +1,6 @@
 """What the tests of all stores share: programs for other processes."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,3 +34,19 @@ def elsewhere(name: str, code: str) -> None:
     process = another_process(name, code)
     process.communicate(timeout=60)
     assert process.returncode == 0
+
+
+def as_mere_user(name: str, code: str, *, create: bool = False) -> str:
+    """Return what `code` prints in a process for which modes of files count, under root, too."""
+    # Root owns the files, and does without the right to write to them all the same.
+    mere = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+    program = _PROGRAM.replace("(sys.argv[1])", f"(sys.argv[1], create={create})")
+    process = subprocess.run(
+        [*mere, sys.executable, "-c", program + code, name],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
