@@ -59,6 +59,70 @@ def test_everything_is_found_or_counted(tmp_path: Path) -> None:
     }
 
 
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A folder with links of all kinds to what is outside of it."""
+    folder, outside = tmp_path / "in", tmp_path / "outside"
+    for path in (folder / "sub", outside / "deep"):
+        path.mkdir(parents=True)
+    for file in (folder / "own.txt", outside / "far.txt", outside / "deep" / "farther.txt"):
+        file.write_text(f"words of {file.name}")
+    (folder / "inner.txt").symlink_to(folder / "own.txt")
+    (folder / "sub" / "far-link.txt").symlink_to(outside / "far.txt")
+    (folder / "a-link").symlink_to(outside / "deep")
+    (folder / "loop").symlink_to(folder)
+    (outside / "deep" / "back").symlink_to(folder)
+    (outside / "deep" / "up").symlink_to(outside)
+    return folder
+
+
+def test_links_that_lead_out_are_named(linked: Path) -> None:
+    """Without being asked nothing outside is found, and each link that leads there is named."""
+    found = find_documents([linked])
+    assert [one.below.as_posix() for one in found.documents] == ["inner.txt"]
+    assert sorted(found.describe_links()) == [
+        f"not followed, as it leads out of its folder: {linked / 'a-link'}",
+        f"not followed, as it leads out of its folder: {linked / 'sub' / 'far-link.txt'}",
+    ]
+
+
+def test_links_are_followed_when_asked(linked: Path) -> None:
+    """What links lead to is found, each file once, and loops of links end."""
+    found = find_documents([linked], follow_links=True)
+    contents = sorted(one.path.read_text() for one in found.documents)
+    assert contents == ["words of far.txt", "words of farther.txt", "words of own.txt"]
+    assert found.describe_links() == []
+    assert all(one.folder == linked.resolve() for one in found.documents)
+
+
+def test_a_link_that_is_named_itself(linked: Path) -> None:
+    """A link to a file or to a folder that is named itself is followed without being asked."""
+    links = [linked / "sub" / "far-link.txt", linked / "a-link"]
+    found = find_documents(links)
+    assert [one.path.name for one in found.documents] == ["far-link.txt", "farther.txt"]
+
+
+def test_links_on_the_command_line(service: Service, linked: Path, tmp_path: Path) -> None:
+    """`ingest` names what it does not follow, and follows it with an option; `prune` waits.
+
+    Documents behind a link stay in the store while the disk that it leads to is away.
+    """
+    arguments = ["ingest", linked, "--store", tmp_path / "store", "--url", service.url]
+    done = pagevec(*arguments, SERVICE_API_KEY=KEY)
+    assert f"not followed, as it leads out of its folder: {linked / 'a-link'}" in done.stderr
+    names = {"in/inner.txt", "in/a-link/farther.txt", "in/sub/far-link.txt"}
+    with open_store(str(tmp_path / "store")) as store:
+        assert set(store.documents()) == {"in/inner.txt"}
+        done = pagevec(*arguments, "--follow-links", SERVICE_API_KEY=KEY)
+        assert (done.returncode, "not followed" in done.stderr) == (0, False)
+        followed = set(store.documents())
+        assert followed == names
+        shutil.rmtree(tmp_path / "outside")
+        done = pagevec(*arguments, "--follow-links", "--prune", SERVICE_API_KEY=KEY)
+        behind = {name for name in followed if name.startswith("in/a-link/")}
+        assert behind and behind <= set(store.documents()), done.stderr
+
+
 def test_a_hidden_folder_that_is_named(tmp_path: Path) -> None:
     """A hidden folder is read if it is named, or is above the one that is."""
     folder = tmp_path / ".hidden" / "docs"

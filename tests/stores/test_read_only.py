@@ -47,7 +47,7 @@ for write in (
 REPLACE = """
 import os
 from pagevec.errors import StoreError
-other = sys.argv[1].replace("store", "other")
+other = os.path.dirname(sys.argv[1]) + "/other"
 try:
     with store._database.reading() as connection:
         connection.execute("SELECT count(*) FROM pages").fetchone()

@@ -95,6 +95,7 @@ class Database:
         self.file = file
         self._idle: deque[_Connection] = deque()
         self._missing: list[str] = []
+        self._mode = "mode=rwc"
         self._guard = ProcessGuard(f"the store {file}")
 
     def create(self, form: str) -> None:
@@ -119,6 +120,7 @@ class Database:
         elif version < SCHEMA_VERSION:
             with self.writing() as connection:
                 _upgrade(connection, form)
+        self._mode = "mode=rw"  # a file that is lost from now on is an error, not an empty store
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -158,7 +160,7 @@ class Database:
     def _take(self) -> _Connection:
         with suppress(IndexError):
             return self._idle.pop()
-        connection = _connect(self.file)
+        connection = _connect(self.file, self._mode)
         for statement in self._missing:
             connection.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))
         if self._missing:  # what is written into these tables would be lost
@@ -173,7 +175,7 @@ class Database:
                 self._idle.append(connection)
             else:
                 connection.close()
-        if connection.state not in (None, _state(self.file)):
+        if connection.state not in (None, _state(self.file, _log(self.file))):
             raise StoreError(f"the store {self.file} was changed while it was read: try again")
 
 
@@ -196,24 +198,23 @@ def _statements(version: int) -> list[str]:
     return [one.strip() for later in _VERSIONS[version:] for one in later.split(";\n")]
 
 
-def _connect(file: Path) -> _Connection:
+def _connect(file: Path, mode: str) -> _Connection:
     """Return a connection; one without locks where SQLite may not make the file for them."""
     try:
-        return _open(file)
+        return _open(file, mode)
     except sqlite3.OperationalError as error:
         is_refused = error.sqlite_errorname.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY"))
         if not is_refused or not file.is_file():
             raise
-    state = _state(file)
+    state = _state(file, _log(file))
     # What was not moved yet from the log into the file counts, too; an immutable file has no log.
-    log = _log(file)
-    has_log = log.exists() and log.stat().st_size > 0
+    has_log = any(size for _, size, _ in _state(_log(file)))
     connection = _open(file, "mode=ro&vfs=unix-none" if has_log else "immutable=1")
     connection.state = state
     return connection
 
 
-def _open(file: Path, how: str = "mode=rwc") -> _Connection:
+def _open(file: Path, how: str) -> _Connection:
     connection = sqlite3.connect(
         f"{file.absolute().as_uri()}?{how}",
         timeout=_WAIT_SECONDS,
@@ -223,7 +224,7 @@ def _open(file: Path, how: str = "mode=rwc") -> _Connection:
         uri=True,
     )
     try:
-        if how != "mode=rwc":  # without locks, hence without memory that is shared with others
+        if not how.startswith("mode=rw"):  # without locks, and memory that is shared with others
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         for setting in _SETTINGS:
             connection.execute(setting)
@@ -238,8 +239,12 @@ def _log(file: Path) -> Path:
     return file.with_name(f"{file.name}-wal")
 
 
-def _state(file: Path) -> _State:
-    found = [one.stat() for one in (file, _log(file)) if one.exists()]
+def _state(*files: Path) -> _State:
+    """Return number, size and time of those files that are there."""
+    found = []
+    for file in files:
+        with suppress(FileNotFoundError):
+            found.append(file.stat())
     return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in found)
 
 
