@@ -90,7 +90,7 @@ for _ in range(chance.randrange(1, 4)):
     target = chance.choice([file, file, log])
     if target.exists():
         attack = chance.choice([cut, cut, overwrite, exchange, lose])
-        print(attack.__name__, target.name)
+        print(attack.__name__, target.name, flush=True)
         attack(target)
 time.sleep(0.5)
 ended.set()

@@ -84,3 +84,29 @@ def test_a_server_that_is_not_there(address: str, caplog: pytest.LogCaptureFixtu
     assert time.monotonic() - start < 5
     assert "\n" not in raised.value.message
     assert caplog.records == []
+
+
+def test_a_wait_for_a_lock_ends(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that another program keeps locked is an error after a while, with advice."""
+    monkeypatch.setattr(connections, "_LONGEST", ["600s", "200ms"])
+    with PostgresStore(url) as store, psycopg.connect(url) as other:
+        other.execute("LOCK TABLE multi_vector_embeddings IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(StoreError, match="lock timeout: another program keeps it locked"):
+            store.count()
+        other.rollback()
+        assert store.count() == 0
+
+
+def test_a_statement_that_takes_too_long(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement ends after a while; a limit that the database sets itself is left as it is."""
+    monkeypatch.setattr(connections, "_LONGEST", ["200ms", "60s"])
+    with PostgresStore(url) as store:
+        with pytest.raises(StoreError, match="statement timeout"):
+            store._connections.execute("SELECT pg_sleep(5)")
+        own = "SET statement_timeout FROM CURRENT"
+        [(alter,)] = execute(url, f"SELECT format('ALTER DATABASE %I {own}', current_database())")
+        with psycopg.connect(url) as connection:
+            connection.execute("SET statement_timeout = '3s'")
+            connection.execute(alter.encode())
+    with PostgresStore(url) as store:
+        assert store._connections.execute("SHOW statement_timeout") == [("3s",)]

@@ -169,5 +169,5 @@ def _store_errors() -> Iterator[None]:
         ) from error
     except psycopg.Error as error:
         advice = next((what for kind, what in _ADVICE.items() if isinstance(error, kind)), None)
-        sentence = f"the store in PostgreSQL: {' '.join(str(error).split())}"
-        raise StoreError(f"{sentence}: {advice}" if advice else sentence) from error
+        said = f"{error.diag.message_primary}: {advice}" if advice else " ".join(str(error).split())
+        raise StoreError(f"the store in PostgreSQL: {said}") from error

@@ -13,13 +13,15 @@ from pagevec.stores.base import ProcessGuard
 _WAIT_SECONDS = 60.0
 _SETTINGS = (
     "PRAGMA page_size = 16384",  # a page's vectors are 100 to 200 kB
-    "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA temp_store = MEMORY",
     # Read by system calls: a mapped file that is cut meanwhile kills the process.
     "PRAGMA mmap_size = 0",
 )
+
+_CREATE, _USE = "mode=rwc", "mode=rw"
+"""How the file is opened first, and later: if it is lost then, no empty store takes its place."""
 
 # What to do about an error, by the beginning of SQLite's name for it.
 _ADVICE = {
@@ -95,7 +97,7 @@ class Database:
         self.file = file
         self._idle: deque[_Connection] = deque()
         self._missing: list[str] = []
-        self._mode = "mode=rwc"
+        self._mode = _CREATE
         self._guard = ProcessGuard(f"the store {file}")
 
     def create(self, form: str) -> None:
@@ -120,7 +122,7 @@ class Database:
         elif version < SCHEMA_VERSION:
             with self.writing() as connection:
                 _upgrade(connection, form)
-        self._mode = "mode=rw"  # a file that is lost from now on is an error, not an empty store
+        self._mode = _USE
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -224,10 +226,12 @@ def _open(file: Path, how: str) -> _Connection:
         uri=True,
     )
     try:
-        if not how.startswith("mode=rw"):  # without locks, and memory that is shared with others
+        if how not in (_CREATE, _USE):  # without locks, and memory that is shared with others
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         for setting in _SETTINGS:
             connection.execute(setting)
+        if how == _CREATE:  # it stays in this mode; asking again would wait for a damaged file
+            connection.execute("PRAGMA journal_mode = WAL")
         _version(connection)  # the first look into the file, which may fail
     except sqlite3.Error:
         connection.close()
