@@ -19,6 +19,7 @@ from pagevec.engine.requests import Item, Request
 from pagevec.engine.scheduler import Scheduler
 from pagevec.errors import InternalError, InvalidRequest, NotReady
 from pagevec.images import EncodedImage
+from pagevec.machine import usable_cores
 from pagevec.types import MultiVector
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Engine:
         """
         hints = read_hints(backend)
         warm = warm_up(backend, hints, batch_tokens or hints.batch_tokens)
-        threads = preprocess_threads or os.cpu_count() or 1
+        threads = preprocess_threads or usable_cores()
         tells_tokens = callable(getattr(backend, "tokenize", None))
         self.info = replace(backend.info(), tells_tokens=tells_tokens)
         self.failure: BaseException | None = None
@@ -205,7 +206,7 @@ class Engine:
 
     def _begin_thread(self) -> None:
         # One core for each thread: they share the work by inputs.
-        self._device.share_cores(os.cpu_count() or 1)
+        self._device.share_cores(usable_cores())
 
     def _begin_page_thread(self) -> None:
         self._begin_thread()

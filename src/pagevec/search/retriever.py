@@ -1,7 +1,6 @@
 """Search one store with one model: candidates from the store, then exact MaxSim."""
 
 import heapq
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -10,6 +9,7 @@ from itertools import chain
 import numpy as np
 
 from pagevec.errors import InvalidRequest
+from pagevec.machine import usable_cores
 from pagevec.search.maxsim import maxsim
 from pagevec.stores.base import EVERYTHING, Filter, Store
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, check_model
@@ -95,7 +95,7 @@ class Retriever:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), "pagevec-rerank")
+    return ThreadPoolExecutor(usable_cores(), "pagevec-rerank")
 
 
 # A forked process has none of the threads.

@@ -5,7 +5,6 @@ XOR and bit count over whole planes take a few ms for thousands of pages. Planes
 blocks of about 256 pages, which keeps intermediate results in the CPU's cache and all cores busy.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -14,6 +13,8 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pagevec.machine import usable_cores
 
 PackedBits = NDArray[np.uint8]
 """Sign bits of a multi-vector: uint8 (vectors, dim / 8), as `wire.quantize` packs them."""
@@ -194,7 +195,7 @@ def _grow(values: NDArray[_Number], needed: int) -> NDArray[_Number]:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), "pagevec-bits")
+    return ThreadPoolExecutor(usable_cores(), "pagevec-bits")
 
 
 # A forked process has none of the threads.

@@ -5,14 +5,13 @@ builder `app` with the fields of :class:`Options` as arguments. All other settin
 environment variables, read where `app` is called and handed to every replica.
 """
 
-import os
-
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
 from pagevec.deploy.ray.replica import Replica
 from pagevec.engine.models.loader import cuda_devices
 from pagevec.errors import ConfigurationError
+from pagevec.machine import usable_cores
 from pagevec.settings import Settings
 
 NAME = "pagevec"
@@ -102,7 +101,7 @@ def _validate(settings: Settings) -> None:
 
 def _resources(settings: Settings, options: Options) -> dict[str, float]:
     gpus = min(1, _gpus_here(settings)) if options.gpus is None else options.gpus
-    share = max(1, (os.cpu_count() or 1) // _max_replicas(settings, options))
+    share = max(1, usable_cores() // _max_replicas(settings, options))
     return {"num_gpus": gpus, "num_cpus": options.cpus or (1 if gpus else share)}
 
 

@@ -10,10 +10,11 @@ from pagevec.engine.api import Memory
 from pagevec.engine.backends.base import BatchHints, Device
 from pagevec.engine.models.loader import LoadedModel
 from pagevec.errors import InternalError
+from pagevec.machine import usable_cores
 from pagevec.types import MultiVector
 
-CORES = torch.get_num_threads()
-"""Cores that this process may use: OMP_NUM_THREADS, which Ray sets, limits them."""
+CORES = min(torch.get_num_threads(), usable_cores())
+"""Cores that this process may use: OMP_NUM_THREADS, which Ray sets, limits them, too."""
 
 _BATCH_TOKENS_ON_CPU = 1024  # about one page: on a CPU caches decide, not launches
 _BATCH_TOKENS_ON_ACCELERATOR = 16_384

@@ -1,0 +1,50 @@
+"""What this process may use of the machine: its affinity and the limits of its control groups."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_V1 = "cpu.cfs_quota_us", "cpu.cfs_period_us"
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Return how many threads of this process can run at the same time.
+
+    That is the least of its affinity and of the CPU quotas of its control groups (v1 and v2), as
+    containers, Kubernetes and systemd set them; part of a core counts as one.
+
+    Args:
+        root: where `proc` and `sys` are.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min([cores, *map(math.ceil, _quotas(root))]))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Yield each quota in cores: of the process's groups and of those above them."""
+    groups = root / "sys/fs/cgroup"
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # Inside a container the path may be the host's, and the mount begins at its end.
+        below = Path(path.lstrip("/"))
+        for mount in (groups / controllers, groups / "cpu") if controllers else (groups,):
+            for group in (below, *below.parents):
+                yield from _quota(mount / group)
+
+
+def _quota(group: Path) -> Iterator[float]:
+    words = _read(group / "cpu.max").split() or [_read(group / name).strip() for name in _V1]
+    # "max" and, in v1, -1 mean that there is none.
+    if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]):
+        yield int(words[0]) / int(words[1])
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
