@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pagevec.environment import settings_table, variable_names
+from pagevec.deploy.modal.settings import ModalSettings
+from pagevec.environment import EnvironmentSettings, settings_table, variable_names
 from pagevec.errors import ConfigurationError
 from pagevec.settings import Settings
 
@@ -123,6 +124,71 @@ def test_an_unknown_name(in_file: bool, monkeypatch: pytest.MonkeyPatch, tmp_pat
     else:
         monkeypatch.setenv("PAGEVEC_MODLE", "x")
     with pytest.raises(ConfigurationError, match=r"PAGEVEC_MODLE.*did you mean PAGEVEC_MODEL"):
+        read(tmp_path)
+
+
+OF_SERVICES = {
+    # a Service named pagevec, with a named port
+    "PAGEVEC_SERVICE_HOST": "10.0.0.1",
+    "PAGEVEC_SERVICE_PORT": "8765",
+    "PAGEVEC_SERVICE_PORT_HTTP": "8765",
+    "PAGEVEC_PORT": "tcp://10.0.0.1:8765",
+    "PAGEVEC_PORT_8765_TCP": "tcp://10.0.0.1:8765",
+    "PAGEVEC_PORT_8765_TCP_PROTO": "tcp",
+    "PAGEVEC_PORT_8765_TCP_PORT": "8765",
+    "PAGEVEC_PORT_8765_TCP_ADDR": "10.0.0.1",
+    # others, whose names begin with ours or with those of settings
+    "PAGEVEC_MODEL_SERVICE_HOST": "fd00::1",
+    "PAGEVEC_MODEL_PORT": "udp://[fd00::1]:53",
+    "PAGEVEC_MODEL_PORT_53_UDP_ADDR": "fd00::1",
+    "PAGEVEC_MODAL_PORT": "tcp://10.0.0.2:80",
+    "PAGEVEC_MODAL_PORT_80_SCTP": "sctp://10.0.0.2:80",
+    "PAGEVEC_MODAL_SERVICE_PORT": "80",
+}
+
+
+@pytest.mark.parametrize("kind", [Settings, ModalSettings])
+@pytest.mark.parametrize("in_file", [True, False])
+def test_what_kubernetes_sets_for_a_service(
+    kind: type[EnvironmentSettings],
+    in_file: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The names that Kubernetes makes for Services are as if not set, with one line in the log."""
+    file = tmp_path / ".env"
+    file.write_text("PAGEVEC_PORT=9000\n")
+    if in_file:
+        file.write_text("".join(f"{name}={value}\n" for name, value in OF_SERVICES.items()))
+    else:
+        for name, value in OF_SERVICES.items():
+            monkeypatch.setenv(name, value)
+    settings = kind.from_environment(file)
+    assert settings.model_fields_set == ({"port"} if kind is Settings and not in_file else set())
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "Kubernetes" in line
+    assert ("PAGEVEC_PORT" if kind is Settings else "PAGEVEC_MODAL_PORT") in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PAGEVEC_PORT", "tcp"),
+        ("PAGEVEC_PORT", "http://10.0.0.1:8765"),
+        ("PAGEVEC_PROT", "tcp://10.0.0.1:8765"),
+        ("PAGEVEC_SERVICE_HOSTS", "10.0.0.1"),
+        ("PAGEVEC_SERVICE_PORT", "http"),
+        ("PAGEVEC_PORT_8765_TCP_PROTO", "yes"),
+        ("PAGEVEC_MODEL_PORT", "8765"),
+    ],
+)
+def test_what_only_resembles_a_service(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A mistake in a name or a value still stops the start, and is named."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name):
         read(tmp_path)
 
 

@@ -1,7 +1,9 @@
 """Settings that are environment variables and options: how they are read, cited and described."""
 
 import difflib
+import logging
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from shlex import quote
@@ -14,12 +16,30 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from pagevec.errors import ConfigurationError
 
+log = logging.getLogger(__name__)
+
 PREFIX = "PAGEVEC_"
 MIB = 1024 * 1024
+
+# What Kubernetes sets in each container for a Service of its namespace, and Docker for a link. One
+# that is named `pagevec` gets names that look like ours: PAGEVEC_PORT=tcp://10.0.0.1:8765.
+_PROTOCOL = "(?:tcp|udp|sctp)"
+_OF_A_SERVICE = re.compile(
+    rf"""\w+_SERVICE_HOST=[\w.:-]+
+    | \w+_SERVICE_PORT(?:_\w+)?=\d+
+    | \w+_PORT(?:_\d+_{_PROTOCOL})?={_PROTOCOL}://.*
+    | \w+_PORT_\d+_{_PROTOCOL}_(?:PROTO={_PROTOCOL} | PORT=\d+ | ADDR=[\w.:-]+)""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 def bounded(default: Any, help_: str, *, expected: str | None = None, **bounds: Any) -> Any:
@@ -76,7 +96,7 @@ class EnvironmentSettings(BaseSettings):
         typed = {name: f"{name}={value!r}" for name, value in arguments.items()}
         typed |= {name: f"{option_name(name)} {quote(str(options[name]))}" for name in options}
         known_file = env_file if env_file is not None and env_file.is_file() else None
-        _refuse_unknown_variables(cls, [*os.environ, *dotenv_values(known_file or os.devnull)])
+        _check_names(cls, {**dotenv_values(known_file or os.devnull), **os.environ})
         _refuse_unknown(typed, {name: name for name in cls.model_fields})
         try:
             settings = cls(_env_file=known_file, **arguments, **options)
@@ -85,6 +105,25 @@ class EnvironmentSettings(BaseSettings):
             raise ConfigurationError("; ".join(faults)) from None
         settings._typed = typed
         return settings
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Keep what Kubernetes sets for a Service out of the environment and of `.env`."""
+        for source in (env_settings, dotenv_settings):
+            if isinstance(source, EnvSettingsSource):
+                source.env_vars = {
+                    name: value
+                    for name, value in source.env_vars.items()
+                    if not _is_of_a_service(name, value)
+                }
+        return init_settings, env_settings, dotenv_settings
 
     def cite(self, name: str) -> str:
         """Return the setting `name` as the user gave it, for the start of an error message.
@@ -165,16 +204,28 @@ def _is_secret(schema: Mapping[str, Any]) -> bool:
     return schema.get("format") == "password"
 
 
-def _refuse_unknown_variables(of: type[EnvironmentSettings], names: Iterable[str]) -> None:
+def _is_of_a_service(name: str, value: str | None) -> bool:
+    return _OF_A_SERVICE.fullmatch(f"{name}={value}") is not None
+
+
+def _check_names(of: type[EnvironmentSettings], variables: Mapping[str, str | None]) -> None:
+    """Refuse a variable that is no setting, but for those that Kubernetes sets for a Service."""
     prefix = str(of.model_config["env_prefix"])
     known = [variable for name in of.model_fields for variable in variable_names(name, of)]
-    ours = [
-        name.upper()
-        for name in names
+    ours = {
+        name.upper(): value
+        for name, value in variables.items()
         if name.upper().startswith(prefix) and not name.upper().startswith(of.other_prefixes)
-    ]
+    }
+    ignored = sorted(name for name, value in ours.items() if _is_of_a_service(name, value))
+    if ignored:
+        log.warning("ignored, as variables of a Kubernetes Service: %s", ", ".join(ignored))
     # Compared without the prefix, which would make all of them alike.
-    _refuse_unknown(ours, {variable.removeprefix(prefix): variable for variable in known}, prefix)
+    _refuse_unknown(
+        [name for name in ours if name not in ignored],
+        {variable.removeprefix(prefix): variable for variable in known},
+        prefix,
+    )
 
 
 def _refuse_unknown(names: Iterable[str], known: Mapping[str, str], prefix: str = "") -> None:
