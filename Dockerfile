@@ -36,9 +36,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 # The base of all three: a user who owns only /data, with weights and caches.
 FROM python:3.11-slim-bookworm AS runtime
-# Fonts for PDFs that do not bring their own: without them their pages are blank.
+# Fonts for PDFs that do not bring their own: without them their pages are blank. Tini, because the
+# first process of a container loses signals that it has no handler for, and reaps orphans.
 RUN apt-get update && \
-    apt-get install --yes --no-install-recommends 'fonts-noto-cjk=1:2022*' 'fonts-noto-core=2020*' && \
+    apt-get install --yes --no-install-recommends 'fonts-noto-cjk=1:2022*' 'fonts-noto-core=2020*' \
+        'tini=0.19.*' && \
     rm -rf /var/lib/apt/lists/* && \
     useradd --uid 10001 --create-home --home-dir /data pagevec
 ENV PYTHONUNBUFFERED=1 \
@@ -51,7 +53,9 @@ USER 10001
 EXPOSE 8765
 # Healthy once the model is ready; the first start may download gigabytes.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15m --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ.get('PAGEVEC_PORT', 8765)}/ready\", timeout=4)"]
+    CMD ["python", "-m", "pagevec.probe"]
+# -s: also where a platform has an init of its own, as `init: true` in Compose.
+ENTRYPOINT ["tini", "-s", "--"]
 CMD ["pagevec", "serve"]
 
 FROM runtime AS cpu

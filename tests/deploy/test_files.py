@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,41 @@ def test_images() -> None:
         for name in line.split()[1:-1]
     ]
     assert set(sent) <= set((ROOT / ".dockerignore").read_text().split())
+
+
+def test_the_first_process_of_the_image() -> None:
+    """It is an init, which passes signals on; the health check asks the service's own address.
+
+    Every module that the image starts is there.
+    """
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    commands = [
+        json.loads(line[line.index("[") :])
+        for line in lines
+        if line.strip().startswith(("ENTRYPOINT [", "CMD ["))
+    ]
+    assert commands[1:] == [["tini", "-s", "--"], ["pagevec", "serve"]]
+    [python, flag, module] = commands[0]
+    assert (python, flag) == ("python", "-m")
+    assert find_spec(module) is not None
+    assert "tini=" in "".join(lines)
+
+
+def test_memory_is_limited() -> None:
+    """Each container has a limit of memory and processes, the service without swap.
+
+    Compose and systemd start a service again that was killed at its limit.
+    """
+    services = load(ROOT / "compose.yaml")["services"]
+    assert all({"mem_limit", "pids_limit", "restart"} <= set(one) for one in services.values())
+    for file in ("compose.yaml", "deploy/compose.gpu.yaml"):
+        service = load(ROOT / file)["services"]["pagevec"]
+        assert service["memswap_limit"] == service["mem_limit"]
+        # In .env, which Compose and pagevec both read, pagevec would refuse a PAGEVEC_ name.
+        assert not service["mem_limit"].startswith("${PAGEVEC_")
+    assert services["pagevec"]["init"] is True
+    unit = (DEPLOY / "systemd" / "pagevec.service").read_text().splitlines()
+    assert {"MemoryMax=75%", "MemorySwapMax=0", "Restart=on-failure"} <= set(unit)
 
 
 @pytest.mark.parametrize("file", ["compose.yaml", "deploy/compose.gpu.yaml"])
