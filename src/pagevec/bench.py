@@ -1,6 +1,5 @@
 """What a running service achieves: throughput of pages and texts, latency of queries."""
 
-import struct
 import threading
 import time
 import zlib
@@ -12,6 +11,7 @@ from uuid import uuid4
 import numpy as np
 
 from pagevec.client import Client
+from pagevec.samples import make_png
 
 TEXTS_EACH = 16
 _MEAN_PAUSE = 0.1  # seconds between queries
@@ -137,20 +137,18 @@ class PageMaker:
     """
 
     def __init__(self, width: int, height: int) -> None:
-        self._width = width
+        self._width, self._height = width, height
         self._strip = min(_BLOCK, height)
         self._compressor = zlib.compressobj(1)
         rows = _draw_blocks(width, height - self._strip, np.random.default_rng(0))
         self._start = self._compressor.compress(rows) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
-        header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
-        self._head = b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header)
 
     def __call__(self) -> bytes:
         """Return another page."""
         compressor = self._compressor.copy()
         strip = _draw_blocks(self._width, self._strip, np.random.default_rng())
         pixels = self._start + compressor.compress(strip) + compressor.flush()
-        return self._head + _png_chunk(b"IDAT", pixels) + _png_chunk(b"IEND", b"")
+        return make_png(self._width, self._height, 8, 2, pixels)  # 8 bits, RGB
 
 
 def _draw_blocks(width: int, height: int, random: np.random.Generator) -> bytes:
@@ -161,10 +159,6 @@ def _draw_blocks(width: int, height: int, random: np.random.Generator) -> bytes:
     large = pixels.repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)[:height, :width]
     filters = np.zeros((height, 1), np.uint8)
     return np.concatenate([filters, large.reshape(height, 3 * width)], axis=1).tobytes()
-
-
-def _png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def _make_question() -> str:

@@ -1,20 +1,14 @@
 """The commands of `pagevec`, one module each."""
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from pagevec.terminal import echo
+
 AnyCommand = TypeVar("AnyCommand", bound=Callable[..., Any])
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-
-def show_on_one_line(text: str) -> str:
-    """Return `text` with control characters escaped: file names may have line ends in them."""
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def with_passwords(command: AnyCommand) -> AnyCommand:
@@ -42,3 +36,13 @@ def _read_passwords(
     except (OSError, UnicodeError) as error:
         raise click.BadParameter(f"{file}: {error}", param_hint="--password-file") from None
     return tuple(line for line in lines if line)
+
+
+def print_outcomes(outcomes: Iterable[tuple[str, bool, str]]) -> bool:
+    """Print a line for each outcome, PASS or FAIL, and a summary; return whether all passed."""
+    failed = 0
+    for name, passed, detail in outcomes:
+        echo(f"{'PASS' if passed else 'FAIL'}  {name:34}{detail}")
+        failed += not passed
+    echo("all passed" if not failed else f"{failed} failed")
+    return not failed

@@ -4,7 +4,8 @@ import sys
 
 import click
 
-from pagevec.check import print_outcomes, run_checks
+from pagevec.check import run_checks
+from pagevec.commands import print_outcomes
 
 
 @click.command("check")

@@ -6,9 +6,10 @@ from typing import get_args
 
 import click
 
-from pagevec.check import print_outcomes
+from pagevec.commands import print_outcomes
 from pagevec.morphik.configure import plan
 from pagevec.morphik.verify import verify
+from pagevec.terminal import echo
 from pagevec.wire.negotiation import WireFormat
 
 _FOLDER = click.argument(
@@ -47,15 +48,15 @@ def configure(
     first_key = key.split(",")[0].strip() if key else None
     planned = plan(folder, url, first_key, wire)
     for edit in planned.edits:
-        click.echo("\n".join(edit.diff()))
+        echo(*edit.diff())
     if not planned.edits:
-        click.echo("nothing to change")
+        echo("nothing to change")
     elif dry_run:
-        click.echo("nothing was written (--dry-run)")
+        echo("nothing was written (--dry-run)")
     else:
-        click.echo(f"written; backup: {planned.apply()}")
+        echo(f"written; backup: {planned.apply()}")
     for notice in planned.notices:
-        click.echo(f"NOTE  {notice}", err=True)
+        echo(f"NOTE  {notice}", err=True)
 
 
 @command.command("verify")
