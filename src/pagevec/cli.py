@@ -1,6 +1,9 @@
 """The command line. Each command is a module of `pagevec.commands`, imported when it is used."""
 
 import importlib
+import logging
+import os
+import signal
 import sys
 from typing import Any
 
@@ -8,6 +11,7 @@ import click
 
 from pagevec import __version__
 from pagevec.errors import PagevecError
+from pagevec.terminal import LineFormatter, echo, show_lines
 
 # The help of each command stands here too, so that `pagevec --help` imports none of them.
 _COMMANDS = {
@@ -50,18 +54,30 @@ class _Commands(click.Group):
         command: click.Command = getattr(module, attribute)
         return command
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        if os.getpid() == 1:
+            # The first process of a container ignores a signal that it has no handler for, and
+            # commands import for seconds before they set their own.
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        if logging.lastResort is not None:  # writes warnings where no log is configured
+            logging.lastResort.setFormatter(LineFormatter())
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except PagevecError as error:
             where = "" if error.index is None else f" (input {error.index})"
-            click.echo(f"pagevec: {error.message}{where}", err=True)
+            echo(f"pagevec: {error.message}{where}", err=True)
             sys.exit(2)
         except OSError as error:
             if error.filename is None:  # not of a path: click ends quietly on a closed pipe
                 raise
-            click.echo(f"pagevec: {error.filename}: {error.strerror}", err=True)
+            echo(f"pagevec: {error.filename}: {error.strerror}", err=True)
             sys.exit(2)
+        except click.ClickException as error:
+            error.message = show_lines(error.message)  # type: ignore[misc] # cites file names
+            raise
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

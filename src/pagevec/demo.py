@@ -7,6 +7,7 @@ from pagevec.ingest.boundary import open_document
 from pagevec.ingest.names import name_unstored
 from pagevec.ingest.pipeline import embed_pages
 from pagevec.ingest.sources import find_documents
+from pagevec.terminal import show_on_one_line
 from pagevec.types import Model
 
 
@@ -20,6 +21,6 @@ def demo_table(model: Model, paths: list[Path]) -> str:
                 started = time.perf_counter()
                 [embedded] = embed_pages(model, document.name, [page], resizing=None)
                 milliseconds = (time.perf_counter() - started) * 1000
-                name = f"{document.name}#{number}"
+                name = show_on_one_line(f"{document.name}#{number}")
                 lines.append(f"{name:40}{len(embedded.vectors):>9}{milliseconds:>8.0f}")
     return "\n".join(lines)

@@ -6,6 +6,8 @@ where one input is to blame.
 
 from typing import ClassVar
 
+from pagevec.secrets import mask_secrets
+
 
 class PagevecError(Exception):
     """Base of all errors of pagevec.
@@ -13,7 +15,8 @@ class PagevecError(Exception):
     Attributes:
         code: a word that programs can match.
         status: the HTTP status that carries it.
-        message: a sentence that names what is at fault and what to do about it.
+        message: a sentence that names what is at fault and what to do about it. Secrets in it are
+            masked, whatever it cites.
         index: the position of the input at fault, where there is one.
         retry_after: seconds after which another try makes sense, where it does.
     """
@@ -24,8 +27,8 @@ class PagevecError(Exception):
     def __init__(
         self, message: str, *, index: int | None = None, retry_after: float | None = None
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = mask_secrets(message)
+        super().__init__(self.message)
         self.index = index
         self.retry_after = retry_after
 

@@ -1,6 +1,5 @@
 """`pagevec bench`: what does a running service achieve?"""
 
-import json
 import re
 from typing import Any
 
@@ -8,6 +7,7 @@ import click
 
 from pagevec.bench import TEXTS_EACH, Bench, Phase
 from pagevec.client import Client
+from pagevec.terminal import echo, show_json
 
 _SHARES = (50, 95, 99)
 
@@ -75,7 +75,7 @@ def command(
         bench = Bench(client, seconds=seconds, requests=requests, callers=callers, size=size)
         about = f"{info.model} on {info.device} in {info.dtype}; {callers} callers, "
         if not as_json:
-            click.echo(f"{about}pages of {size[0]} x {size[1]} pixels\n")
+            echo(f"{about}pages of {size[0]} x {size[1]} pixels", "")
             click.echo(_line("", "requests", "inputs/s", *(f"p{share} ms" for share in _SHARES)))
         phases = {}
         for phase in bench.run():
@@ -95,7 +95,7 @@ def command(
             "texts_per_second": texts,
             "phases": [_describe(phase) for phase in phases.values()],
         }
-        click.echo(json.dumps(figures, indent=2))
+        click.echo(show_json(figures))
         return
     click.echo(
         f"\na request holds a query, {TEXTS_EACH} texts or a page\n"

@@ -1,14 +1,13 @@
 """`pagevec documents` and `pagevec remove`: what is in a store."""
 
-import json
 from dataclasses import asdict
 
 import click
 
-from pagevec.commands import show_on_one_line
 from pagevec.ingest.catalogue import Catalogue, StoredDocument, is_gone
 from pagevec.ingest.sources import escape
 from pagevec.stores import DEFAULT_STORE, open_store
+from pagevec.terminal import echo, show_json
 
 _STORE = click.option(
     "--store", default=DEFAULT_STORE, show_default=True, help="Folder, or postgresql://"
@@ -24,11 +23,11 @@ def command(store: str, as_json: bool) -> None:
         documents = Catalogue(opened).list()
     if as_json:
         rows = [{**asdict(one), "path": one.path and escape(str(one.path))} for one in documents]
-        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        click.echo(show_json(rows))
         return
     for one in documents:
-        click.echo(show_on_one_line(f"{_pages(one):>12}  {one.name}{_remark(one)}"))
-    click.echo("1 document" if len(documents) == 1 else f"{len(documents)} documents")
+        echo(f"{_pages(one):>12}  {one.name}{_remark(one)}")
+    echo("1 document" if len(documents) == 1 else f"{len(documents)} documents")
 
 
 @click.command("remove")
@@ -44,8 +43,7 @@ def remove(documents: tuple[str, ...], store: str) -> None:
         # Each once, and all of them known, before the first one goes.
         for name in dict.fromkeys(map(catalogue.find_ours, documents)):
             pages = catalogue.remove(name)
-            shown = show_on_one_line(name)
-            click.echo(f"removed: {shown} ({pages} {'page' if pages == 1 else 'pages'})")
+            echo(f"removed: {name} ({pages} {'page' if pages == 1 else 'pages'})")
 
 
 def _pages(one: StoredDocument) -> str:

@@ -19,6 +19,7 @@ from pagevec.ingest.names import SourceDocument, name_unstored
 from pagevec.ingest.page import ReadOptions
 from pagevec.ingest.pipeline import Batch, PageFault, embed_in_batches, is_of_the_service
 from pagevec.ingest.sources import find_documents
+from pagevec.terminal import echo
 from pagevec.types import Model, MultiVector
 
 
@@ -64,11 +65,11 @@ def command(
                     progress.update(len(batch.pages))
                     failed += len(batch.faults)
                     for said in _complain(document, batch):
-                        click.echo(said, err=True)
+                        echo(said, err=True)
     for line in (*found.describe(), *found.describe_links()):
-        click.echo(line, err=True)
+        echo(line, err=True)
     written = f"-> {out}" if archive.names else f"{out} is not written"
-    click.echo(f"{len(archive.names)} pages, {archive.vectors} vectors {written}")
+    echo(f"{len(archive.names)} pages, {archive.vectors} vectors {written}")
     sys.exit(2 if failed and not archive.names else 1 if failed and strict else 0)
 
 

@@ -1,6 +1,5 @@
 """`pagevec ingest`: documents into a store."""
 
-import json
 import logging
 import math
 import os
@@ -17,7 +16,7 @@ import httpx
 from tqdm import tqdm
 
 from pagevec.client import Client
-from pagevec.commands import show_on_one_line, with_passwords
+from pagevec.commands import with_passwords
 from pagevec.ingest.catalogue import Removal
 from pagevec.ingest.leases import LEASE_SECONDS
 from pagevec.ingest.sources import find_documents
@@ -25,6 +24,7 @@ from pagevec.ingest.watch import watch_documents
 from pagevec.ingest.worker import Outcome
 from pagevec.search.index import Index, Report
 from pagevec.stores import DEFAULT_STORE
+from pagevec.terminal import LineFormatter, echo, show_json
 
 # Tries of a request without an answer: an ingestion of hours outlives a service that stumbles.
 ATTEMPTS = 8
@@ -134,13 +134,16 @@ def _update(
             else Report(())
         )
     removal = index.prune(paths) if prune else Removal(())
-    click.echo(_as_json(report, removal) if as_json else _as_lines(report, removal))
-    for line in () if as_json else _complaints(report, removal):
-        click.echo(show_on_one_line(line), err=True)
+    if as_json:
+        click.echo(_as_json(report, removal))
+    else:
+        echo(*_as_lines(report, removal))
+        for line in _complaints(report, removal):
+            echo(line, err=True)
     return report
 
 
-def _as_lines(report: Report, removal: Removal) -> str:
+def _as_lines(report: Report, removal: Removal) -> list[str]:
     skipped = len(report.skipped)
     lines = [
         f"{_count(report.pages_stored, 'page')} stored; "
@@ -152,7 +155,7 @@ def _as_lines(report: Report, removal: Removal) -> str:
         elif one.same_as is not None:
             lines.append(f"same content: {one.document} has the pages of {one.same_as}")
     lines += [f"removed: {name}" for name in removal.removed]
-    return "\n".join(map(show_on_one_line, lines))
+    return lines
 
 
 def _complaints(report: Report, removal: Removal) -> Iterator[str]:
@@ -179,7 +182,7 @@ def _as_json(report: Report, removal: Removal) -> str:
         "removed": removal.removed,
         "doubtful": removal.doubtful,
     }
-    return json.dumps(content, ensure_ascii=False, indent=2)
+    return show_json(content)
 
 
 def _count(number: int, thing: str) -> str:
@@ -205,7 +208,7 @@ def _watch(
             except Exception as error:
                 if is_first and not _may_pass(error):
                     raise
-                click.echo(f"pagevec: {error}", err=True)
+                echo(f"pagevec: {error}", err=True)
                 is_done = False
             is_first = False
             retry_at = math.inf if is_done else time.monotonic() + _RETRY_SECONDS
@@ -243,9 +246,9 @@ def _log_to_file(store: str) -> None:
         folder.mkdir(exist_ok=True)
         handler = logging.FileHandler(folder / "ingestion.log", encoding="utf-8")
     except OSError as error:
-        click.echo(f"no log is written: {error}", err=True)
+        echo(f"no log is written: {error}", err=True)
         return
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("pagevec.ingest")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from pagevec.client import Client
-from pagevec.commands import show_on_one_line
 from pagevec.errors import InvalidRequest
 from pagevec.search.index import Hit, Index
 from pagevec.stores import DEFAULT_STORE
+from pagevec.terminal import echo, show_json
 
 _STEM_BYTES = 100  # of a file name; file systems take 255 for all of it
 
@@ -56,7 +56,10 @@ def command(
     metadata = dict(map(_read_condition, where))
     with Client(url, key) as client, Index(store, client, create=False) as index:
         hits = index.search(query, count, documents=documents, metadata=metadata)
-    click.echo(_as_json(hits) if as_json else _as_lines(hits))
+    if as_json:
+        click.echo(_as_json(hits))
+    else:
+        echo(*_as_lines(hits))
     if maps is not None:
         _draw_maps(hits, maps)
 
@@ -84,12 +87,12 @@ def _as_json(hits: Sequence[Hit]) -> str:
         }
         for hit in hits
     ]
-    return json.dumps(rows, ensure_ascii=False, indent=2)
+    return show_json(rows)
 
 
-def _as_lines(hits: Sequence[Hit]) -> str:
+def _as_lines(hits: Sequence[Hit]) -> list[str]:
     rows = [f"{hit.score:8.3f}  {hit.document}, page {hit.page}{_remark(hit)}" for hit in hits]
-    return "\n".join(map(show_on_one_line, rows)) or "no pages"
+    return rows or ["no pages"]
 
 
 def _remark(hit: Hit) -> str:
@@ -104,5 +107,5 @@ def _draw_maps(hits: Sequence[Hit], folder: Path) -> None:
         try:
             hit.maps().save(hit.picture(), folder / f"{rank:02}-{stem}-{hit.page}.jpg")
         except (InvalidRequest, OSError) as error:
-            click.echo(f"no map of {hit.document}, page {hit.page}: {error}", err=True)
-    click.echo(f"maps are in {folder}")
+            echo(f"no map of {hit.document}, page {hit.page}: {error}", err=True)
+    echo(f"maps are in {folder}")

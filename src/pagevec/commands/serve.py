@@ -19,6 +19,7 @@ from pagevec.environment import describe_fields, option_name, variable_names
 from pagevec.server.app import create_app
 from pagevec.server.run import address_of, configure_logs, ensure_key, listen, run, server_for
 from pagevec.settings import Settings
+from pagevec.terminal import echo
 from pagevec.types import ModelInfo
 
 _ENVIRONMENT_ONLY = ("service_api_key", "huggingface_token", "hf_home")
@@ -65,7 +66,7 @@ def _serve_on_ray(
     key = settings.keys[0]
 
     def greet(info: ModelInfo, address: str) -> None:
-        click.echo(_greeting(info, address, key, key_is_new, _demo_table(address, key, demo)))
+        echo(*_greeting(info, address, key, key_is_new, _demo_table(address, key, demo)))
 
     run_on_ray(settings, replicas, greet)
 
@@ -106,7 +107,7 @@ def _greet_when_ready(
         server.should_exit = True
         return
     # Printed in one piece: the demo's requests write to the log meanwhile.
-    click.echo(_greeting(embedder.info(), address, key, key_is_new, table))
+    echo(*_greeting(embedder.info(), address, key, key_is_new, table))
 
 
 def _demo_table(address: str, key: str, demo: list[Path]) -> str:
@@ -116,13 +117,13 @@ def _demo_table(address: str, key: str, demo: list[Path]) -> str:
         return demo_table(model, demo)
 
 
-def _greeting(info: ModelInfo, address: str, key: str, key_is_new: bool, table: str) -> str:
+def _greeting(info: ModelInfo, address: str, key: str, key_is_new: bool, table: str) -> list[str]:
     key = key if key_is_new else "$SERVICE_API_KEY"
     model = f"{info.model} ({info.family}, {info.device}, {info.dtype}, {info.precision} precision)"
     body = '{"input_type": "text", "inputs": ["hello"]}'
     curl = f"curl -s {address}/embeddings -H \"Authorization: Bearer {key}\" -d '{body}'"
     parts = [model, info.notice, table, f"address  {address}\nkey      {key}", curl]
-    return "\n" + "\n\n".join(part for part in parts if part) + "\n"
+    return ["", *"\n\n".join(part for part in parts if part).split("\n"), ""]
 
 
 class _Setting(click.Option):
@@ -176,7 +177,7 @@ class _ServeCommand(click.Command):
             words = [argument] if value else args[index : index + 2]
             new = {"true": "--offline", "false": "--no-offline"}.get(value or words[-1])
             if flag == "--offline" and new:
-                click.echo(f"warning: `{' '.join(words)}` is deprecated: write `{new}`", err=True)
+                echo(f"warning: `{' '.join(words)}` is deprecated: write `{new}`", err=True)
                 args = [*args[:index], new, *args[index + len(words) :]]
                 break
         return super().parse_args(ctx, args)

@@ -1,6 +1,7 @@
 """Search one store with one model: candidates from the store, then exact MaxSim."""
 
 import heapq
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial

@@ -15,7 +15,10 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from pagevec.errors import ConfigurationError
+from pagevec.probe import local_url
+from pagevec.secrets import mask_secrets
 from pagevec.settings import Settings
+from pagevec.terminal import show_on_one_line, show_traceback
 
 # morphik-core opens a connection for each call; other clients may keep theirs.
 _KEEP_ALIVE_SECONDS = 75
@@ -29,17 +32,24 @@ _LOG_PROCESSORS: list[structlog.typing.Processor] = [
 
 
 def configure_logs(settings: Settings) -> None:
-    """Send the log lines of pagevec and uvicorn to standard error, as JSON or for a terminal."""
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
+    """Send the log lines of pagevec and uvicorn to standard error, as JSON or for a terminal.
+
+    Both show no secrets, and no character that a terminal would obey.
+    """
+    renderers: list[structlog.typing.Processor] = (
+        [_mask_secrets, structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else [
+            _mask_secrets,
+            _quote_controls,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_LOG_PROCESSORS,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
@@ -55,6 +65,29 @@ def configure_logs(settings: Settings) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _mask_secrets(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    return {
+        name: mask_secrets(value) if isinstance(value, str) else value
+        for name, value in event.items()
+    }
+
+
+def _quote_controls(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """JSON escapes control characters itself; a line for a terminal must not have any."""
+    return {
+        show_on_one_line(name): value
+        if not isinstance(value, str)
+        else show_traceback(value)
+        if name in ("exception", "stack")
+        else show_on_one_line(value)
+        for name, value in event.items()
+    }
 
 
 def ensure_key(settings: Settings) -> tuple[Settings, bool]:
@@ -87,14 +120,17 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Return a bound socket.
+    """Return a bound socket; on `::`, one for IPv4 too, where the system can.
 
     Raises:
         ConfigurationError: the address is taken, or is not an address of this machine.
     """
+    both = settings.host == "::" and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        return socket.create_server(
+            (settings.host, settings.port), family=family, backlog=2048, dualstack_ipv6=both
+        )
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
@@ -103,9 +139,9 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """Return the address that clients use."""
+    """Return the address that clients on this machine use."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return local_url(host, port)
 
 
 def server_for(app: FastAPI, settings: Settings) -> uvicorn.Server:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from pagevec.errors import BodyTooLarge, ConfigurationError, RateLimited, Unauthorized
+from pagevec.secrets import mask_pieces
 from pagevec.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class RateLimits:
         Raises:
             ConfigurationError: the storage is unknown, or its package is not installed.
         """
+        self._storage = settings.rate_limit_storage
         self._rates = parse_many(settings.rate_limit) if settings.rate_limit else []
         try:
             # redis-py, which pagevec[redis] brings; `limits` would look for another client
@@ -99,7 +101,8 @@ class RateLimits:
             )
         except (limits.errors.ConfigurationError, ValueError) as error:
             raise ConfigurationError(
-                f"{settings.cite('rate_limit_storage')}: {error}; "
+                f"{settings.cite('rate_limit_storage')}: "
+                f"{mask_pieces(str(error), settings.rate_limit_storage)}; "
                 "use memory://, or redis://host:port with `pip install 'pagevec[redis]'`"
             ) from None
         self._limiter = MovingWindowRateLimiter(counts)
@@ -116,7 +119,8 @@ class RateLimits:
             for rate in self._rates:
                 await self._hit(rate, key)
         except limits.errors.StorageError as error:
-            log.warning("requests are not counted: %s", error.storage_error)
+            reason = mask_pieces(str(error.storage_error), self._storage)
+            log.warning("requests are not counted: %s", reason)
 
     async def _hit(self, rate: limits.RateLimitItem, key: str) -> None:
         if not await self._limiter.hit(rate, key):

@@ -5,6 +5,7 @@ XOR and bit count over whole planes take a few ms for thousands of pages. Planes
 blocks of about 256 pages, which keeps intermediate results in the CPU's cache and all cores busy.
 """
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache

@@ -24,6 +24,7 @@ from pagevec.ingest.sources import Found, find_documents
 from pagevec.stores import open_store
 from pagevec.stores.base import Store
 from pagevec.stores.fingerprint import agree_on_model
+from pagevec.terminal import echo
 from pagevec.types import DocumentRecord, MultiVector, Page
 
 
@@ -220,7 +221,7 @@ def _embed(
                 failed[embedded.document.name] = embedded.error
     print(f"{pages} pages of {len(missing) - len(failed)} documents embedded")
     for name, error in failed.items():
-        print(f"failed: {name}: {error}", file=sys.stderr)
+        echo(f"failed: {name}: {error}", err=True)
     if failed:
         sys.exit(1)
 
@@ -240,7 +241,7 @@ def _answers(containers: Any, documents: Iterable[Document]) -> Iterator[Embedde
         if isinstance(answer, EmbeddedDocument):
             yield answer
         else:
-            print(f"a container failed: {answer!r}", file=sys.stderr)
+            echo(f"a container failed: {answer!r}", err=True)
 
 
 def _attach_content(folder: Path, document: Document) -> Document:

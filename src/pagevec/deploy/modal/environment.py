@@ -8,6 +8,7 @@ from pagevec.deploy.modal.settings import ModalSettings
 from pagevec.engine.models.registry import DEFAULT_CHECKPOINT
 from pagevec.errors import ConfigurationError, PagevecError
 from pagevec.settings import Settings
+from pagevec.terminal import show_on_one_line
 
 WEIGHTS = "/weights"
 """Where the volume of weights is mounted."""
@@ -37,7 +38,7 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except PagevecError as error:
-        sys.exit(f"pagevec: {error.message}")
+        sys.exit(show_on_one_line(f"pagevec: {error.message}"))
 
 
 def read_deployment() -> tuple[ModalSettings, dict[str, str]]:

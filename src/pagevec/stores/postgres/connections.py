@@ -10,6 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from pagevec.errors import StoreError
+from pagevec.secrets import mask_pieces
 from pagevec.stores.base import ProcessGuard
 
 MAX_CONNECTIONS = 16
@@ -51,7 +52,8 @@ class Connections:
 
     def __init__(self, url: str) -> None:
         self._guard = ProcessGuard("the store in PostgreSQL")
-        with _store_errors():
+        self._url = url
+        with self._store_errors():
             self._options: dict[str, Any] = {
                 "connect_timeout": _CONNECT_SECONDS,
                 **_KEEPALIVES,
@@ -83,7 +85,7 @@ class Connections:
             StoreError: the server cannot be reached, or cannot do what it is asked.
         """
         with (
-            _store_errors(),
+            self._store_errors(),
             psycopg.connect(**self._options) as connection,
             connection.transaction(),
         ):
@@ -99,13 +101,13 @@ class Connections:
             StoreError: there is no connection within `WAIT_SECONDS`, the server cannot do what
                 it is asked, or this process was forked from the one that opened the store.
         """
-        with _store_errors(), self._begin() as connection:
+        with self._store_errors(), self._begin() as connection:
             yield connection
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """Yield a connection in a transaction in which all statements see the same rows."""
-        with _store_errors(), self._begin(_SNAPSHOT) as connection:
+        with self._store_errors(), self._begin(_SNAPSHOT) as connection:
             yield connection
 
     def execute(
@@ -125,7 +127,7 @@ class Connections:
             StoreError: as in `transaction`.
         """
         missing = [psycopg.errors.UndefinedTable] if is_optional else []
-        with _store_errors(), suppress(*missing), self._begin() as connection:
+        with self._store_errors(), suppress(*missing), self._begin() as connection:
             cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
         return []
@@ -157,17 +159,17 @@ class Connections:
             self._pool.drain()
             raise
 
-
-@contextmanager
-def _store_errors() -> Iterator[None]:
-    try:
-        yield
-    except PoolTimeout as error:
-        raise StoreError(
-            f"no connection to the store in PostgreSQL within {WAIT_SECONDS:g} s: all "
-            f"{MAX_CONNECTIONS} are in use, or the server cannot be reached"
-        ) from error
-    except psycopg.Error as error:
-        advice = next((what for kind, what in _ADVICE.items() if isinstance(error, kind)), None)
-        said = f"{error.diag.message_primary}: {advice}" if advice else " ".join(str(error).split())
-        raise StoreError(f"the store in PostgreSQL: {said}") from error
+    @contextmanager
+    def _store_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except PoolTimeout as error:
+            raise StoreError(
+                f"no connection to the store in PostgreSQL within {WAIT_SECONDS:g} s: all "
+                f"{MAX_CONNECTIONS} are in use, or the server cannot be reached"
+            ) from error
+        except psycopg.Error as error:
+            advice = next((what for kind, what in _ADVICE.items() if isinstance(error, kind)), None)
+            said = f"{error.diag.message_primary}: {advice}" if advice else str(error)
+            reason = mask_pieces(" ".join(said.split()), self._url)
+            raise StoreError(f"the store in PostgreSQL: {reason}") from error
