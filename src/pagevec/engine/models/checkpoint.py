@@ -1,13 +1,14 @@
 """Find a checkpoint, identify its family, read all of its weights, merge its LoRA adapter."""
 
-import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
+from pagevec.engine.models.files import read_json, reading, require_vocabulary, require_whole
 from pagevec.engine.models.registry import (
     BUNDLED,
     BUNDLED_NOTICE,
@@ -22,6 +23,7 @@ from pagevec.errors import CheckpointError, ConfigurationError
 from pagevec.settings import Settings
 
 _KEYS_SHOWN = 4
+_TRIAL_SIDE = 56  # pixels of a page that a processor is tried with
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Checkpoint:
             token=token.get_secret_value() if token else None,
             offline=settings.offline,
         )
-        return found._with_base()
+        with reading(name):
+            return found._find(name, settings.revision)._with_base()
 
     def find_family(self, name: str) -> Family:
         """Return the family called `name`, or for `auto` the one that config.json indicates.
@@ -77,10 +80,12 @@ class Checkpoint:
         """
         if name != "auto":
             return find_family(name)
-        config = self._read_json("config.json", self.base or self.source, pinned=self.base is None)
+        source, pinned = self._weights_source
+        with reading(source):
+            config = self._read_json("config.json", source, pinned)
         if config is None:
-            raise CheckpointError(f"{self.base or self.source} has no config.json")
-        return identify_family(config.get("model_type"), self.base or self.source)
+            raise CheckpointError(f"{source} has no config.json: it is not a model")
+        return identify_family(config.get("model_type"), source)
 
     def load_model(self, family: Family, dtype: torch.dtype) -> Any:
         """Read the model into the CPU's memory and merge its adapter, if it is one.
@@ -89,17 +94,16 @@ class Checkpoint:
             CheckpointError: files are missing or unreadable, or not all weights loaded.
         """
         model_class = _colpali_engine(family.model_class)
-        source, pinned = (self.source, True) if self.base is None else (self.base, False)
-        try:
+        source, pinned = self._weights_source
+        with reading(source, self._folder(source, pinned)):
             model, report = model_class.from_pretrained(
                 source, dtype=dtype, output_loading_info=True, **self._hub(pinned)
             )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{source} cannot be loaded: {error}") from error
         if self.base is None:
             _require_all_loaded(source, _find_faults(report))
         else:
-            _merge_adapter(model, self.source, self._hub(True), report)
+            with reading(f"the adapter {self.source}", self._folder(self.source, True)):
+                _merge_adapter(model, self.source, self._hub(True), report)
         for name in family.unused:
             model.set_submodule(name, torch.nn.Identity())
         return model
@@ -126,10 +130,39 @@ class Checkpoint:
             "processor_config.json", self.source
         )
         source, pinned = (self.source, True) if own or not self.base else (self.base, False)
-        try:
-            return processor_class.from_pretrained(source, **wanted, **self._hub(pinned))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"the processor of {source} cannot be read: {error}") from error
+        folder = self._folder(source, pinned)
+        with reading(f"the processor of {source}", folder):
+            processor = processor_class.from_pretrained(source, **wanted, **self._hub(pinned))
+            if (folder := folder or self._folder(source, pinned)) is not None:
+                require_vocabulary(folder)
+            # One that lacks a file, such as a template, often fails only when it is used.
+            processor.process_queries(["page"])
+            processor.process_images([Image.new("RGB", (_TRIAL_SIDE, _TRIAL_SIDE), "white")])
+        return processor
+
+    @property
+    def _weights_source(self) -> tuple[str, bool]:
+        """Where the weights are that an adapter adapts, and whether the revision is theirs."""
+        return (self.source, True) if self.base is None else (self.base, False)
+
+    def _find(self, source: str, revision: str | None) -> "Checkpoint":
+        """Check that `source` is a whole folder or can be had; without the hub, from the cache."""
+        from pagevec.engine.models import hub  # where HF_HOME is read
+
+        folder = Path(source)
+        if folder.exists() or folder.is_absolute():
+            require_whole(folder)
+            return self
+        if self.offline:
+            hub.require_cached(source, revision)
+            return self
+        return replace(self, offline=not hub.is_reachable(source, revision, self.token))
+
+    def _folder(self, source: str, pinned: bool) -> Path | None:
+        """Return the folder that has the files of `source`, or None before they are there."""
+        from pagevec.engine.models import hub
+
+        return hub.cached_folder(source, self.revision if pinned else None)
 
     def _with_base(self) -> "Checkpoint":
         adapter = self._read_json("adapter_config.json", self.source)
@@ -138,21 +171,18 @@ class Checkpoint:
         base = adapter.get("base_model_name_or_path")
         if not base:
             raise CheckpointError(f"{self.source}/adapter_config.json does not name a base model")
-        return Checkpoint(**{**vars(self), "base": str(base)})
+        try:
+            return replace(self._find(str(base), None), base=str(base))
+        except CheckpointError as error:
+            raise CheckpointError(f"the base model of the adapter {self.source}: {error}") from None
 
     def _read_json(self, file: str, source: str, pinned: bool = True) -> dict[str, Any] | None:
         from transformers.utils import cached_file
 
-        try:
-            path = cached_file(
-                source, file, _raise_exceptions_for_missing_entries=False, **self._hub(pinned)
-            )
-        except OSError as error:
-            raise CheckpointError(f"{source} cannot be found: {error}") from error
-        if path is None:
-            return None
-        content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-        return content
+        path = cached_file(
+            source, file, _raise_exceptions_for_missing_entries=False, **self._hub(pinned)
+        )
+        return None if path is None else read_json(Path(path))
 
     def _hub(self, pinned: bool) -> dict[str, Any]:
         # The pinned revision is the checkpoint's own, never that of an adapter's base.
@@ -169,7 +199,7 @@ def _colpali_engine(name: str) -> Any:
     return getattr(colpali_engine.models, name)
 
 
-def _merge_adapter(model: Any, source: str, hub: dict[str, Any], base_report: Any) -> None:
+def _merge_adapter(model: Any, source: str, options: dict[str, Any], base_report: Any) -> None:
     """Merge the LoRA adapter at `source` into the weights of `model`, in place.
 
     The layers are plain ones again afterwards, so an adapter costs nothing per batch. The base may
@@ -178,7 +208,7 @@ def _merge_adapter(model: Any, source: str, hub: dict[str, Any], base_report: An
     Args:
         model: the base model.
         source: hub name or directory of the adapter.
-        hub: options for the hub.
+        options: for the hub.
         base_report: transformers' loading report of the base.
 
     Raises:
@@ -190,14 +220,11 @@ def _merge_adapter(model: Any, source: str, hub: dict[str, Any], base_report: An
     # Published adapters carry the tensor names of older versions of transformers; colpali-engine's
     # mapping for whole checkpoints applies to them too.
     names = getattr(type(model), "_checkpoint_conversion_mapping", {})
-    try:
-        report = model.load_adapter(
-            source,
-            weight_mapping=get_model_conversion_mapping(model, key_mapping=names),
-            adapter_kwargs=hub,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"the adapter {source} does not fit its base: {error}") from error
+    report = model.load_adapter(
+        source,
+        weight_mapping=get_model_conversion_mapping(model, key_mapping=names),
+        adapter_kwargs=options,
+    )
     _require_all_loaded(source, _find_faults(vars(report)))
     replaced = _merge_layers(model)
     faults = _find_faults(base_report)
