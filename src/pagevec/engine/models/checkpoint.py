@@ -69,7 +69,7 @@ class Checkpoint:
             token=token.get_secret_value() if token else None,
             offline=settings.offline,
         )
-        with reading(name):
+        with reading(f"{name} cannot be read"):
             return found._find(name, settings.revision)._with_base()
 
     def find_family(self, name: str) -> Family:
@@ -81,7 +81,7 @@ class Checkpoint:
         if name != "auto":
             return find_family(name)
         source, pinned = self._weights_source
-        with reading(source):
+        with reading(f"{source} cannot be read"):
             config = self._read_json("config.json", source, pinned)
         if config is None:
             raise CheckpointError(f"{source} has no config.json: it is not a model")
@@ -95,14 +95,16 @@ class Checkpoint:
         """
         model_class = _colpali_engine(family.model_class)
         source, pinned = self._weights_source
-        with reading(source, self._folder(source, pinned)):
+        with reading(f"{source} cannot be read", self._folder(source, pinned)):
             model, report = model_class.from_pretrained(
                 source, dtype=dtype, output_loading_info=True, **self._hub(pinned)
             )
         if self.base is None:
             _require_all_loaded(source, _find_faults(report))
         else:
-            with reading(f"the adapter {self.source}", self._folder(self.source, True)):
+            with reading(
+                f"the adapter {self.source} does not fit its base", self._folder(self.source, True)
+            ):
                 _merge_adapter(model, self.source, self._hub(True), report)
         for name in family.unused:
             model.set_submodule(name, torch.nn.Identity())
@@ -131,7 +133,7 @@ class Checkpoint:
         )
         source, pinned = (self.source, True) if own or not self.base else (self.base, False)
         folder = self._folder(source, pinned)
-        with reading(f"the processor of {source}", folder):
+        with reading(f"the processor of {source} cannot be read", folder):
             processor = processor_class.from_pretrained(source, **wanted, **self._hub(pinned))
             if (folder := folder or self._folder(source, pinned)) is not None:
                 require_vocabulary(folder)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pagevec.errors import CheckpointError, PagevecError
+from pagevec.errors import CheckpointError, ConfigurationError
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _AGAIN = "download the checkpoint again"
@@ -43,28 +43,28 @@ _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 @contextmanager
-def reading(what: str, folder: Path | None = None) -> Iterator[None]:
+def reading(fault: str, folder: Path | None = None) -> Iterator[None]:
     """Let whatever a library raises while it reads become one sentence.
 
     Args:
-        what: what is read, for the start of the sentence.
+        fault: what is wrong then, such as `NAME cannot be read`; the cause follows.
         folder: holds the files; one of them that is damaged is named.
 
     Raises:
-        CheckpointError: in place of any other exception; errors of pagevec pass as they are.
+        CheckpointError: in place of any exception but those about settings.
     """
     try:
         yield
-    except (PagevecError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except (CheckpointError, ConfigurationError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # Rust's panics are no Exception
         cause = describe(error)
         try:
             if folder is not None:
                 require_whole(folder)
-        except CheckpointError as fault:
-            raise CheckpointError(f"{fault.message} ({cause})") from error
-        raise CheckpointError(f"{what} cannot be read: {cause}") from error
+        except CheckpointError as damage:
+            raise CheckpointError(f"{damage.message} ({cause})") from error
+        raise CheckpointError(f"{fault}: {cause}") from error
 
 
 def describe(error: BaseException) -> str:

@@ -1,0 +1,127 @@
+"""A hub that is down, busy, or refuses: each its own sentence, within seconds."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from checkpoints import build_checkpoint
+from processes import environment, run_to_the_end, serving
+
+NAME = "somebody/something"
+
+
+@contextmanager
+def hub(
+    status: int, code: str = "", *, silent: bool = False, folder: Path | None = None
+) -> Iterator[str]:
+    """Serve a hub that answers `status` and `X-Error-Code: code`, or never; or files of `folder`."""
+    ended = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            if silent:
+                ended.wait(60)
+                return
+            file = folder / self.path.rpartition("/")[2] if folder else None
+            found = file is not None and file.is_file()
+            content = file.read_bytes() if file and found else json.dumps({"error": code}).encode()
+            self.send_response(200 if found else 404 if folder else status)
+            if code or folder:
+                self.send_header("X-Error-Code", "EntryNotFound" if folder else code)
+            self.send_header("X-Repo-Commit", "0123456789abcdef0123456789abcdef01234567")
+            self.send_header("ETag", f'"{abs(hash(content)):x}"')
+            self.send_header("Retry-After", "3600")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_GET = do_HEAD
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        ended.set()
+        server.shutdown()
+        server.server_close()
+
+
+def settings_of(folder: Path, url: str, **variables: str) -> dict[str, str]:
+    home = {"HF_HOME": str(folder / "home"), "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1"}
+    return environment(**{"PAGEVEC_MODEL": NAME, "PAGEVEC_DEVICE": "cpu", **home, **variables})
+
+
+def refusal(folder: Path, url: str, **variables: str) -> str:
+    """Return the one line that a start ends with, which has to come within seconds."""
+    started = time.monotonic()
+    done = run_to_the_end(folder, settings_of(folder, url, **variables))
+    assert time.monotonic() - started < 40  # imports included, on a busy machine
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    [line] = [line for line in done.stderr.splitlines() if "startup failed" in line]
+    assert NAME in line
+    assert "no config.json" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (500, "", "is down (500)"),
+        (503, "", "is down (503)"),
+        (429, "", "refuses more requests for now (429)"),
+        (401, "RepoNotFound", "or it is private"),
+        (404, "RepoNotFound", "there is no such folder here"),
+        (404, "RevisionNotFound", "correct PAGEVEC_REVISION"),
+        (403, "GatedRepo", "access is granted on request"),
+        (403, "", "refuses us (403); set HUGGINGFACE_TOKEN"),
+        (418, "", "answers 418; check the name, and HF_ENDPOINT"),
+    ],
+)
+def test_what_the_hub_answers(status: int, code: str, said: str, tmp_path: Path) -> None:
+    """Each answer has its own sentence, however long the hub asks us to wait."""
+    with hub(status, code) as url:
+        line = refusal(tmp_path, url)
+    assert said in line
+
+
+def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
+    """Silence, a port that nobody listens on and a name that is not known: not to be reached."""
+    with hub(200, silent=True) as url:
+        assert "cannot be reached" in refusal(tmp_path, url)
+    assert "cannot be reached" in refusal(tmp_path, "http://127.0.0.1:9")
+    assert "cannot be reached" in refusal(tmp_path, "http://hub.invalid")
+
+
+@pytest.mark.parametrize("variable", ["PAGEVEC_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_without_the_files(variable: str, tmp_path: Path) -> None:
+    """Offline is named as the reason, with the folder of the cache."""
+    line = refusal(tmp_path, "http://127.0.0.1:9", **{variable: "1"})
+    assert "must not be asked (PAGEVEC_OFFLINE or HF_HUB_OFFLINE)" in line
+    assert str(tmp_path / "home") in line
+
+
+@pytest.mark.parametrize("away", ["http://127.0.0.1:9", "offline"])
+def test_what_was_downloaded_serves_without_the_hub(away: str, tmp_path: Path) -> None:
+    """A checkpoint in the cache is served while the hub is away, with a warning in the log."""
+    made = build_checkpoint("colqwen2_5", tmp_path / "made")
+    with hub(200, folder=made) as url, serving(tmp_path, settings_of(tmp_path, url)) as process:
+        assert process.popen.poll() is None
+    if away == "offline":
+        settings = settings_of(tmp_path, "http://127.0.0.1:9", PAGEVEC_OFFLINE="true")
+    else:
+        settings = settings_of(tmp_path, away)
+    with serving(tmp_path, settings) as process:
+        log = process.log.read_text()
+    assert ("the files in the cache are used" in log) == (away != "offline")
