@@ -20,7 +20,7 @@ NAME = "somebody/something"
 def hub(
     status: int, code: str = "", *, silent: bool = False, folder: Path | None = None
 ) -> Iterator[str]:
-    """Serve a hub that answers `status` and `X-Error-Code: code`, or never; or files of `folder`."""
+    """Serve a hub that answers `status` with an error's `code`, or never; or has one `folder`."""
     ended = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -78,15 +78,20 @@ def refusal(folder: Path, url: str, **variables: str) -> str:
 @pytest.mark.parametrize(
     ("status", "code", "said"),
     [
-        (500, "", "is down (500)"),
-        (503, "", "is down (503)"),
         (429, "", "refuses more requests for now (429)"),
-        (401, "RepoNotFound", "or it is private"),
-        (404, "RepoNotFound", "there is no such folder here"),
-        (404, "RevisionNotFound", "correct PAGEVEC_REVISION"),
-        (403, "GatedRepo", "access is granted on request"),
-        (403, "", "refuses us (403); set HUGGINGFACE_TOKEN"),
-        (418, "", "answers 418; check the name, and HF_ENDPOINT"),
+        *(
+            pytest.param(*one, marks=pytest.mark.long)
+            for one in (
+                (500, "", "is down (500)"),
+                (503, "", "is down (503)"),
+                (401, "RepoNotFound", "or it is private"),
+                (404, "RepoNotFound", "there is no such folder here"),
+                (404, "RevisionNotFound", "correct PAGEVEC_REVISION"),
+                (403, "GatedRepo", "access is granted on request"),
+                (403, "", "refuses us (403); set HUGGINGFACE_TOKEN"),
+                (418, "", "answers 418; check the name, and HF_ENDPOINT"),
+            )
+        ),
     ],
 )
 def test_what_the_hub_answers(status: int, code: str, said: str, tmp_path: Path) -> None:
@@ -96,6 +101,7 @@ def test_what_the_hub_answers(status: int, code: str, said: str, tmp_path: Path)
     assert said in line
 
 
+@pytest.mark.long
 def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
     """Silence, a port that nobody listens on and a name that is not known: not to be reached."""
     with hub(200, silent=True) as url:
@@ -104,7 +110,9 @@ def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
     assert "cannot be reached" in refusal(tmp_path, "http://hub.invalid")
 
 
-@pytest.mark.parametrize("variable", ["PAGEVEC_OFFLINE", "HF_HUB_OFFLINE"])
+@pytest.mark.parametrize(
+    "variable", ["PAGEVEC_OFFLINE", pytest.param("HF_HUB_OFFLINE", marks=pytest.mark.long)]
+)
 def test_offline_without_the_files(variable: str, tmp_path: Path) -> None:
     """Offline is named as the reason, with the folder of the cache."""
     line = refusal(tmp_path, "http://127.0.0.1:9", **{variable: "1"})
@@ -112,6 +120,7 @@ def test_offline_without_the_files(variable: str, tmp_path: Path) -> None:
     assert str(tmp_path / "home") in line
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("away", ["http://127.0.0.1:9", "offline"])
 def test_what_was_downloaded_serves_without_the_hub(away: str, tmp_path: Path) -> None:
     """A checkpoint in the cache is served while the hub is away, with a warning in the log."""
