@@ -1,6 +1,5 @@
 """What the figures were measured on, and how long work takes."""
 
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -10,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from pagevec.machine import usable_cores
+
 
 def describe_machine() -> dict[str, str | int]:
     """Return processor, usable cores, memory and versions; never the machine's name."""
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "cpu": _processor(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count() or 1,
+        "cores": usable_cores(),
         "ram_gib": round(psutil.virtual_memory().total / 2**30),
         "python": platform.python_version(),
         "torch": version("torch"),

@@ -7,6 +7,7 @@ parsers take for their own, and line ends that forge records.
 import json
 import random
 import re
+import shutil
 import string
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import pytest
 from conftest import KEY, Service, pagevec
 from pagevec.client import Client
 from pagevec.errors import ConfigurationError, PagevecError, StoreError
+from pagevec.ingest.boundary import open_document
 from pagevec.secrets import mask_pieces, mask_secrets, mask_url
 from pagevec.server.security import RateLimits
 from pagevec.settings import Settings
@@ -149,6 +151,27 @@ def test_answers_of_a_hostile_service(tmp_path: Path) -> None:
             assert "page" in done.stdout + done.stderr
             check_harmless(done.stdout)
             check_harmless(done.stderr)
+
+
+@pytest.mark.skipif(shutil.which("soffice") is None, reason="LibreOffice is not installed here")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "--accept=socket,host=127.0.0.1,port=2002;urp;.html",
+        "-env:UserInstallation=file:.html",
+        "--convert-to=exe --outdir=..html",
+        "macro:.html",
+    ],
+)
+def test_a_name_that_is_an_option(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is called like an option of LibreOffice is a document, also without a folder."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text("<p>ALBATROSS</p>")
+    with open_document(Path(name)) as pages:
+        assert "ALBATROSS" in (pages.make(1).text or "")
+    assert [one.name for one in tmp_path.iterdir()] == [name]
 
 
 def test_warnings_without_a_log() -> None:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from pagevec.secrets import mask_secrets
 from pagevec.terminal import echo
 
 AnyCommand = TypeVar("AnyCommand", bound=Callable[..., Any])
@@ -42,7 +43,7 @@ def print_outcomes(outcomes: Iterable[tuple[str, bool, str]]) -> bool:
     """Print a line for each outcome, PASS or FAIL, and a summary; return whether all passed."""
     failed = 0
     for name, passed, detail in outcomes:
-        echo(f"{'PASS' if passed else 'FAIL'}  {name:34}{detail}")
+        echo(mask_secrets(f"{'PASS' if passed else 'FAIL'}  {name:34}{detail}"))
         failed += not passed
     echo("all passed" if not failed else f"{failed} failed")
     return not failed
