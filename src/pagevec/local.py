@@ -1,5 +1,6 @@
 """The model in this process: `pagevec.load`, with the same calls as a client of a service."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -10,7 +11,7 @@ from typing import Any, Self, TypeVar
 from pagevec import __version__
 from pagevec.client.images import image_file
 from pagevec.engine.api import Embedded, Embedder
-from pagevec.errors import PagevecError
+from pagevec.errors import LoadedElsewhere, PagevecError
 from pagevec.images import EncodedImage, read_image
 from pagevec.settings import Settings
 from pagevec.types import ImageInput, ImageLimits, Limits, ModelInfo, MultiVector, Query
@@ -27,13 +28,17 @@ _REQUEST_SECONDS = 86_400.0
 class LocalModel:
     """A model in this process. Its methods may be called from several threads.
 
+    A process that is forked from this one has to load a model of its own: the threads that run
+    this one do not go along, so its methods raise `LoadedElsewhere` there.
+
     Args:
         embedder: runs the model; closed with this one.
         limits: what one image may be at most.
     """
 
     def __init__(self, embedder: Embedder, limits: ImageLimits | None = None) -> None:
-        self._embedder = embedder
+        self._running = embedder
+        self._process = os.getpid()
         self._limits = limits or ImageLimits()
 
     def embed_images(
@@ -101,8 +106,9 @@ class LocalModel:
         return replace(self._embedder.info(), version=__version__, limits=limits)
 
     def close(self) -> None:
-        """Finish what was asked for and release the model."""
-        self._embedder.close()
+        """Finish what was asked for and release the model; in a forked process, do nothing."""
+        if self._process == os.getpid():
+            self._running.close()
 
     def __enter__(self) -> Self:
         return self
@@ -114,6 +120,16 @@ class LocalModel:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def _embedder(self) -> Embedder:
+        if self._process != os.getpid():
+            raise LoadedElsewhere(
+                f"the model was loaded in process {self._process}, and this one was forked from "
+                "it: call pagevec.load in each process that uses the model, or start processes "
+                'with multiprocessing.get_context("spawn")'
+            )
+        return self._running
 
     def _read(self, image: ImageInput, index: int) -> EncodedImage:
         try:

@@ -16,7 +16,7 @@ _URL = re.compile(
 )
 # `password=...` in a URL's query or in libpq's list of options, where it may be quoted.
 _OPTION = re.compile(
-    r"""(?P<name>\b(?:ssl)?passw(?:or)?d|\b(?:access_?|auth_?)?token|\bapi_?key|\bsecret)
+    r"""(?P<name>\b(?:\w+[_-]|ssl)?(?:passw(?:or)?d|pwd|token|api[_-]?key|secret))
     (?P<equals>\s*=\s*) (?: '(?:[^'\\]|\\.)*' | [^\s&'"]+ )""",
     re.IGNORECASE | re.VERBOSE,
 )

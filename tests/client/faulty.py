@@ -28,9 +28,11 @@ DIM = 8
 
 
 def vectors_of(text: str) -> np.ndarray:
-    """A multi-vector whose components all are the number that `text` is: float32 (1 to 3, DIM)."""
+    """A multi-vector of the number that `text` is, in one direction: float32 (1 to 3, DIM)."""
     number = int(text)
-    return np.full((1 + number % 3, DIM), number, np.float32)
+    direction = np.zeros(DIM, np.float32)
+    direction[:2] = np.cos(number), np.sin(number)
+    return np.tile(direction, (1 + number % 3, 1))
 
 
 def right(inputs: list[str]) -> Response:

@@ -1,13 +1,14 @@
 """The asynchronous client, whose tasks perform the core's steps."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
 
-from pagevec.client.core import Exchange, Send, Sleep, Work
+from pagevec.client.core import Exchange, Reconnect, Send, Sleep, Step
 from pagevec.client.requests import Call, Embedding, RequestOptions
 from pagevec.client.sync import BaseClient
 from pagevec.types import ImageInput, ModelInfo, MultiVector, Progress, Query
@@ -17,7 +18,9 @@ T = TypeVar("T")
 
 
 class AsyncClient(BaseClient[httpx.AsyncClient]):
-    """The asynchronous twin of `Client`, for one event loop; it takes the same arguments.
+    """The asynchronous twin of `Client`; it takes the same arguments.
+
+    Each event loop that it is used from has connections of its own.
 
     >>> async with AsyncClient("http://127.0.0.1:8765", key) as client:  # doctest: +SKIP
     ...     vectors = await client.embed_texts(["night route", "fares in 2024"])
@@ -66,8 +69,10 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         return await self._drive(self._core.info())
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
+        """Close the connections of this process and of the running event loop."""
+        opened = self._connections.forget(asyncio.get_running_loop())
+        if opened is not None:
+            await opened.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,11 +121,20 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
             returned: T = end.value
             return returned
 
-    async def _perform(self, step: Send | Sleep | Work) -> Any:
+    async def _perform(self, step: Step) -> Any:
         if isinstance(step, Send):
-            return await self._http.request(
-                step.method, step.url, content=step.content, headers=step.headers
-            )
+            return await self._send(step)
         if isinstance(step, Sleep):
             return await asyncio.sleep(step.seconds)
+        if isinstance(step, Reconnect):
+            return self._connections.forget(asyncio.get_running_loop())
         return await asyncio.to_thread(step.run)
+
+    async def _send(self, step: Send) -> httpx.Response:
+        http = self._connections.current(asyncio.get_running_loop())
+        try:
+            async with asyncio.timeout(None if math.isinf(step.seconds) else step.seconds):
+                response: httpx.Response = await http.request(**self._request(step))
+                return response
+        except TimeoutError:
+            raise httpx.ReadTimeout("the answer comes too slowly") from None

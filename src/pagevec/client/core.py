@@ -3,15 +3,17 @@
 Requests are sent, polled, retried at other addresses and halved here; answers are put in order.
 """
 
+import logging
+import math
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import httpx
 
-from pagevec.client.faults import ServiceError, TimedOut, read_error, wrap_error
+from pagevec.client.faults import ServiceError, TimedOut, WrongAnswer, read_error, wrap_error
 from pagevec.client.requests import (
     PATH,
     Call,
@@ -22,9 +24,12 @@ from pagevec.client.requests import (
     read_redirect,
     split_by_bytes,
 )
-from pagevec.client.retry import Endpoints, RetryPolicy, is_passing
+from pagevec.client.retry import Budget, Endpoints, RetryPolicy, is_passing
 from pagevec.errors import PagevecError
 from pagevec.types import ModelInfo, Progress
+from pagevec.wire.receipt import REQUEST_HEADER, make_token
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Read = Callable[[httpx.Response], T]
@@ -43,16 +48,15 @@ class Send:
         method: HTTP method.
         url: whole address.
         content: JSON body, if there is one.
+        headers: besides those of every request.
+        seconds: from now until the whole answer has to be there, at most.
     """
 
     method: str
     url: str
     content: bytes | None = None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Headers besides those of every request."""
-        return {} if self.content is None else {"Content-Type": "application/json"}
+    headers: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,13 @@ class Work:
     run: Callable[[], Any]
 
 
-Exchange = Generator[Send | Sleep | Work, Any, T]
+@dataclass(frozen=True)
+class Reconnect:
+    """Send nothing more on the connections that are open: one of them brought a wrong answer."""
+
+
+Step = Send | Sleep | Work | Reconnect
+Exchange = Generator[Step, Any, T]
 """A call in steps: yields a step, is sent the step's result, and finally returns a `T`."""
 
 
@@ -81,7 +91,7 @@ class Core:
         policy: when a request is repeated.
         max_inputs: inputs in one request; the service's own limit counts too.
         max_bytes: bytes of one request; the service's own limit counts too.
-        polling_seconds: how long a result is polled for.
+        polling_seconds: how long the result of one attempt is polled for.
     """
 
     def __init__(
@@ -102,7 +112,7 @@ class Core:
 
     def info(self) -> Exchange[ModelInfo]:
         """Ask for the model and the limits. Raises what `embed` raises of the network."""
-        return (yield from self._ask("GET", "/info", None, read_info))
+        return (yield from self._ask(Send("GET", "/info"), read_info))
 
     def known_info(self) -> Exchange[ModelInfo]:
         """Return what `info` answered first; nothing is known of a service without `/info`."""
@@ -135,7 +145,7 @@ class Core:
         max_inputs = min(self._max_inputs, info.limits.max_inputs or self._max_inputs)
         max_bytes = min(self._max_bytes, info.limits.max_body_bytes or self._max_bytes) - _FRAME
         resizing = info.resizing if resize else None
-        return Call(options, inputs, resizing, max_inputs, max_bytes, progress)
+        return Call(options, inputs, resizing, max_inputs, max_bytes, info.dim, progress)
 
     def embed(self, call: Call, run: range) -> Exchange[list[Embedding]]:
         """Embed a run of the call's inputs; return one answer for each, in order.
@@ -155,47 +165,50 @@ class Core:
         answers: list[Embedding] = []
         try:
             for part in split_by_bytes(encoded, call.max_bytes):
-                answers += yield from self._embed_part(call.options, encoded, part)
+                answers += yield from self._embed_part(call, encoded, part)
         except ServiceError as error:
             raise error if error.index is None else error.at(run.start + error.index) from None
         return answers
 
     def _embed_part(
-        self, options: RequestOptions, encoded: Sequence[bytes], part: range
+        self, call: Call, encoded: Sequence[bytes], part: range
     ) -> Exchange[list[Embedding]]:
         """Embed `part` in one request, or in halves where that is too large (413)."""
-        body = options.encode_body([encoded[position] for position in part])
-        read = partial(options.read_answer, expected=len(part))
+        body = call.options.encode_body([encoded[position] for position in part])
+        # One token for all attempts: whichever of them is answered, the answer is this request's.
+        token = make_token()
+        headers = {"Content-Type": "application/json", REQUEST_HEADER: token}
+        read = partial(call.read_answer, expected=len(part), token=token)
         try:
-            return (yield from self._ask("POST", PATH, body, read))
+            return (yield from self._ask(Send("POST", PATH, body, headers), read))
         except ServiceError as error:
             index = _blamed_index(error, part)
             if error.response.status_code != _TOO_LARGE or index is not None:
                 raise error if index is None else error.at(index) from None
         first, second = halve(part)
-        answers = yield from self._embed_part(options, encoded, first)
-        return answers + (yield from self._embed_part(options, encoded, second))
+        answers = yield from self._embed_part(call, encoded, first)
+        return answers + (yield from self._embed_part(call, encoded, second))
 
-    def _ask(self, method: str, path: str, body: bytes | None, read: Read[T]) -> Exchange[T]:
-        """Ask until there is an answer, or the policy allows no further attempt."""
-        started, attempt = time.monotonic(), 0
+    def _ask(self, request: Send, read: Read[T]) -> Exchange[T]:
+        """Ask until there is an answer, or the budget is spent; `request.url` is the path."""
+        budget = Budget(self._policy, self._endpoints)
         while True:
-            attempt += 1
             try:
-                return (yield from self._ask_once(method, path, body, read))
+                return (yield from self._ask_once(request, budget.attempt_seconds, read))
             except PagevecError as error:
-                elapsed = time.monotonic() - started
-                pause = self._policy.pause_before_retry(error, attempt, elapsed, self._endpoints)
-                if pause is None:
-                    raise
+                pause = budget.pause_after(error)
+                log.info("asked again in %.1f s: %s", pause, error.message)
             yield Sleep(pause)
 
-    def _ask_once(self, method: str, path: str, body: bytes | None, read: Read[T]) -> Exchange[T]:
+    def _ask_once(self, request: Send, seconds: float, read: Read[T]) -> Exchange[T]:
         """Ask one address; set it aside if it fails in a way that may pass."""
         url = self._endpoints.pick()
         try:
-            result = read((yield from self._send(Send(method, url + path, body))))
+            whole = replace(request, url=url + request.url, seconds=seconds)
+            result = read((yield from self._send(whole)))
         except PagevecError as error:
+            if isinstance(error, WrongAnswer):
+                yield Reconnect()
             if is_passing(error):
                 self._endpoints.set_aside(url, error.retry_after)
             raise
@@ -204,8 +217,9 @@ class Core:
 
     def _send(self, request: Send) -> Exchange[httpx.Response]:
         try:
+            until = time.monotonic() + min(request.seconds, self._polling_seconds)
             response: httpx.Response = yield request
-            response = yield from self._poll(response)
+            response = yield from self._poll(response, until)
         except httpx.RequestError as error:
             if isinstance(error, PagevecError):
                 raise
@@ -214,15 +228,17 @@ class Core:
             raise read_error(response)
         return response
 
-    def _poll(self, response: httpx.Response) -> Exchange[httpx.Response]:
+    def _poll(self, response: httpx.Response, until: float) -> Exchange[httpx.Response]:
         """Follow 303 with GET: Modal answers so while a request that takes long is at work."""
-        until = time.monotonic() + self._polling_seconds
+        started = time.monotonic()
         while response.status_code == _SEE_OTHER:
             target = read_redirect(response)
-            if time.monotonic() > until:
-                raise TimedOut(f"{response.url}: no result within {self._polling_seconds:g} s")
+            left = until - time.monotonic()
+            if left <= 0:
+                waited = time.monotonic() - started
+                raise TimedOut(f"{response.url}: no result within {waited:.1f} s of polling")
             yield Sleep(_POLL_PAUSE_SECONDS)
-            response = yield Send("GET", target)
+            response = yield Send("GET", target, seconds=left)
         return response
 
 

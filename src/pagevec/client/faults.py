@@ -1,5 +1,8 @@
 """The errors that a client raises: each is a `PagevecError`, and one of httpx's where one fits."""
 
+import socket
+import ssl
+from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import Self
@@ -8,6 +11,7 @@ import httpx
 
 from pagevec import errors
 from pagevec.errors import PagevecError
+from pagevec.secrets import mask_url
 
 
 class ServiceError(PagevecError, httpx.HTTPStatusError):
@@ -30,8 +34,10 @@ class ServiceError(PagevecError, httpx.HTTPStatusError):
         index: int | None = None,
         retry_after: float | None = None,
     ) -> None:
-        httpx.HTTPStatusError.__init__(self, message, request=response.request, response=response)
-        self.message, self.index, self.retry_after = message, index, retry_after
+        self.message, self.index, self.retry_after = mask_url(message), index, retry_after
+        httpx.HTTPStatusError.__init__(
+            self, self.message, request=response.request, response=response
+        )
 
     def at(self, index: int) -> Self:
         """Return this error with the blame on the input at `index`."""
@@ -39,9 +45,20 @@ class ServiceError(PagevecError, httpx.HTTPStatusError):
             self.message, response=self.response, index=index, retry_after=self.retry_after
         )
 
+    def adding(self, note: str) -> Self:
+        """Return this error with `note` in brackets behind its message."""
+        message, response = f"{self.message} ({note})", self.response
+        return type(self)(
+            message, response=response, index=self.index, retry_after=self.retry_after
+        )
+
 
 class Unreachable(PagevecError, httpx.TransportError):
     """There was no answer: no connection, or it broke. `__cause__` is httpx's own error."""
+
+
+class Misaddressed(Unreachable):
+    """There is no such host, or it is not the one it should be: its certificate is not trusted."""
 
 
 class TimedOut(Unreachable, httpx.TimeoutException):
@@ -54,6 +71,10 @@ class UnsafeRedirect(PagevecError, httpx.RequestError):
 
 class WrongAnswer(PagevecError, httpx.DecodingError):
     """A 200 that does not answer the request: it has another form, or leaves inputs out."""
+
+
+class ForeignAnswer(WrongAnswer):
+    """An answer to another request came on this one's connection; nothing of it is used."""
 
 
 _BY_CODE: dict[str, type[ServiceError]] = {
@@ -76,19 +97,44 @@ def read_error(response: httpx.Response) -> ServiceError:
     return kind(message, response=response, index=index, retry_after=retry_after)
 
 
-def wrap_error(error: httpx.RequestError, url: str) -> Unreachable:
+def wrap_error(error: httpx.RequestError, url: str) -> PagevecError:
     """Return the error to raise in place of httpx's own, which becomes its cause."""
-    kind = TimedOut if isinstance(error, httpx.TimeoutException) else Unreachable
-    wrapped = kind(f"{url} did not answer: {type(error).__name__} {error}".rstrip())
+    wrapped = _wrap(error, url)
     wrapped.__cause__ = error
     return wrapped
 
 
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error`, what caused it, what caused that, and so on."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _wrap(error: httpx.RequestError, url: str) -> PagevecError:
+    why = f"{type(error).__name__} {error}".rstrip()
+    if isinstance(error, httpx.TimeoutException):
+        return TimedOut(f"{url} did not answer: {why}")
+    if isinstance(error, httpx.DecodingError):
+        return WrongAnswer(f"{url}: the answer is damaged: {why}")
+    for cause in causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Misaddressed(
+                f"{url}: its certificate cannot be verified: {cause.verify_message or cause}. If "
+                "your network has a certificate authority of its own, name the file of its "
+                "certificate: ca=... of the client, --ca of a command, or SSL_CERT_FILE"
+            )
+        if isinstance(cause, socket.gaierror):
+            return Misaddressed(f"{url}: there is no such host: {cause.strerror or cause}")
+    return Unreachable(f"{url} did not answer: {why}")
+
+
 def _read_seconds(retry_after: str) -> float | None:
     """Read a Retry-After header: seconds or a date (RFC 9110, 10.2.3)."""
-    if retry_after.isdigit():
+    if retry_after.isascii() and retry_after.isdigit():
         return float(retry_after)
     try:
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time())
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None

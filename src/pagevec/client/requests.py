@@ -7,19 +7,22 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import httpx
+import numpy as np
 
-from pagevec.client.faults import UnsafeRedirect, WrongAnswer
+from pagevec.client.faults import ForeignAnswer, UnsafeRedirect, WrongAnswer
 from pagevec.client.images import image_file
 from pagevec.errors import InvalidText, PagevecError
 from pagevec.grid import PageResizing
 from pagevec.types import InputType, ModelInfo, MultiVector, Progress, Token
 from pagevec.wire.decode import decode_npz, decode_tokens
 from pagevec.wire.quantize import Dtype
+from pagevec.wire.receipt import ANSWER_HEADER, receipt
 
 PATH = "/npz/embeddings"
 # What the service assumes. Older services refuse fields that they do not know, so these are left
 # out of the body.
 _DEFAULTS = {"dtype": "float32", "pool_factor": 1, "tokens": False}
+_UNIT_TOLERANCE = 2e-2  # int8 on the wire changes the length of a vector by up to 1e-2
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -58,12 +61,27 @@ class RequestOptions:
         head = json.dumps(fields).removesuffix("}").encode()
         return head + b', "inputs": [' + b",".join(inputs) + b"]}"
 
-    def read_answer(self, response: httpx.Response, expected: int) -> list[Embedding]:
+    def read_answer(
+        self, response: httpx.Response, *, expected: int, token: str, dim: int | None
+    ) -> list[Embedding]:
         """Return the answer for each of the `expected` inputs, in order.
 
+        Args:
+            response: a 200.
+            expected: inputs of the request.
+            token: the request's own; an answer without any is judged by its shape alone.
+            dim: components of a vector, where they are known.
+
         Raises:
+            ForeignAnswer: the response answers another request.
             WrongAnswer: the response does not answer this request.
         """
+        found = response.headers.get(ANSWER_HEADER)
+        if found not in (None, receipt(token, self.input_type, expected)):
+            raise ForeignAnswer(
+                f"{response.url}: this is the answer to another request: two processes, or a "
+                "proxy, have mixed up their connections"
+            )
         try:
             vectors = decode_npz(response.content)
             tokens = decode_tokens(response.content) if self.tokens else [()] * len(vectors)
@@ -71,6 +89,8 @@ class RequestOptions:
             raise WrongAnswer(f"{response.url}: unexpected answer: {error}") from error
         if len(vectors) != expected:
             raise WrongAnswer(f"{response.url}: {len(vectors)} answers to {expected} inputs")
+        if fault := _fault_of(vectors, dim):
+            raise WrongAnswer(f"{response.url}: {fault}")
         if self.tokens and list(map(len, tokens)) != list(map(len, vectors)):
             raise WrongAnswer(f"{response.url}: the answer has more or fewer tokens than vectors")
         return list(map(Embedding, vectors, tokens))
@@ -86,6 +106,7 @@ class Call:
         resizing: how the model resizes pages; None where images are sent as they are.
         max_inputs: inputs in one request.
         max_bytes: bytes of the encoded inputs in one request.
+        dim: components of each vector; None where it is not known.
         progress: called with (answered, all) after each request.
     """
 
@@ -94,6 +115,7 @@ class Call:
     resizing: PageResizing | None
     max_inputs: int
     max_bytes: int
+    dim: int | None = None
     progress: Progress | None = None
     _answers: dict[int, Embedding] = field(default_factory=dict, init=False)
 
@@ -110,6 +132,12 @@ class Call:
             InvalidText: a text is not valid Unicode; `index` is its position.
         """
         return [self._encode(index) for index in run]
+
+    def read_answer(
+        self, response: httpx.Response, *, expected: int, token: str
+    ) -> list[Embedding]:
+        """Return and raise what the options' `read_answer` does."""
+        return self.options.read_answer(response, expected=expected, token=token, dim=self.dim)
 
     def add(self, run: range, answers: Sequence[Embedding]) -> None:
         """Record the answers for a run, and report progress."""
@@ -184,6 +212,19 @@ def read_redirect(response: httpx.Response) -> str:
         raise UnsafeRedirect(f"{response.url} redirects to another origin, {origin}")
     # httpx would send a user name in the address in place of the key.
     return str(target.copy_with(userinfo=b""))
+
+
+def _fault_of(vectors: Sequence[MultiVector], dim: int | None) -> str | None:
+    """Return what shows that these are no multi-vectors of one model, if anything does."""
+    dims = {one.shape[1] for one in vectors} | ({dim} if dim else set())
+    if len(dims) > 1:
+        return f"vectors of {' and '.join(map(str, sorted(dims)))} components in one answer"
+    for one in vectors:
+        # A component that is not finite makes the length of its vector so.
+        lengths = np.linalg.norm(one, axis=1)
+        if not (np.abs(lengths - 1) <= _UNIT_TOLERANCE).all():
+            return "a vector has not the length 1"
+    return None
 
 
 def _encode_text(text: str) -> bytes:

@@ -1,19 +1,36 @@
 """Which errors are worth another attempt, after how long, and at which address. No I/O here."""
 
+import math
 import random
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
+from typing import Literal
 
 import httpx
 
-from pagevec.client.faults import ServiceError, Unreachable
+from pagevec.client.faults import (
+    ForeignAnswer,
+    Misaddressed,
+    ServiceError,
+    Unreachable,
+    causes,
+)
 from pagevec.errors import ConfigurationError, PagevecError
 
-_TOO_MANY_REQUESTS, _INTERNAL, _UNAVAILABLE = 429, 500, 503
+_INTERNAL, _REQUEST_TIMEOUT = 500, 408
+# "Later": of the service itself (429, 503), or of a gateway that does not reach it (502, 504, and
+# the numbers that content delivery networks have for that).
+_LATER = frozenset({429, 502, 503, 504, *range(520, 531)})
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.5, 30.0
 _MOST_DOUBLINGS = 10  # by then the longest backoff is reached
+_DISCONNECTED_CAUSES = 2  # httpx's error and httpcore's
+_LEAST_SECONDS = 1.0  # of an attempt, so that the last one has a chance
+
+Outlook = Literal["lasting", "misaddressed", "failing", "away", "busy"]
+"""Whether another attempt may succeed: never; only at another address; perhaps; once the service
+is back; once it has time."""
 
 
 class Endpoints:
@@ -39,81 +56,157 @@ class Endpoints:
             raise ConfigurationError("no service URL given: expected at least one")
         self._aside_seconds = aside_seconds
         self._clock = clock
-        self._lock = threading.Lock()
+        # No lock: a thread that holds it while the process forks would hold it in the child for
+        # ever. Two threads that pick at the same moment may pick the same address.
+        self._turns = count()
+        self._last_turn = dict.fromkeys(self._aside_until, -1)
 
     def __len__(self) -> int:
         return len(self._aside_until)
 
     def pick(self) -> str:
         """Return the next address that is not set aside, else the first to come back."""
-        with self._lock:
-            now = self._clock()
-            url = min(self._aside_until, key=lambda one: max(self._aside_until[one], now))
-            self._aside_until[url] = self._aside_until.pop(url)  # to the end of the rotation
-            return url
+        now = self._clock()
+        url = min(
+            self._aside_until,
+            key=lambda one: (max(self._aside_until[one], now), self._last_turn[one]),
+        )
+        self._last_turn[url] = next(self._turns)
+        return url
 
     def set_aside(self, url: str, seconds: float | None = None) -> None:
         """Leave `url` alone for `seconds`, or for the default time."""
-        with self._lock:
-            pause = self._aside_seconds if seconds is None else seconds
-            # At least one second: `Retry-After: 0` must not lead to a busy loop.
-            self._aside_until[url] = self._clock() + max(1.0, pause)
+        pause = self._aside_seconds if seconds is None else seconds
+        # At least one second: `Retry-After: 0` must not lead to a busy loop.
+        self._aside_until[url] = self._clock() + max(1.0, pause)
 
     def restore(self, url: str) -> None:
         """Return `url`, which has answered, to the rotation."""
-        with self._lock:
-            self._aside_until[url] = 0.0
+        self._aside_until[url] = 0.0
 
     def any_ready(self) -> bool:
         """Whether at least one address is not set aside."""
-        with self._lock:
-            return min(self._aside_until.values()) <= self._clock()
+        return min(self._aside_until.values()) <= self._clock()
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long a request is repeated.
+    """How long, and how often, one request is sent.
 
     Attributes:
-        attempts: at each address, where it fails or gives no answer.
-        patience: seconds for which a busy or starting service (429, 503) is asked again.
+        attempts: at each address, where the service fails or does not answer in time. With 1,
+            a connection that is refused or breaks is not tried again either.
+        patience: seconds from the first attempt, for everything: sending, waiting for the answer,
+            pausing, sending again. 0: each request is sent once, and has as long as it takes.
     """
 
     attempts: int = 3
-    patience: float = 300.0
+    patience: float = 600.0
 
-    def pause_before_retry(
-        self, error: PagevecError, attempt: int, elapsed: float, endpoints: Endpoints
-    ) -> float | None:
-        """Return how many seconds to wait before the next attempt; None if there shall be none.
+
+class Budget:
+    """What one request may still spend of its policy, from now on.
+
+    Args:
+        policy: the whole budget.
+        endpoints: the addresses; another one that is ready is asked at once.
+        clock: tells the time in seconds.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        endpoints: Endpoints,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._policy = policy
+        self._endpoints = endpoints
+        self._clock = clock
+        self._started = clock()
+        self._attempts = self._failures = 0
+
+    @property
+    def attempt_seconds(self) -> float:
+        """How long the next attempt may take."""
+        return max(_LEAST_SECONDS, self._left) if self._policy.patience else math.inf
+
+    def pause_after(self, error: PagevecError) -> float:
+        """Return the seconds to wait before the next attempt.
 
         Args:
             error: what the last attempt raised.
-            attempt: its number, from 1.
-            elapsed: seconds since the first attempt began.
-            endpoints: the addresses; another one that is ready is asked at once.
+
+        Raises:
+            PagevecError: `error`, saying what was spent, if there shall be no other attempt.
         """
-        if not is_passing(error):
-            return None
-        pause = 0.0
-        if not endpoints.any_ready():
-            pause = (error.retry_after or 0.0) + _backoff(attempt)
-        if _is_busy(error):
-            return pause if elapsed + pause <= self.patience else None
-        return pause if attempt < self.attempts * len(endpoints) else None
+        outlook = outlook_after(error)
+        if outlook == "lasting":
+            raise error
+        self._attempts += 1
+        is_elsewhere = self._endpoints.any_ready()
+        asked = 0.0 if is_elsewhere else error.retry_after or 0.0
+        if asked > self._left:
+            why = f"it asks to be left alone for {asked:.0f} s; "
+            raise self._giving_up(error, why) from error.__cause__
+        if not self._allows_another(outlook, is_elsewhere):
+            raise self._giving_up(error) from error.__cause__
+        if is_elsewhere:
+            return 0.0
+        return min(asked + _backoff(self._attempts), self._left)
+
+    @property
+    def _left(self) -> float:
+        return self._policy.patience - (self._clock() - self._started)
+
+    def _allows_another(self, outlook: Outlook, is_elsewhere: bool) -> bool:
+        if self._left <= 0:
+            return False
+        if outlook == "misaddressed":
+            return is_elsewhere
+        if outlook == "busy" or (outlook == "away" and self._policy.attempts > 1):
+            return True
+        self._failures += 1
+        return self._failures < self._policy.attempts * len(self._endpoints)
+
+    def _giving_up(self, error: PagevecError, why: str = "") -> PagevecError:
+        tries = "1 attempt" if self._attempts == 1 else f"{self._attempts} attempts"
+        spent = self._clock() - self._started
+        note = f"{why}{tries} in {spent:.1f} s, with a patience of {self._policy.patience:g} s"
+        return error.adding(note)
+
+
+def outlook_after(error: BaseException) -> Outlook:
+    """Return whether another attempt may succeed after `error`."""
+    if isinstance(error, ServiceError):
+        status = error.response.status_code
+        if status in _LATER:
+            return "busy"
+        return "failing" if status >= _INTERNAL or status == _REQUEST_TIMEOUT else "lasting"
+    if isinstance(error, Misaddressed):
+        return "misaddressed"
+    if isinstance(error, ForeignAnswer):
+        return "failing"
+    if isinstance(error, Unreachable):
+        return _outlook_without_answer(error)
+    return "lasting"
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether another attempt may succeed: after 429, 5xx, or no answer at all."""
-    if isinstance(error, ServiceError):
-        status = error.response.status_code
-        return status == _TOO_MANY_REQUESTS or status >= _INTERNAL
-    return isinstance(error, Unreachable)
+    """Whether another attempt may succeed, now or later."""
+    return outlook_after(error) != "lasting"
 
 
-def _is_busy(error: PagevecError) -> bool:
-    busy = (_TOO_MANY_REQUESTS, _UNAVAILABLE)
-    return isinstance(error, ServiceError) and error.response.status_code in busy
+def _outlook_without_answer(error: Unreachable) -> Outlook:
+    cause = error.__cause__
+    if isinstance(cause, (httpx.NetworkError, httpx.ConnectTimeout)):
+        return "away"
+    if isinstance(cause, httpx.RemoteProtocolError):
+        # httpcore reports a connection that ends before an answer by itself, and hands on what
+        # its parser says of answers that break off or are no HTTP.
+        is_parsers = len(list(causes(cause))) > _DISCONNECTED_CAUSES
+        return "failing" if is_parsers else "away"
+    is_ours = isinstance(cause, (httpx.LocalProtocolError, httpx.UnsupportedProtocol))
+    return "lasting" if is_ours else "failing"
 
 
 def _backoff(attempt: int) -> float:

@@ -1,14 +1,17 @@
 """The synchronous client, whose threads perform the core's steps, and what both clients share."""
 
+import math
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 import httpx
 
-from pagevec.client.core import Core, Exchange, Send, Sleep, Work
+from pagevec.client.connections import CertificateAuthority, Connections, HttpClient, trust
+from pagevec.client.core import Core, Exchange, Reconnect, Send, Sleep, Step
 from pagevec.client.requests import Embedding, RequestOptions
 from pagevec.client.retry import Endpoints, RetryPolicy
 from pagevec.errors import ConfigurationError
@@ -16,7 +19,6 @@ from pagevec.types import ImageInput, InputType, ModelInfo, MultiVector, Progres
 from pagevec.wire.quantize import Dtype
 
 T = TypeVar("T")
-HttpClient = TypeVar("HttpClient", httpx.Client, httpx.AsyncClient)
 _MIB = 1024 * 1024
 _READ_SECONDS = 600.0  # a request may queue behind others; morphik-core waits as long
 _TIMEOUT = httpx.Timeout(_READ_SECONDS, connect=30.0)
@@ -39,35 +41,59 @@ class BaseClient(Generic[HttpClient]):
         max_bytes: int = 32 * _MIB,
         in_flight: int = 4,
         attempts: int = 3,
-        patience: float = 300.0,
+        patience: float = 600.0,
         set_aside_seconds: float = 60.0,
+        ca: CertificateAuthority | None = None,
     ) -> None:
         limits = {"max_inputs": max_inputs, "max_bytes": max_bytes}
         for name, number in {**limits, "in_flight": in_flight, "attempts": attempts}.items():
             if number < 1:
                 raise ConfigurationError(f"{name}={number}: expected at least 1")
+        if not patience >= 0:
+            raise ConfigurationError(f"patience={patience}: expected at least 0")
+        urls = [url] if isinstance(url, str) else url
         self._dtype, self._resize, self._in_flight = dtype, resize, in_flight
         self._core = Core(
-            Endpoints([url] if isinstance(url, str) else url, set_aside_seconds),
+            Endpoints(urls, set_aside_seconds),
             RetryPolicy(attempts, patience),
-            polling_seconds=timeout.read or _READ_SECONDS,
+            polling_seconds=timeout.read or math.inf,
             **limits,
         )
-        self._http: HttpClient = self._http_class(
+        self._timeout = timeout
+        # Made here, so that a file without certificates is an error now.
+        made = dict[str, Any](
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=timeout,
+            verify=trust(ca, *urls),
             trust_env=False,  # a proxy or .netrc of the environment would see or replace the key
             follow_redirects=False,  # the core follows those that are safe
         )
+        self._connections: Connections[HttpClient]
+        self._connections = Connections(lambda: self._http_class(**made))
 
     def _options(
         self, input_type: InputType, dtype: Dtype | None, pool_factor: int = 1, tokens: bool = False
     ) -> RequestOptions:
         return RequestOptions(input_type, dtype or self._dtype, pool_factor, tokens)
 
+    def _request(self, step: Send) -> dict[str, Any]:
+        """Return the arguments of httpx's request; no timeout is longer than `step.seconds`."""
+        parts = {
+            name: min(step.seconds, math.inf if seconds is None else seconds)
+            for name, seconds in self._timeout.as_dict().items()
+        }
+        return {
+            "method": step.method,
+            "url": step.url,
+            "content": step.content,
+            "headers": step.headers,
+            "timeout": httpx.Timeout(
+                **{name: None if math.isinf(most) else most for name, most in parts.items()}
+            ),
+        }
+
 
 class Client(BaseClient[httpx.Client]):
-    """A model behind HTTP (`pagevec.types.Model`); may be used from many threads.
+    """A model behind HTTP (`pagevec.types.Model`), for many threads, and for processes that fork.
 
     >>> with Client("http://127.0.0.1:8765", key) as client:  # doctest: +SKIP
     ...     vectors = client.embed_texts(["night route", "fares in 2024"])
@@ -78,16 +104,21 @@ class Client(BaseClient[httpx.Client]):
         dtype: data type of vectors on the wire (see docs/http-api.md); calls return float32.
         resize: whether images are resized to the model's own size before they are sent, which
             takes fewer bytes. Needs Pillow.
-        timeout: of a single request; its `read` also bounds how long a result is polled for.
+        timeout: of a single attempt; its `read` also bounds how long a result is polled for.
         max_inputs: inputs in one request; the service's own limit counts too.
         max_bytes: bytes of one request; the service's own limit counts too.
         in_flight: requests of one call at the same time.
-        attempts: of a request at each address, where it fails or gets no answer.
-        patience: seconds for which a busy or starting service (429, 503) is asked again.
+        attempts: of a request at each address, where the service fails or does not answer in
+            time. With 1, a connection that is refused or breaks is not tried again either.
+        patience: seconds for one request with all that it waits for: answers, pauses, attempts
+            at a service that is busy, starting or away. With 0, each request is sent once.
         set_aside_seconds: how long a failing address is left alone.
+        ca: whom to trust for https: a file or folder of certificates (PEM), or a context. Default:
+            what SSL_CERT_FILE and SSL_CERT_DIR name, else httpx's list.
 
     Raises:
-        ConfigurationError: an address is invalid, or a number is below 1.
+        ConfigurationError: an address is invalid, a number is too small, or there are no
+            certificates where `ca` or the environment says.
     """
 
     _http_class = httpx.Client
@@ -197,8 +228,10 @@ class Client(BaseClient[httpx.Client]):
         return self._drive(self._core.info())
 
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """Close the connections of this process."""
+        opened = self._connections.forget()
+        if opened is not None:
+            opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -246,9 +279,30 @@ class Client(BaseClient[httpx.Client]):
             return returned
         raise CancelledError
 
-    def _perform(self, step: Send | Sleep | Work, stop: threading.Event) -> Any:
+    def _perform(self, step: Step, stop: threading.Event) -> Any:
         if isinstance(step, Send):
-            return self._http.request(
-                step.method, step.url, content=step.content, headers=step.headers
-            )
-        return stop.wait(step.seconds) if isinstance(step, Sleep) else step.run()
+            return self._send(step)
+        if isinstance(step, Sleep):
+            return stop.wait(step.seconds)
+        if isinstance(step, Reconnect):
+            return self._connections.forget()
+        return step.run()
+
+    def _send(self, step: Send) -> httpx.Response:
+        until = time.monotonic() + step.seconds
+        with self._connections.current().stream(**self._request(step)) as response:
+            content = b"".join(_before(until, response.iter_raw()))
+        return httpx.Response(
+            response.status_code,
+            headers=response.headers,
+            content=content,
+            request=response.request,
+        )
+
+
+def _before(until: float, parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what comes in time: httpx's own timeout begins anew with each part."""
+    for part in parts:
+        if time.monotonic() > until:
+            raise httpx.ReadTimeout("the answer comes too slowly")
+        yield part

@@ -5,14 +5,12 @@ the client does: temporary failures are retried, connections are kept, several r
 same time, and the order and number of the answers are checked.
 """
 
-import asyncio
 import base64
 import os
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakKeyDictionary
 
 from pagevec.client import AsyncClient
 from pagevec.client.retry import is_passing
@@ -54,7 +52,7 @@ class ColpaliApiEmbeddingModel:
         url: address of the service, or several; default: those in `morphik.toml` in the current
             folder.
         key: of the service; default: the environment variable MORPHIK_EMBEDDING_API_KEY.
-        options: further arguments of `pagevec.client.AsyncClient`.
+        options: further arguments of `pagevec.client.AsyncClient`, such as `ca` and `patience`.
 
     Raises:
         ConfigurationError: the address or the key is neither given nor found.
@@ -68,10 +66,7 @@ class ColpaliApiEmbeddingModel:
         if not domains or not self.api_key:
             raise ConfigurationError(f"{DOMAIN} and {VARIABLE} must both be set")
         self.endpoints = [remove_format(domain) for domain in domains]
-        self._options = options
-        # Connections belong to the event loop that opened them; scripts may use several.
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncClient]
-        self._clients = WeakKeyDictionary()
+        self._client = AsyncClient(self.endpoints, self.api_key, **options)
         self._timing: dict[str, float] = {}
 
     async def embed_for_ingestion(self, chunks: Chunk | Sequence[Chunk]) -> list[MultiVector]:
@@ -90,7 +85,7 @@ class ColpaliApiEmbeddingModel:
         many = chunks if isinstance(chunks, Sequence) else [chunks]
         images = [at for at, chunk in enumerate(many) if chunk.metadata.get("is_image")]
         texts = [at for at, chunk in enumerate(many) if not chunk.metadata.get("is_image")]
-        client, started = self._client(), time.monotonic()
+        client, started = self._client, time.monotonic()
         files = [_image_file(many[at].content, at) for at in images]
         # Not resized by the client: the vectors are those of the page as morphik-core rendered it.
         request = client.embed_images(files, dtype="float32", resize=False)
@@ -103,13 +98,13 @@ class ColpaliApiEmbeddingModel:
 
     async def embed_for_query(self, text: str) -> MultiVector:
         """Return the multi-vector of a query: float32 (vectors, dim)."""
-        return (await _await_answers(self._client().embed_texts([text], dtype="float32"), [0]))[0]
+        return (await _await_answers(self._client.embed_texts([text], dtype="float32"), [0]))[0]
 
     async def generate_embeddings(self, content: "str | Image") -> MultiVector:
         """Return the multi-vector of a text or a Pillow image: float32 (vectors, dim)."""
         if isinstance(content, str):
             return await self.embed_for_query(content)
-        request = self._client().embed_images([content], dtype="float32", resize=False)
+        request = self._client.embed_images([content], dtype="float32", resize=False)
         return (await _await_answers(request, [0]))[0]
 
     def latest_ingest_metrics(self) -> dict[str, float]:
@@ -122,15 +117,7 @@ class ColpaliApiEmbeddingModel:
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
-
-    def _client(self) -> AsyncClient:
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            self._clients[loop] = AsyncClient(self.endpoints, self.api_key, **self._options)
-        return self._clients[loop]
+        await self._client.aclose()
 
 
 def _image_file(content: str, place: int) -> bytes:

@@ -28,6 +28,7 @@ from pagevec.settings import Settings
 from pagevec.types import Limits
 from pagevec.wire.encode import encode
 from pagevec.wire.negotiation import MEDIA_TYPES, WireFormat, choose_format
+from pagevec.wire.receipt import REQUEST_HEADER, receipt_headers
 from pagevec.wire.schema import EmbeddingsRequest, parse_request
 
 
@@ -169,7 +170,9 @@ class Routes:
             content = await run_in_threadpool(
                 encode, embedded.vectors, asked.input_type, asked.dtype, format_, tokens
             )
-        return Response(content, media_type=MEDIA_TYPES[format_])
+        token, count = headers.get(REQUEST_HEADER), len(embedded.vectors)
+        receipt = receipt_headers(token, asked.input_type, count)
+        return Response(content, headers=receipt, media_type=MEDIA_TYPES[format_])
 
 
 async def _result_unless_gone(embedding: Future[Embedded], receive: Receive) -> Embedded:

@@ -1,0 +1,86 @@
+"""The connections of a client: each process and event loop has its own; whom they trust."""
+
+import asyncio
+import os
+import ssl
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import httpx
+
+from pagevec.errors import ConfigurationError
+
+CertificateAuthority = str | os.PathLike[str] | ssl.SSLContext
+"""A file or folder of certificates in PEM form, or a context that is used as it is."""
+
+HttpClient = TypeVar("HttpClient", bound=httpx.Client | httpx.AsyncClient)
+_Loop = asyncio.AbstractEventLoop | None
+
+
+class Connections(Generic[HttpClient]):
+    """The HTTP clients behind one client, opened where they are first used. Thread-safe.
+
+    A process that was forked inherits the sockets of its parent. If both used them, each would
+    read answers to the other's requests; and closing them in the child may end the parent's
+    connections. So a child opens its own, and only forgets the inherited ones. There is no lock
+    here, because a thread that is gone after the fork could hold it for ever.
+
+    Args:
+        make: returns an HTTP client without connections.
+    """
+
+    def __init__(self, make: Callable[[], HttpClient]) -> None:
+        self._make = make
+        self._opened: dict[tuple[int, _Loop], HttpClient] = {}
+
+    def current(self, loop: _Loop = None) -> HttpClient:
+        """Return the HTTP client of this process and of `loop`."""
+        owner = (os.getpid(), loop)
+        opened = self._opened.get(owner)
+        if opened is None:
+            self._forget_others()
+            opened = self._opened.setdefault(owner, self._make())
+        return opened
+
+    def forget(self, loop: _Loop = None) -> HttpClient | None:
+        """Let the next request open new connections; return the former HTTP client."""
+        return self._opened.pop((os.getpid(), loop), None)
+
+    def _forget_others(self) -> None:
+        for owner in list(self._opened):
+            process, loop = owner
+            if process != os.getpid() or (loop is not None and loop.is_closed()):
+                self._opened.pop(owner, None)
+
+
+def trust(ca: CertificateAuthority | None, *urls: str) -> ssl.SSLContext:
+    """Return a TLS context that trusts `ca`, else what the environment names, else httpx's list.
+
+    The environment names a file in SSL_CERT_FILE and folders in SSL_CERT_DIR. Where none of `urls`
+    is https, nobody has to be trusted, and the environment is not looked at.
+
+    Raises:
+        ConfigurationError: there are no certificates where they should be.
+    """
+    if isinstance(ca, ssl.SSLContext):
+        return ca
+    if ca is not None:
+        path = os.fspath(ca)
+        kind = "capath" if os.path.isdir(path) else "cafile"  # noqa: PTH112 - kept as it is given
+        return _load("ca", **{kind: path})
+    if not any(url.lower().startswith("https:") for url in urls):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if file or folders:
+        return _load("SSL_CERT_FILE", cafile=file or None, capath=folders or None)
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def _load(source: str, **paths: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(**paths)  # type: ignore[arg-type]
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"{source}={paths.get('cafile')}: no certificates in PEM form can be read there "
+            f"({error.strerror or error})"
+        ) from error
