@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import numpy as np
 
+from pagevec.client.connections import CertificateAuthority, trust
+from pagevec.client.faults import wrap_error
 from pagevec.errors import ConfigurationError
 from pagevec.samples import TEXTS, draw_pages
 from pagevec.secrets import mask_pieces, mask_secrets
@@ -40,14 +42,16 @@ class CheckFailed(Exception):
     """The service did not do what it should."""
 
 
-def run_checks(url: str, key: str) -> Iterator[Outcome]:
-    """Check the service at `url`; yield the outcome of each check.
+def run_checks(url: str, key: str, ca: CertificateAuthority | None = None) -> Iterator[Outcome]:
+    """Check the service at `url`, trusting `ca`; yield the outcome of each check.
 
     Raises:
-        ConfigurationError: `url` is no address.
+        ConfigurationError: `url` is no address, or `ca` holds no certificates.
     """
     try:
-        client = httpx.Client(base_url=url.rstrip("/"), timeout=TIMEOUT, trust_env=False)
+        client = httpx.Client(
+            base_url=url.rstrip("/"), timeout=TIMEOUT, trust_env=False, verify=trust(ca, url)
+        )
     except httpx.InvalidURL as error:
         reason = mask_pieces(str(error), url)
         raise ConfigurationError(f"invalid service URL {url!r}: {reason}") from None
@@ -81,6 +85,8 @@ def _outcome(check: Callable[[], str]) -> Outcome:
         return name, True, check()
     except CheckFailed as error:
         return name, False, mask_secrets(str(error))
+    except httpx.RequestError as error:
+        return name, False, str(wrap_error(error, str(error.request.url)))
     except Exception as error:  # whatever the service answers, that is the outcome
         return name, False, mask_secrets(f"{type(error).__name__}: {error}")
 

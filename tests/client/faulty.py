@@ -61,6 +61,20 @@ def broken(inputs: list[str]) -> Response:
     return StreamingResponse(some(), headers={"content-length": "100"})
 
 
+def dripping(pause: float) -> Answer:
+    """Send a right answer byte by byte, with a pause before each."""
+
+    def answer(inputs: list[str]) -> Response:
+        def drops() -> Iterator[bytes]:
+            for byte in right(inputs).body:
+                time.sleep(pause)
+                yield bytes([byte])
+
+        return StreamingResponse(drops())
+
+    return answer
+
+
 def slow(seconds: float) -> Answer:
     def answer(inputs: list[str]) -> Response:
         time.sleep(seconds)
@@ -171,11 +185,11 @@ class Faulty:
 
 
 @contextmanager
-def serving() -> Iterator[Faulty]:
-    """Serve a `Faulty` on a free port of loopback until the end of the block."""
+def serving(port: int = 0) -> Iterator[Faulty]:
+    """Serve a `Faulty` on a port of loopback, a free one for 0, until the end of the block."""
     faulty = Faulty()
     app = Starlette(routes=[Route("/{path:path}", faulty.handle, methods=["GET", "POST"])])
-    listener = listen(make_settings())
+    listener = listen(make_settings(port=port))
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, lifespan="off")
     )

@@ -197,7 +197,8 @@ class Core:
                 return (yield from self._ask_once(request, budget.attempt_seconds, read))
             except PagevecError as error:
                 pause = budget.pause_after(error)
-                log.info("asked again in %.1f s: %s", pause, error.message)
+                # Quoted: the service, or whoever answers in its place, chooses these words.
+                log.warning("asked again in %.1f s, after %a", pause, error.message)
             yield Sleep(pause)
 
     def _ask_once(self, request: Send, seconds: float, read: Read[T]) -> Exchange[T]:

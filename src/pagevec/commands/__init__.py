@@ -12,6 +12,16 @@ from pagevec.terminal import echo
 AnyCommand = TypeVar("AnyCommand", bound=Callable[..., Any])
 
 
+def with_ca(command: AnyCommand) -> AnyCommand:
+    """Give a command `ca`: the certificates that a service behind https is trusted by, or None."""
+    return click.option(
+        "--ca",
+        type=click.Path(exists=True, path_type=Path),
+        help="File or folder of certificates (PEM) to trust; default: SSL_CERT_FILE, else the "
+        "public ones.",
+    )(command)
+
+
 def with_passwords(command: AnyCommand) -> AnyCommand:
     """Give a command `passwords` and `more_passwords`, each a tuple, for encrypted documents."""
     given = click.option(

@@ -1,12 +1,14 @@
 """`pagevec bench`: what does a running service achieve?"""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import click
 
 from pagevec.bench import TEXTS_EACH, Bench, Phase
 from pagevec.client import Client
+from pagevec.commands import with_ca
 from pagevec.terminal import echo, show_json
 
 _SHARES = (50, 95, 99)
@@ -24,6 +26,7 @@ def _parse_size(_: click.Context, __: click.Parameter, value: str) -> tuple[int,
 @click.option(
     "--key", envvar="SERVICE_API_KEY", show_envvar=True, required=True, help="A valid bearer key."
 )
+@with_ca
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 3600),
@@ -57,6 +60,7 @@ def _parse_size(_: click.Context, __: click.Parameter, value: str) -> tuple[int,
 def command(
     url: str,
     key: str,
+    ca: Path | None,
     seconds: float,
     requests: int,
     callers: int,
@@ -70,7 +74,7 @@ def command(
     Modal it costs money, and other callers wait longer.
     """
     # One attempt: a retry would hide that a request failed, and count its waiting as latency.
-    with Client(url, key, resize=False, attempts=1, patience=0) as client:
+    with Client(url, key, resize=False, attempts=1, patience=0, ca=ca) as client:
         info = client.info()
         bench = Bench(client, seconds=seconds, requests=requests, callers=callers, size=size)
         about = f"{info.model} on {info.device} in {info.dtype}; {callers} callers, "

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pagevec.client import Client
-from pagevec.commands import with_passwords
+from pagevec.commands import with_ca, with_passwords
 from pagevec.ingest.boundary import open_document
 from pagevec.ingest.names import SourceDocument, name_unstored
 from pagevec.ingest.page import ReadOptions
@@ -30,6 +30,7 @@ from pagevec.types import Model, MultiVector
 )
 @click.option("--url", help="A running service; without it the model runs in this process.")
 @click.option("--key", envvar="SERVICE_API_KEY", show_envvar=True, help="Bearer key for --url.")
+@with_ca
 @click.option("--model", help="Without --url: a checkpoint, its directory, or `bundled`.")
 @with_passwords
 @click.option("--strict", is_flag=True, help="Exit code 1 if a document or a page failed.")
@@ -38,6 +39,7 @@ def command(
     out: Path,
     url: str | None,
     key: str | None,
+    ca: Path | None,
     model: str | None,
     passwords: tuple[str, ...],
     more_passwords: tuple[str, ...],
@@ -53,7 +55,7 @@ def command(
     failed = 0
     with (
         _write_npz(out) as archive,
-        _open_model(url, key, model) as opened,
+        _open_model(url, key, ca, model) as opened,
         tqdm(unit=" pages", disable=None) as progress,
     ):
         options = ReadOptions(opened.info().resizing, passwords + more_passwords)
@@ -73,9 +75,9 @@ def command(
     sys.exit(2 if failed and not archive.names else 1 if failed and strict else 0)
 
 
-def _open_model(url: str | None, key: str | None, model: str | None) -> Model:
+def _open_model(url: str | None, key: str | None, ca: Path | None, model: str | None) -> Model:
     if url is not None:
-        return Client(url, key, dtype="float32", resize=False)
+        return Client(url, key, dtype="float32", resize=False, ca=ca)
     from pagevec.local import load
 
     return load(model)

@@ -16,7 +16,7 @@ import httpx
 from tqdm import tqdm
 
 from pagevec.client import Client
-from pagevec.commands import with_passwords
+from pagevec.commands import with_ca, with_passwords
 from pagevec.ingest.catalogue import Removal
 from pagevec.ingest.leases import LEASE_SECONDS
 from pagevec.ingest.sources import find_documents
@@ -26,7 +26,7 @@ from pagevec.search.index import Index, Report
 from pagevec.stores import DEFAULT_STORE
 from pagevec.terminal import LineFormatter, echo, show_json
 
-# Tries of a request without an answer: an ingestion of hours outlives a service that stumbles.
+# Tries of a request that fails: an ingestion of hours outlives a service that stumbles.
 ATTEMPTS = 8
 
 _RETRY_SECONDS = 10.0
@@ -46,6 +46,7 @@ def _take_former_option(
 @click.option("--store", default=DEFAULT_STORE, show_default=True, help="Folder, or postgresql://")
 @click.option("--url", default="http://127.0.0.1:8765", show_default=True, help="The service.")
 @click.option("--key", envvar="SERVICE_API_KEY", show_envvar=True, help="Bearer key.")
+@with_ca
 @click.option(
     "--as",
     "label",
@@ -81,6 +82,7 @@ def command(
     store: str,
     url: str,
     key: str | None,
+    ca: Path | None,
     label: str | None,
     passwords: tuple[str, ...],
     more_passwords: tuple[str, ...],
@@ -101,7 +103,7 @@ def command(
     known = passwords + more_passwords
     find_documents(paths)  # names all paths at fault before the first page
     with (
-        Client(url, key, attempts=ATTEMPTS) as client,
+        Client(url, key, attempts=ATTEMPTS, ca=ca) as client,
         Index(store, client, lease_seconds=lease_seconds, passwords=known) as index,
     ):
         _log_to_file(store)

@@ -6,7 +6,7 @@ from typing import get_args
 
 import click
 
-from pagevec.commands import print_outcomes
+from pagevec.commands import print_outcomes, with_ca
 from pagevec.morphik.configure import plan
 from pagevec.morphik.verify import verify
 from pagevec.terminal import echo
@@ -61,9 +61,10 @@ def configure(
 
 @command.command("verify")
 @_FOLDER
-def verify_command(folder: Path) -> None:
+@with_ca
+def verify_command(folder: Path, ca: Path | None) -> None:
     """Check the service that the files in DIR name, with the requests of morphik-core.
 
     Prints PASS or FAIL for each check; the exit code is 1 if one fails.
     """
-    sys.exit(0 if print_outcomes(verify(folder)) else 1)
+    sys.exit(0 if print_outcomes(verify(folder, ca)) else 1)

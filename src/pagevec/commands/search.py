@@ -8,11 +8,13 @@ from typing import Any
 import click
 
 from pagevec.client import Client
+from pagevec.commands import with_ca
 from pagevec.errors import InvalidRequest
 from pagevec.search.index import Hit, Index
 from pagevec.stores import DEFAULT_STORE
 from pagevec.terminal import echo, show_json
 
+_PATIENCE = 60.0  # seconds that a person waits for a service that is away
 _STEM_BYTES = 100  # of a file name; file systems take 255 for all of it
 
 
@@ -21,6 +23,7 @@ _STEM_BYTES = 100  # of a file name; file systems take 255 for all of it
 @click.option("--store", default=DEFAULT_STORE, show_default=True, help="Folder, or postgresql://")
 @click.option("--url", default="http://127.0.0.1:8765", show_default=True, help="The service.")
 @click.option("--key", envvar="SERVICE_API_KEY", show_envvar=True, help="Bearer key.")
+@with_ca
 @click.option("-k", "count", type=click.IntRange(1), default=10, show_default=True, help="Hits.")
 @click.option(
     "--document",
@@ -46,6 +49,7 @@ def command(
     store: str,
     url: str,
     key: str | None,
+    ca: Path | None,
     count: int,
     documents: tuple[str, ...],
     where: tuple[str, ...],
@@ -54,7 +58,10 @@ def command(
 ) -> None:
     """Search the pages of a store for QUERY, by late interaction (exact MaxSim)."""
     metadata = dict(map(_read_condition, where))
-    with Client(url, key) as client, Index(store, client, create=False) as index:
+    with (
+        Client(url, key, ca=ca, patience=_PATIENCE) as client,
+        Index(store, client, create=False) as index,
+    ):
         hits = index.search(query, count, documents=documents, metadata=metadata)
     if as_json:
         click.echo(_as_json(hits))

@@ -7,6 +7,8 @@ from pathlib import Path
 import httpx
 
 from pagevec.check import TIMEOUT, Outcome, run_checks
+from pagevec.client.connections import CertificateAuthority, trust
+from pagevec.client.faults import wrap_error
 from pagevec.errors import ConfigurationError
 from pagevec.morphik.installation import DOMAIN, VARIABLE, MorphikSettings, read_key
 from pagevec.morphik.release import detect_format, read_format, remove_format
@@ -14,7 +16,7 @@ from pagevec.wire.decode import decode_json, decode_npz
 from pagevec.wire.negotiation import WireFormat
 
 
-def verify(folder: Path) -> Iterator[Outcome]:
+def verify(folder: Path, ca: CertificateAuthority | None = None) -> Iterator[Outcome]:
     """Yield the outcome of each check, for each address of the installation.
 
     The checks are whether the installation uses a service, whether the answer has the format that
@@ -22,6 +24,7 @@ def verify(folder: Path) -> Iterator[Outcome]:
 
     Args:
         folder: of the installation, with `morphik.toml`.
+        ca: whom to trust for https, as in `pagevec.client.Client`.
 
     Raises:
         ConfigurationError: the files name no address or no key, or cannot be read.
@@ -38,8 +41,8 @@ def verify(folder: Path) -> Iterator[Outcome]:
         raise ConfigurationError(f"{VARIABLE} has characters that an HTTP header cannot carry")
     yield _check_switch(settings)
     for domain in settings.domains:
-        yield _check_answer(domain, key, detect_format(folder) or read_format(domain))
-        yield from run_checks(remove_format(domain), key)
+        yield _check_answer(domain, key, detect_format(folder) or read_format(domain), ca)
+        yield from run_checks(remove_format(domain), key, ca)
 
 
 def _check_switch(settings: MorphikSettings) -> Outcome:
@@ -47,15 +50,19 @@ def _check_switch(settings: MorphikSettings) -> Outcome:
     return "pages are embedded by a service", settings.is_enabled and settings.mode == "api", seen
 
 
-def _check_answer(domain: str, key: str, wire: WireFormat | None) -> Outcome:
+def _check_answer(
+    domain: str, key: str, wire: WireFormat | None, ca: CertificateAuthority | None
+) -> Outcome:
     name = "answer is what morphik reads"
     try:
-        return name, True, f"{_ask(domain, key, wire)} vectors from {domain} as {wire}"
+        return name, True, f"{_ask(domain, key, wire, ca)} vectors from {domain} as {wire}"
+    except httpx.RequestError as error:
+        return name, False, str(wrap_error(error, domain))
     except (httpx.HTTPError, ValueError, KeyError) as error:
         return name, False, f"{type(error).__name__}: {error}"
 
 
-def _ask(domain: str, key: str, wire: WireFormat | None) -> int:
+def _ask(domain: str, key: str, wire: WireFormat | None, ca: CertificateAuthority | None) -> int:
     """Send the request that morphik-core sends and return the number of vectors."""
     if wire is None:
         raise ValueError(f"neither the source nor {domain} shows which format it reads")
@@ -65,6 +72,7 @@ def _ask(domain: str, key: str, wire: WireFormat | None) -> int:
         headers={"Authorization": f"Bearer {key}"},
         timeout=TIMEOUT,
         trust_env=False,
+        verify=trust(ca, domain),
     )
     response.raise_for_status()
     decode = decode_npz if wire == "npz" else decode_json
