@@ -145,7 +145,7 @@ class Budget:
         self._attempts += 1
         is_elsewhere = self._endpoints.any_ready()
         asked = 0.0 if is_elsewhere else error.retry_after or 0.0
-        if asked > self._left:
+        if asked > max(0.0, self._left):
             why = f"it asks to be left alone for {asked:.0f} s; "
             raise self._giving_up(error, why) from error.__cause__
         if not self._allows_another(outlook, is_elsewhere):
