@@ -11,7 +11,7 @@ import httpx
 from pagevec.errors import ConfigurationError
 
 CertificateAuthority = str | os.PathLike[str] | ssl.SSLContext
-"""A file or folder of certificates in PEM form, or a context that is used as it is."""
+"""A file of certificates in PEM form, or a context that is used as it is."""
 
 HttpClient = TypeVar("HttpClient", bound=httpx.Client | httpx.AsyncClient)
 _Loop = asyncio.AbstractEventLoop | None
@@ -65,22 +65,20 @@ def trust(ca: CertificateAuthority | None, *urls: str) -> ssl.SSLContext:
     if isinstance(ca, ssl.SSLContext):
         return ca
     if ca is not None:
-        path = os.fspath(ca)
-        kind = "capath" if os.path.isdir(path) else "cafile"  # noqa: PTH112 - kept as it is given
-        return _load("ca", **{kind: path})
+        return _load("ca", os.fspath(ca))
     if not any(url.lower().startswith("https:") for url in urls):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     if file or folders:
-        return _load("SSL_CERT_FILE", cafile=file or None, capath=folders or None)
+        return _load("SSL_CERT_FILE", file or None, folders or None)
     return httpx.create_ssl_context(trust_env=False)
 
 
-def _load(source: str, **paths: str | None) -> ssl.SSLContext:
+def _load(source: str, file: str | None, folders: str | None = None) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(**paths)  # type: ignore[arg-type]
-    except (OSError, ssl.SSLError) as error:
+        return ssl.create_default_context(cafile=file, capath=folders)
+    except OSError as error:  # ssl.SSLError is one
         raise ConfigurationError(
-            f"{source}={paths.get('cafile')}: no certificates in PEM form can be read there "
+            f"{source}={file}: no certificates in PEM form can be read there "
             f"({error.strerror or error})"
         ) from error

@@ -77,6 +77,12 @@ class ForeignAnswer(WrongAnswer):
     """An answer to another request came on this one's connection; nothing of it is used."""
 
 
+_UNKNOWN_ISSUER = (18, 19, 20, 21)  # X509_V_ERR_* of OpenSSL
+_TRUST = (
+    ". If your network has a certificate authority of its own, name the file of its certificate: "
+    "ca= of the client, --ca of a command, or SSL_CERT_FILE"
+)
+
 _BY_CODE: dict[str, type[ServiceError]] = {
     kind.code: type(kind.__name__, (ServiceError, kind), {"__doc__": kind.__doc__})
     for kind in vars(errors).values()
@@ -120,10 +126,9 @@ def _wrap(error: httpx.RequestError, url: str) -> PagevecError:
         return WrongAnswer(f"{url}: the answer is damaged: {why}")
     for cause in causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
+            what_to_do = _TRUST if cause.verify_code in _UNKNOWN_ISSUER else ""
             return Misaddressed(
-                f"{url}: its certificate cannot be verified: {cause.verify_message or cause}. If "
-                "your network has a certificate authority of its own, name the file of its "
-                "certificate: ca=... of the client, --ca of a command, or SSL_CERT_FILE"
+                f"{url}: its certificate cannot be verified: {cause.verify_message}{what_to_do}"
             )
         if isinstance(cause, socket.gaierror):
             return Misaddressed(f"{url}: there is no such host: {cause.strerror or cause}")

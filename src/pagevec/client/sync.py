@@ -113,7 +113,7 @@ class Client(BaseClient[httpx.Client]):
         patience: seconds for one request with all that it waits for: answers, pauses, attempts
             at a service that is busy, starting or away. With 0, each request is sent once.
         set_aside_seconds: how long a failing address is left alone.
-        ca: whom to trust for https: a file or folder of certificates (PEM), or a context. Default:
+        ca: whom to trust for https: a file of certificates (PEM), or a context. Default:
             what SSL_CERT_FILE and SSL_CERT_DIR name, else httpx's list.
 
     Raises:

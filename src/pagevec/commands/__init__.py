@@ -16,9 +16,9 @@ def with_ca(command: AnyCommand) -> AnyCommand:
     """Give a command `ca`: the certificates that a service behind https is trusted by, or None."""
     return click.option(
         "--ca",
-        type=click.Path(exists=True, path_type=Path),
-        help="File or folder of certificates (PEM) to trust; default: SSL_CERT_FILE, else the "
-        "public ones.",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="File of the certificates (PEM) to trust; default: SSL_CERT_FILE, else the public "
+        "ones.",
     )(command)
 
 
