@@ -75,8 +75,13 @@ def in_event_loops(calls: list[Texts]) -> Tally:
     of_parent, *of_children = deal(calls)
 
     async def embed_all(calls: list[Texts]) -> Tally:
-        answers = await asyncio.gather(*map(twin.embed_texts, calls))
-        return sum(map(tally, calls, answers), Counter[str]())
+        at_once = asyncio.Semaphore(4)
+
+        async def embed_one(texts: Texts) -> Tally:
+            async with at_once:
+                return tally(texts, await twin.embed_texts(texts))
+
+        return sum(await asyncio.gather(*map(embed_one, calls)), Counter[str]())
 
     def work(calls: list[Texts]) -> Tally:
         return asyncio.run(embed_all(calls))
