@@ -139,6 +139,12 @@ class NotReady(PagevecError):
     code, status = "not_ready", 503
 
 
+class EngineFailed(PagevecError):
+    """The model failed for good; this process answers no more requests."""
+
+    code, status = "engine_failed", 503
+
+
 class Draining(PagevecError):
     """The service is shutting down: it finishes what it has and takes nothing new."""
 

@@ -72,6 +72,15 @@ class Settings(EnvironmentSettings):
     max_queued_inputs: int = bounded(
         10_000, "inputs that may wait; a request beyond that gets a 503", ge=1, le=10_000_000
     )
+    max_answer_bytes: int = bounded(
+        512 * _MIB, "bytes of one answer, at most; a request beyond that gets a 413", ge=1024
+    )
+    max_working_bytes: int = bounded(
+        1024 * _MIB,
+        "bytes that decoding pictures and pooling may take at once; an input that needs more gets "
+        "a 413",
+        ge=1024 * 1024,
+    )
     request_seconds: float = bounded(
         120.0,
         "time budget of a request; one that cannot be done in it gets a 413",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pagevec.engine.admission import Throughput
+from pagevec.engine.throughput import Throughput
 
 
 def test_learned_throughput_predicts_as_much_work() -> None:
@@ -54,4 +54,4 @@ def test_tiny_pages_do_not_count() -> None:
     """A page of one pixel takes the time of the calls; it must not make large pages look slow."""
     throughput = Throughput()
     throughput.learn_prepare(1, 0.001)
-    assert throughput.prepare_seconds(1_000_000, 1) == 0.0
+    assert 0 < throughput.prepare_seconds(1_000_000, 1) < 1

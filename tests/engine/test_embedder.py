@@ -21,9 +21,9 @@ from pagevec.engine.models.loader import LoadedModel
 from pagevec.errors import (
     CheckpointError,
     Draining,
+    EngineFailed,
     InternalError,
     InvalidImage,
-    NotReady,
     OutOfMemory,
     TextTooLong,
     TooManyInputs,
@@ -181,7 +181,7 @@ class TestFailures:
         embedder = LocalEmbedder(lambda: load(settings))
         with pytest.raises(CheckpointError, match="/nowhere/at/all"):
             embedder.wait_until_ready()
-        with pytest.raises(NotReady):
+        with pytest.raises(EngineFailed):
             embedder.embed_texts(["hello"]).result()
         assert embedder.health().state == "failed"
         embedder.close()

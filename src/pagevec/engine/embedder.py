@@ -1,29 +1,43 @@
 """The `Embedder` on this machine: loads a backend in the background, then works with it."""
 
 import logging
+import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
+from pagevec.engine.admission import Budgets
 from pagevec.engine.api import Embedded, Health, Memory, State
 from pagevec.engine.backends.base import Backend
 from pagevec.engine.engine import Engine
 from pagevec.engine.requests import Request
-from pagevec.errors import Draining, NotReady, PagevecError
+from pagevec.errors import Draining, EngineFailed, NotReady, PagevecError
 from pagevec.images import EncodedImage
 from pagevec.settings import Settings
 from pagevec.types import ModelInfo
 
 log = logging.getLogger(__name__)
 
+EXIT_ENGINE_FAILED = 70
+"""Exit code of a process whose engine failed: EX_SOFTWARE of sysexits.h."""
+
+WIND_DOWN_SECONDS = 5.0
+"""Seconds that a process with a failed engine has to end by itself."""
+
 _RETRY_WHILE_LOADING = 5.0
 
 
 class LocalEmbedder:
-    """Implements `Embedder`. Loading starts at once, in the thread that will run the model."""
+    """Implements `Embedder`. Loading starts at once, in the thread that will run the model.
+
+    Attributes:
+        failed: set when the engine failed after it was ready: it does not come back, and only a
+            new process helps. See `end_process_on_failure`.
+    """
 
     def __init__(
         self,
@@ -32,8 +46,10 @@ class LocalEmbedder:
         batch_tokens: int | None = None,
         model_threads: int | None = None,
         preprocess_threads: int | None = None,
-        max_queued_inputs: int = 10_000,
-        request_seconds: float = 120.0,
+        max_queued_inputs: int = Budgets.queued_inputs,
+        request_seconds: float = Budgets.request_seconds,
+        max_answer_bytes: int = Budgets.answer_bytes,
+        max_working_bytes: int = Budgets.working_bytes,
     ) -> None:
         """Begin to load.
 
@@ -44,15 +60,18 @@ class LocalEmbedder:
             preprocess_threads: threads that prepare pages; default: one for each core.
             max_queued_inputs: inputs that may wait at the same time.
             request_seconds: time budget of one request.
+            max_answer_bytes: bytes of one answer, where callers say what a vector takes.
+            max_working_bytes: bytes that decoding pictures and pooling hold at the same time.
         """
+        budgets = Budgets(max_queued_inputs, request_seconds, max_answer_bytes, max_working_bytes)
         build = partial(
             Engine,
             batch_tokens=batch_tokens,
             model_threads=model_threads,
             preprocess_threads=preprocess_threads,
-            max_queued_inputs=max_queued_inputs,
-            request_seconds=request_seconds,
+            budgets=budgets,
         )
+        self.failed = threading.Event()
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._failure: BaseException | None = None
@@ -73,6 +92,8 @@ class LocalEmbedder:
             preprocess_threads=settings.preprocess_threads,
             max_queued_inputs=settings.max_queued_inputs,
             request_seconds=settings.request_seconds,
+            max_answer_bytes=settings.max_answer_bytes,
+            max_working_bytes=settings.max_working_bytes,
         )
 
     def info(self) -> ModelInfo:
@@ -173,7 +194,7 @@ class LocalEmbedder:
         if self._state == "draining":
             return Draining("the service is shutting down; ask another one")
         if self._state == "failed":
-            return NotReady("the model failed; see the log of the service")
+            return EngineFailed("the model failed for good; see the log of the service")
         return NotReady("the model is being loaded", retry_after=_RETRY_WHILE_LOADING)
 
     def _run(self, load: Callable[[], Backend[Any]], build: Callable[..., Engine]) -> None:
@@ -194,3 +215,25 @@ class LocalEmbedder:
         if closed:
             engine.drain()
         engine.run()
+        if engine.failure is not None:
+            self.failed.set()
+
+
+def end_process_on_failure(embedder: LocalEmbedder, wind_down: Callable[[], object]) -> None:
+    """End this process when the engine fails, so that whoever supervises it starts a new one.
+
+    Args:
+        embedder: whose engine is watched, in a thread.
+        wind_down: called when it has failed; lets the answers in flight go out. If the process
+            has not ended by itself `WIND_DOWN_SECONDS` later, it is ended.
+    """
+
+    def watch() -> None:
+        embedder.failed.wait()
+        log.error("the engine failed for good: this process ends with code %d", EXIT_ENGINE_FAILED)
+        wind_down()
+        time.sleep(WIND_DOWN_SECONDS)
+        logging.shutdown()
+        os._exit(EXIT_ENGINE_FAILED)  # other threads may be stuck in calls to a lost device
+
+    threading.Thread(target=watch, name="pagevec-watch", daemon=True).start()

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pagevec.engine.admission import Throughput
 from pagevec.engine.api import Memory
 from pagevec.engine.backends.base import Backend, BatchHints, Device, Prepared
 from pagevec.engine.requests import Item
 from pagevec.engine.scheduler import Scheduler, batch_tokens, halve
+from pagevec.engine.throughput import Throughput
 from pagevec.errors import ConfigurationError, InternalError, OutOfMemory
 from pagevec.images import read_image
 from pagevec.types import MultiVector
@@ -112,6 +112,7 @@ class BatchExecutor:
         with self._measuring:
             self.busy_seconds += own
             self._throughput.learn_forward(batch[0].is_query, _lengths(batch), budget, own)
+            self._scheduler.pass_work = self._throughput.pass_work
         for request in {item.request for item in batch}:
             request.add_forward(seconds)
         self._log_memory()
@@ -154,7 +155,10 @@ def warm_up(backend: Backend[Any], hints: BatchHints, budget: int) -> WarmUp:
     begun = time.perf_counter()
     throughput = Throughput(hints.quadratic_crossover, hints.padded)
     for is_query in (False, True):
-        [prepared] = backend.prepare_texts([_QUERY]) if is_query else [_prepare_page(backend)]
+        if is_query:
+            [prepared] = backend.prepare_texts([_QUERY])
+        else:
+            prepared = _prepare_page(backend, throughput)
         _require_multi_vectors(backend, prepared)
         batch = [prepared] * max(1, budget // max(1, prepared.tokens))
         fitting, seconds = _run_what_fits(backend, hints.device, batch)
@@ -192,10 +196,13 @@ def _forward(backend: Backend[Any], batch: list[Prepared]) -> list[MultiVector]:
     return vectors
 
 
-def _prepare_page(backend: Backend[Any]) -> Prepared:
+def _prepare_page(backend: Backend[Any], throughput: Throughput) -> Prepared:
     blank = BytesIO()
     Image.new("RGB", _A4_AT_150_DPI, "white").save(blank, "PNG")
-    page: Prepared = backend.prepare_page(read_image(blank.getvalue()))
+    image = read_image(blank.getvalue())
+    started = time.perf_counter()
+    page: Prepared = backend.prepare_page(image)
+    throughput.learn_prepare(image.decode_pixels, time.perf_counter() - started)
     return page
 
 

@@ -5,6 +5,9 @@ from numpy.typing import NDArray
 
 from pagevec.types import MultiVector
 
+# The points of at most a few hundred numbers in float64, a copy, and the tree.
+_BYTES_PER_VECTOR = 4096
+
 
 def pool(vectors: MultiVector, factor: int) -> MultiVector:
     """Merge similar vectors (Clavié, Chaffin, Adams 2024, "Reducing the footprint...").
@@ -21,12 +24,25 @@ def pool(vectors: MultiVector, factor: int) -> MultiVector:
     """
     if factor == 1 or len(vectors) < 2:
         return vectors
-    clusters = _clusters(vectors, max(len(vectors) // factor, 1))
+    clusters = _clusters(vectors, pooled_count(len(vectors), factor))
     sums = np.zeros((clusters.max() + 1, vectors.shape[1]), dtype=np.float32)
     np.add.at(sums, clusters, vectors)
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     means: MultiVector = sums / np.maximum(lengths, np.finfo(np.float32).tiny)
     return means
+
+
+def pooled_count(vectors: int, factor: int) -> int:
+    """Return how many vectors `pool` leaves of so many, at most."""
+    return vectors if factor == 1 else max(vectors // factor, 1)
+
+
+def pooling_bytes(vectors: int) -> int:
+    """Return the bytes that `pool` holds at its peak, at most.
+
+    SciPy computes the distances of all pairs, in float64, and copies them before it merges.
+    """
+    return 2 * (vectors * (vectors - 1) // 2) * 8 + _BYTES_PER_VECTOR * vectors
 
 
 def _clusters(vectors: MultiVector, most: int) -> NDArray[np.int32]:

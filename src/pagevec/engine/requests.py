@@ -53,6 +53,11 @@ class Request:
         """Whether nobody waits for more of it: it failed, or its caller left."""
         return self.future.done()
 
+    @property
+    def remaining(self) -> float:
+        """Which part of its inputs is not done yet: 1 at the beginning, 0 at the end."""
+        return 1 - len(self._vectors) / self.count if self.count else 0.0
+
     def add_prepare(self, seconds: float) -> None:
         """Add the duration of preparing one input."""
         with self._lock:
@@ -126,12 +131,17 @@ class Item:
         index: its position in the request.
         prepared: what the backend made of it.
         since: when it joined the queue, by `time.perf_counter`.
+        work: what it costs the model, in tokens of a short sequence; default: its tokens.
     """
 
     request: Request
     index: int
     prepared: Prepared
     since: float
+    work: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "work", max(self.work, self.tokens))
 
     @property
     def is_query(self) -> bool:
