@@ -13,7 +13,7 @@ from pathlib import Path
 from conftest import KEY, Service
 
 MIB = 1024 * 1024
-_COMMAND = [sys.executable, "-c", "from pagevec.cli import main; main()", "serve"]
+COMMAND = [sys.executable, "-c", "from pagevec.cli import main; main()", "serve"]
 _START_SECONDS = 120.0
 
 
@@ -57,7 +57,7 @@ def run_to_the_end(
 ) -> "subprocess.CompletedProcess[str]":
     """Start a service that shall refuse to start; `folder` is its working directory."""
     return subprocess.run(
-        [*_COMMAND, *options],
+        [*COMMAND, *options],
         env=variables,
         cwd=folder,
         capture_output=True,
@@ -75,7 +75,7 @@ def serving(
     output, log = folder / "output", folder / "log"
     with output.open("wb") as out, log.open("wb") as err:
         popen = subprocess.Popen(
-            [*_COMMAND, *options], env=variables, cwd=folder, stdout=out, stderr=err
+            [*COMMAND, *options], env=variables, cwd=folder, stdout=out, stderr=err
         )
     try:
         url = _address(popen, output, log)

@@ -14,7 +14,11 @@ from click.core import ParameterSource
 from pagevec.client import Client
 from pagevec.demo import demo_table
 from pagevec.engine.backends import load
-from pagevec.engine.embedder import LocalEmbedder
+from pagevec.engine.embedder import (
+    EXIT_ENGINE_FAILED,
+    LocalEmbedder,
+    end_process_on_failure,
+)
 from pagevec.environment import describe_fields, option_name, variable_names
 from pagevec.server.app import create_app
 from pagevec.server.run import address_of, configure_logs, ensure_key, listen, run, server_for
@@ -22,6 +26,8 @@ from pagevec.settings import Settings
 from pagevec.terminal import echo
 from pagevec.types import ModelInfo
 
+# What slow readers have for the last answers of a failed engine.
+_LAST_ANSWERS_SECONDS = 3
 _ENVIRONMENT_ONLY = ("service_api_key", "huggingface_token", "hf_home")
 # Read when Ray is imported: send no usage statistics, hide no repeated line of the log.
 _RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
@@ -81,11 +87,20 @@ def _serve_here(settings: Settings, key_is_new: bool, demo: list[Path]) -> None:
         daemon=True,
     )
     greeter.start()
+    end_process_on_failure(embedder, lambda: _send_last_answers(server))
     run(server, listener)
     if embedder.health().state == "loading":
         os._exit(0)  # stopped while loading: do not wait until gigabytes are read
+    if embedder.failed.is_set():
+        os._exit(EXIT_ENGINE_FAILED)  # threads may be stuck in calls to a lost device
     embedder.close()
     sys.exit(1 if embedder.health().state == "failed" else 0)
+
+
+def _send_last_answers(server: uvicorn.Server) -> None:
+    """Stop the server once the answers in flight, errors by now, have gone out."""
+    server.config.timeout_graceful_shutdown = _LAST_ANSWERS_SECONDS
+    server.should_exit = True
 
 
 def _greet_when_ready(

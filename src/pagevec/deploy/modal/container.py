@@ -80,7 +80,7 @@ class Container:
             ConfigurationError: no API key is set, or there is no such device.
         """
         from pagevec.engine.backends import backend_of
-        from pagevec.engine.embedder import LocalEmbedder
+        from pagevec.engine.embedder import LocalEmbedder, end_process_on_failure
         from pagevec.engine.models.loader import find_device, on_device
         from pagevec.server.app import create_app
 
@@ -91,6 +91,7 @@ class Container:
         loaded, device = self._loaded, find_device(settings.device)
         self.embedder = LocalEmbedder.of(settings, lambda: backend_of(on_device(loaded, device)))
         self.embedder.wait_until_ready()
+        end_process_on_failure(self.embedder, _take_no_more_requests)
         self.model = LocalModel(self.embedder, settings.image_limits)
         self.app = create_app(settings, self.embedder)
 
@@ -154,6 +155,16 @@ def require_weights(settings: Settings, volume: str) -> None:
             f"the volume {volume!r} does not hold {settings.model}: run `{_DOWNLOAD}` "
             "with the same PAGEVEC_MODEL, then try again"
         )
+
+
+def _take_no_more_requests() -> None:
+    """Ask Modal for the end of this container; the next request gets another one."""
+    from modal.experimental import stop_fetching_inputs
+
+    try:
+        stop_fetching_inputs()
+    except Exception as error:  # the process ends all the same
+        log.warning("Modal was not told that this container ends: %s", error)
 
 
 def _is_on_the_hub(model: str) -> bool:

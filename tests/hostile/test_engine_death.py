@@ -1,0 +1,133 @@
+"""A device that is lost for good: the process says so and ends, and another one takes its place."""
+
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from conftest import KEY
+from hostile.lost_device import LOST
+from pagevec.engine.embedder import EXIT_ENGINE_FAILED
+from processes import COMMAND, Process, environment, serving
+from server.calls import image, images, texts, wait_for
+
+BACKENDS = ["hostile.lost_device:LostDevice", "hostile.lost_device:EndsItsThread"]
+FATAL = texts(LOST.decode())
+TESTS = Path(__file__).parents[1]
+END_SECONDS = 10.0
+
+
+def variables(**more: str) -> dict[str, str]:
+    return environment(PYTHONPATH=f"{TESTS}:{TESTS.parent / 'src'}", **more)
+
+
+def post(process: Process, body: object) -> httpx.Response:
+    with process.client() as client:
+        return client.post("/embeddings", json=body)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_process_ends_with_its_own_code(backend: str, tmp_path: Path) -> None:
+    """All who wait get a 503 `engine_failed`; within 10 s the process ends with code 70."""
+    with serving(tmp_path, variables(), "--backend", backend) as process:
+        assert post(process, texts("a b c")).status_code == 200
+        with ThreadPoolExecutor(8) as threads:
+            waiting = [threads.submit(post, process, images(image(700, 900, n))) for n in range(7)]
+            started = time.monotonic()
+            fatal = post(process, FATAL)
+            answers = [one.result() for one in waiting]
+        assert fatal.status_code == 503
+        assert fatal.json()["code"] == "engine_failed"
+        for answer in answers:  # before the device was lost, or after
+            assert answer.status_code == 200 or answer.json()["code"] == "engine_failed"
+        assert process.popen.wait(END_SECONDS) == EXIT_ENGINE_FAILED
+        assert time.monotonic() - started < END_SECONDS
+    assert "failed for good" in process.log.read_text()
+
+
+def test_connections_that_do_nothing_do_not_keep_it_alive(tmp_path: Path) -> None:
+    """Requests that never end delay the end by seconds, not for ever."""
+    head = f"POST /embeddings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+    with serving(tmp_path, variables(), "--backend", BACKENDS[0]) as process, ExitStack() as open_:
+        for _ in range(20):
+            connection = socket.create_connection(("127.0.0.1", process.port))
+            open_.enter_context(connection)
+            connection.sendall(head.encode() + b"Content-Length: 1000\r\n\r\n{")
+        time.sleep(0.5)
+        assert post(process, FATAL).status_code == 503
+        assert process.popen.wait(END_SECONDS) == EXIT_ENGINE_FAILED
+
+
+@dataclass
+class Supervisor:
+    """Starts the service again whenever it ends with a failure, as systemd does.
+
+    Attributes:
+        codes: of the processes that have ended.
+    """
+
+    command: list[str]
+    folder: Path
+    codes: list[int]
+    stopped: bool = False
+
+    def run(self) -> None:
+        while not self.stopped:
+            with (self.folder / "log").open("ab") as log:
+                self.popen = subprocess.Popen(
+                    self.command, cwd=self.folder, env=variables(), stdout=log, stderr=log
+                )
+            code = self.popen.wait()
+            if not self.stopped:
+                self.codes.append(code)
+                time.sleep(0.2)
+
+
+@contextmanager
+def supervised(folder: Path, port: int) -> Iterator[Supervisor]:
+    command = [*COMMAND, "--port", str(port), "--backend", BACKENDS[0]]
+    supervisor = Supervisor(command, folder, [])
+    thread = threading.Thread(target=supervisor.run, daemon=True)
+    thread.start()
+    try:
+        yield supervisor
+    finally:
+        supervisor.stopped = True
+        supervisor.popen.terminate()
+        thread.join()
+
+
+def test_a_restart_loses_nothing(tmp_path: Path) -> None:
+    """Callers who ask again get every answer: the next process serves what the lost one did not."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/embeddings"
+    headers = {"Authorization": f"Bearer {KEY}"}
+
+    def ask(word: str) -> int:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                answer = httpx.post(url, json=texts(word), headers=headers, timeout=30)
+            except httpx.TransportError:
+                pass
+            else:
+                if answer.status_code != 503:
+                    return answer.status_code
+            time.sleep(0.2)
+        return 0
+
+    with supervised(tmp_path, port) as supervisor, ThreadPoolExecutor(4) as threads:
+        assert ask("first") == 200
+        words = [f"word-{n}" for n in range(60)]
+        words.insert(20, LOST.decode())
+        assert list(threads.map(ask, words)) == [200] * len(words)
+        wait_for(lambda: supervisor.codes == [EXIT_ENGINE_FAILED])
