@@ -1,57 +1,107 @@
-"""How long a request will take, estimated from the batches so far."""
+"""Which requests are accepted: by count, by seconds, by bytes, and fairly."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pagevec.engine.throughput import Throughput
-
-
-def test_learned_throughput_predicts_as_much_work() -> None:
-    """The time that a batch took is predicted for as much work."""
-    throughput = Throughput(quadratic_crossover=1e9)
-    throughput.learn_forward(False, [700] * 4, 2800, 2.0)
-    work = throughput.work(700) * 8
-    assert throughput.forward_seconds(False, work) == pytest.approx(4.0, rel=1e-3)
+from pagevec.engine.admission import Admission, Budgets, Price
+from pagevec.engine.requests import Request
+from pagevec.errors import QueueFull, TooManyInputs, TooMuchWork
 
 
-def test_padding_counts_as_work() -> None:
-    """A short input beside a long one costs as much as the long one, if it is padded to it."""
-    for padded, inputs in ((True, 2), (False, 1)):
-        throughput = Throughput(quadratic_crossover=1e9, padded=padded)
-        throughput.learn_forward(False, [1000, 1], 1000, 2.0)
-        assert throughput.forward_seconds(False, 1000) == pytest.approx(2.0 / inputs, rel=1e-2)
+def admit(admission: Admission, caller: str, price: Price, *, is_query: bool = True) -> Request:
+    """Register a request and admit it."""
+    request = Request(max(1, price.inputs), is_query=is_query, caller=caller)
+    admission.register(request)
+    admission.admit(request, price)
+    return request
 
 
-def test_kinds_have_their_own_throughput() -> None:
-    """Pages also pass through a vision tower: what they take says nothing about queries."""
-    throughput = Throughput()
-    throughput.learn_forward(False, [700], 700, 1.0)
-    assert throughput.forward_seconds(True, throughput.work(700)) == 0.0
+@given(st.integers(1, 50), st.integers(1, 100), st.integers(2, 10))
+def test_a_flood_keeps_nobody_else_out(size: int, most: int, callers: int) -> None:
+    """However many inputs one caller has waiting, another one's first request is accepted."""
+    admission = Admission(Budgets(queued_inputs=most))
+    price = Price(min(size, most))
+    with pytest.raises(QueueFull):
+        for _ in range(10 * most):
+            admit(admission, "flood", price)
+    for number in range(callers):
+        admit(admission, f"caller {number}", Price(1))
 
 
-def test_small_batches_do_not_count() -> None:
-    """A lone query takes the time of a launch: it must not spoil the estimate."""
-    throughput = Throughput()
-    throughput.learn_forward(True, [20] * 50, 1000, 0.05)
-    before = throughput.forward_seconds(True, 1000)
-    throughput.learn_forward(True, [20], 1000, 0.05)
-    assert throughput.forward_seconds(True, 1000) == before
+def test_one_caller_may_fill_most_of_the_queue() -> None:
+    """Rather queue than refuse: where nobody else waits, eight ninths are one caller's."""
+    admission = Admission(Budgets(queued_inputs=900))
+    with pytest.raises(QueueFull):
+        while True:
+            admit(admission, "only", Price(1))
+    assert admission.inputs >= 800
 
 
-def test_long_sequences_cost_more_than_their_length() -> None:
-    """At the crossover attention has doubled the work of each token."""
-    throughput = Throughput(quadratic_crossover=2000)
-    assert throughput.work(2000) == pytest.approx(2 * 2000)
+def test_a_request_that_can_never_wait() -> None:
+    """It is refused for good, without a time to try again."""
+    with pytest.raises(TooManyInputs):
+        admit(Admission(Budgets(queued_inputs=4)), "a", Price(5))
 
 
-def test_preparation_is_shared_by_threads() -> None:
-    """Two threads prepare pages in half the time."""
-    throughput = Throughput()
-    throughput.learn_prepare(1_000_000, 0.1)
-    assert throughput.prepare_seconds(4_000_000, 2) == pytest.approx(0.2)
+@given(
+    st.lists(st.tuples(st.floats(0.1, 9), st.booleans()), min_size=1, max_size=30),
+    st.booleans(),
+)
+def test_anothers_backlog_is_no_wait(backlog: list[tuple[float, bool]], is_query: bool) -> None:
+    """A request of 0.5 s waits for as much of each other one's, not for all that is in line."""
+    admission = Admission(Budgets(request_seconds=1e6))
+    for seconds, kind in backlog:
+        admit(admission, "heavy", Price(1, forward=seconds), is_query=kind)
+    strict = Admission(Budgets(request_seconds=2.5))
+    strict._unfinished = admission._unfinished
+    admit(strict, "light", Price(1, forward=0.5), is_query=is_query)
 
 
-def test_tiny_pages_do_not_count() -> None:
-    """A page of one pixel takes the time of the calls; it must not make large pages look slow."""
-    throughput = Throughput()
-    throughput.learn_prepare(1, 0.001)
-    assert 0 < throughput.prepare_seconds(1_000_000, 1) < 1
+def test_what_the_caller_itself_has_waiting_counts() -> None:
+    """A second of work after ten of one's own does not fit into ten seconds."""
+    admission = Admission(Budgets(request_seconds=10.5))
+    admit(admission, "a", Price(5, forward=10))
+    with pytest.raises(TooMuchWork, match="after 10 s"):
+        admit(admission, "a", Price(5, forward=1))
+    with pytest.raises(QueueFull):
+        admit(admission, "a", Price(1, forward=1))
+
+
+def test_what_came_later_counts_for_nobody_before_it() -> None:
+    """A request that is priced again is not refused for what its caller asked for since."""
+    admission = Admission(Budgets(queued_inputs=10, request_seconds=10))
+    first = admit(admission, "a", Price(1, forward=1))
+    admit(admission, "a", Price(9, forward=8))
+    admission.admit(first, Price(1, forward=2))
+
+
+def test_every_stage_counts() -> None:
+    """Decoding, the model and pooling are each too much where they alone take too long."""
+    for stage in ("prepare", "forward", "pooling"):
+        admission = Admission(Budgets(request_seconds=10))
+        with pytest.raises(TooMuchWork, match="11 s"):
+            admit(admission, "a", Price(2, **{stage: 11.0}))
+
+
+def test_what_is_done_delays_nobody() -> None:
+    """Of a request that is half done, half counts."""
+    admission = Admission(Budgets(request_seconds=10))
+    request = Request(2, is_query=True)
+    admission.register(request)
+    admission.admit(request, Price(2, forward=8))
+    with pytest.raises(TooMuchWork):
+        admit(admission, "", Price(2, forward=5))
+    request._vectors[0] = None  # type: ignore[assignment]
+    admit(admission, "", Price(2, forward=5))
+
+
+def test_bytes_of_an_answer_and_of_the_work() -> None:
+    """An answer that is too large says what makes it smaller; an input, which one it is."""
+    admission = Admission(Budgets(answer_bytes=1000, working_bytes=1000))
+    admit(admission, "a", Price(2, answer_bytes=1000, working_bytes=1000))
+    with pytest.raises(TooMuchWork, match=r"1,001 bytes.*npz"):
+        admit(admission, "a", Price(2, answer_bytes=1001))
+    with pytest.raises(TooMuchWork, match=r"1,001 bytes.*pool") as error:
+        admit(admission, "a", Price(2, working_bytes=1001, neediest=1))
+    assert error.value.index == 1

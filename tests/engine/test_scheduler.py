@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagevec.engine.requests import Item, Request
-from pagevec.engine.scheduler import QUERY_BATCHES_IN_A_ROW, Scheduler, batch_tokens, halve
+from pagevec.engine.scheduler import (
+    QUERY_BATCHES_IN_A_ROW,
+    Scheduler,
+    batch_tokens,
+    cut,
+    halve,
+)
 
 
 @dataclass(frozen=True)
@@ -132,3 +138,127 @@ def test_the_budget_only_shrinks() -> None:
     scheduler.shrink_to(400)
     scheduler.shrink_to(700)
     assert scheduler.budget == 400
+
+
+def of(caller: str, tokens: int, is_query: bool, work: float = 0.0) -> Item:
+    return Item(Request(1, is_query=is_query, caller=caller), 0, Cost(tokens), 0.0, work)
+
+
+def fill(scheduler: Scheduler, entries: list[Item]) -> None:
+    for entry in entries:
+        scheduler.add(entry)
+
+
+@given(
+    st.lists(st.integers(1, 5000), min_size=1, max_size=300),
+    st.integers(1, 400),
+    st.integers(0, 20),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_light_caller_does_not_wait_for_a_heavy_ones_backlog(
+    backlog: list[int], tokens: int, batches_before: int, is_query: bool, padded: bool
+) -> None:
+    """Whatever others have waiting, one input of a caller who has nothing in line goes next."""
+    scheduler = Scheduler(1024, padded=padded)
+    fill(scheduler, [of("heavy", length, is_query) for length in backlog])
+    for _ in range(batches_before):
+        scheduler.next_batch()
+    light = of("light", tokens, is_query)
+    scheduler.add(light)
+    fill(scheduler, [of("heavy", length, is_query) for length in backlog])
+    assert light in scheduler.next_batch() + scheduler.next_batch()
+
+
+@given(st.lists(st.integers(1, 1000), min_size=50, max_size=50), st.integers(1, 1000))
+def test_callers_with_much_to_do_share_by_cost(many: list[int], same: int) -> None:
+    """While two callers wait, neither gets more than a batch ahead of the other, in work."""
+    scheduler = Scheduler(1024, padded=False)
+    fill(scheduler, [of("one", length, True) for length in many])
+    fill(scheduler, [of("two", same, True) for _ in range(50)])
+    got, left = {"one": 0.0, "two": 0.0}, {"one": 50, "two": 50}
+    while True:
+        for item in scheduler.next_batch():
+            got[item.request.caller] += item.work
+            left[item.request.caller] -= 1
+        if not all(left.values()):
+            break
+        assert abs(got["one"] - got["two"]) <= 2 * 1024
+
+
+def test_who_asked_for_nothing_has_saved_up_nothing() -> None:
+    """A caller who comes late gets half from then on, not what it left to others before."""
+    scheduler = Scheduler(100, padded=False)
+    fill(scheduler, [of("early", 100, True) for _ in range(100)])
+    for _ in range(50):
+        scheduler.next_batch()
+    fill(scheduler, [of("late", 100, True) for _ in range(100)])
+    turns = [item.request.caller for _ in range(20) for item in scheduler.next_batch()]
+    assert turns.count("early") == turns.count("late") == 10
+
+
+def test_a_lone_callers_inputs_keep_their_order() -> None:
+    """Fairness changes nothing for one caller: first come, first served."""
+    scheduler = Scheduler(100, padded=False)
+    entries = [of("only", 40, False) for _ in range(30)]
+    fill(scheduler, entries)
+    taken = []
+    while batch := scheduler.next_batch():
+        taken += batch
+    assert taken == entries
+
+
+def test_queries_that_take_as_long_as_pages_alternate_with_them() -> None:
+    """Pages wait for no more work of queries than a batch of pages takes."""
+    scheduler = Scheduler(100, padded=False)
+    scheduler.pass_work = 250
+    fill(scheduler, [of("a", 100, True) for _ in range(20)])
+    fill(scheduler, [of("b", 100, False) for _ in range(20)])
+    kinds = "".join("q" if scheduler.next_batch()[0].is_query else "p" for _ in range(12))
+    assert kinds == "qqqpqqqpqqqp"
+
+
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=60), st.booleans())
+def test_a_batch_of_queries_takes_no_longer_than_one_of_pages(
+    lengths: list[int], padded: bool
+) -> None:
+    """Its work is within that of a batch of pages, padding included, unless it is one text."""
+    scheduler = Scheduler(10_000, padded=padded)
+    scheduler.pass_work = 4000
+    fill(scheduler, [of("a", length, True, length * (1 + length / 1000)) for length in lengths])
+    while batch := scheduler.next_batch():
+        work = [item.work for item in batch]
+        effort = max(work) * len(work) if padded else sum(work)
+        assert effort <= 4000 or len(batch) == 1
+
+
+def test_giant_texts_leave_a_thread_to_others() -> None:
+    """Of two threads, one at most runs texts that take longer than a batch of pages."""
+    scheduler = Scheduler(100)
+    scheduler.pass_work = 200
+    giants = [of("giant", 1000, True) for _ in range(2)]
+    small = of("giant", 10, True)
+    fill(scheduler, [*giants, small])
+    assert scheduler.next_batch(takers=2) == [giants[0]]
+    assert scheduler.next_batch(takers=2) == [small]
+    assert scheduler.next_batch(takers=2) == []
+    scheduler.end([giants[0]])
+    assert scheduler.next_batch(takers=2) == [giants[1]]
+
+
+def test_giant_texts_run_where_there_is_one_thread() -> None:
+    """They are not kept waiting for a thread that does not exist."""
+    scheduler = Scheduler(100)
+    scheduler.pass_work = 200
+    giants = [of("giant", 1000, True) for _ in range(2)]
+    fill(scheduler, giants)
+    assert [scheduler.next_batch() for _ in giants] == [[giant] for giant in giants]
+
+
+@given(st.lists(st.integers(1, 3000), max_size=60), st.integers(64, 4000), st.booleans())
+def test_a_requests_cost_is_that_of_the_batches_it_is_cut_into(
+    lengths: list[int], budget: int, padded: bool
+) -> None:
+    """What admission foresees is what happens where nothing else waits."""
+    taken = batches_of([waiting(length, True) for length in lengths], budget, padded=padded)
+    assert cut(lengths, budget, padded) == [[item.tokens for item in one] for one in taken]
