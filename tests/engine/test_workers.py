@@ -1,12 +1,12 @@
 """Threads that prepare and pool: turns, bytes, long tasks, and what happens when one ends."""
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pagevec.engine.requests import Request
@@ -49,10 +49,10 @@ class Held:
 
 def test_bytes_are_never_more_than_there_are() -> None:
     """Eight threads with tasks of all sizes stay within the budget, and all tasks are done."""
-    held, sizes = Held(), random.Random(1)
+    held, sizes = Held(), np.random.default_rng(1)
     with working(8) as workers:
         for number in range(200):
-            workers.submit(held.task(str(number % 5), sizes.randint(1, 100)))
+            workers.submit(held.task(str(number % 5), int(sizes.integers(1, 101))))
     assert len(held.order) == 200
     assert 50 < held.most <= 100
 
