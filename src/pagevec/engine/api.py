@@ -87,8 +87,9 @@ class Embedder(Protocol):
     """Turns texts or page images into multi-vectors. All methods may be called from any thread.
 
     A request is answered for all of its inputs or, with an error, for none. Cancelling its future
-    takes its inputs out of the queue. The future raises NotReady, Draining, QueueFull, TooMuchWork,
-    or the error of the one input that is to blame, with its index.
+    takes its inputs out of the queue. The future raises NotReady, EngineFailed, Draining,
+    QueueFull, TooManyInputs, TooMuchWork, or the error of the one input that is to blame, with its
+    index.
     """
 
     def info(self) -> ModelInfo:
@@ -96,6 +97,7 @@ class Embedder(Protocol):
 
         Raises:
             NotReady: the model is still being loaded.
+            EngineFailed: it will never be ready.
         """
         ...
 
