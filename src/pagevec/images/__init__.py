@@ -1,7 +1,9 @@
 """Read the images that callers send: base64, limits, upright RGB pixels.
 
 Reading takes two steps. `read_image` reads the header only and checks the limits, so it is cheap
-and safe to do for every input first; `EncodedImage.decode` decodes the pixels, in any thread.
+and safe to do for every input first; `EncodedImage.decode` decodes the pixels, in any thread. The
+limits hold for what decoding passes over and fills, such as the tiles of a TIFF or the scans of a
+JPEG, which may be far more than the picture has.
 `pagevec.images.decode` says how each format is decoded, and which damage cannot be detected.
 """
 
@@ -15,14 +17,19 @@ import pybase64
 from PIL import Image
 
 from pagevec.errors import ImageTooLarge, InvalidImage, PagevecError
-from pagevec.images.decode import FORMATS, PIXELS_CEILING, decode_upright, open_image
-from pagevec.images.orientation import read_orientation, upright_size
+from pagevec.images.costs import Header
+from pagevec.images.decode import FORMATS, PIXELS_CEILING, decode_upright
+from pagevec.images.headers import read_header
+from pagevec.images.orientation import upright_size
 from pagevec.types import ImageLimits
 
 _WHITE_SPACE = " \t\r\n"
 _URL_SAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)
 
+# What decoding may fill and pass over, as multiples of the pixels that a picture may have: tiles
+# reach beyond a picture's edges, and formats differ in the work of a pixel.
+_AREA_FACTOR, _WORK_FACTOR = 2, 8
 
 DEFAULT_LIMITS = ImageLimits()
 
@@ -37,23 +44,17 @@ class EncodedImage:
         width: in pixels, as seen upright.
         height: in pixels, as seen upright.
         orientation: the EXIF number (1-8) of how the pixels are stored.
+        decode_pixels: the work of decoding, as the pixels of a plain picture that take as long.
+        decode_bytes: bytes that decoding holds at its peak, at most, besides `data`.
     """
 
     data: bytes = field(repr=False)
     format: str
     width: int
     height: int
-    orientation: int = 1
-
-    @property
-    def decode_pixels(self) -> int:
-        """Pixels that decoding passes over: the picture's, however often its format makes it."""
-        return self.width * self.height
-
-    @property
-    def decode_bytes(self) -> int:
-        """Bytes that decoding holds at its peak, at most."""
-        return 8 * self.width * self.height
+    orientation: int
+    decode_pixels: int = field(repr=False)
+    decode_bytes: int = field(repr=False)
 
     def decode(self) -> Image.Image:
         """Decode the first frame: mode RGB, `width` x `height`, alpha over white. Thread-safe.
@@ -84,12 +85,13 @@ def read_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> EncodedImag
         f"this is not an image file in one of the formats {', '.join(FORMATS)}, "
         "or it is damaged or incomplete"
     ):
-        image = open_image(data)
-        orientation = read_orientation(image, data)
-        width, height = upright_size(image, orientation)
+        header = read_header(data)
+    width, height = upright_size(header.width, header.height, header.orientation)
     _check_size(width, height, limits)
-    format_ = "JPEG" if image.format == "MPO" else str(image.format)
-    return EncodedImage(data, format_, width, height, orientation)
+    _check_costs(header, limits)
+    return EncodedImage(
+        data, header.format, width, height, header.orientation, header.work, header.memory
+    )
 
 
 def read_base64_image(text: str, limits: ImageLimits = DEFAULT_LIMITS) -> EncodedImage:
@@ -160,6 +162,20 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
         return
     raise ImageTooLarge(
         f"the image is {width:,} x {height:,} pixels, but {allowed}; send it scaled down"
+    )
+
+
+def _check_costs(header: Header, limits: ImageLimits) -> None:
+    most_area, most_work = limits.max_pixels * _AREA_FACTOR, limits.max_pixels * _WORK_FACTOR
+    if header.area > most_area:
+        found = f"its tiles have {header.area:,} pixels, but at most {most_area:,}"
+    elif header.work > most_work:
+        found = f"decoding it takes as long as {header.work:,} pixels, but at most {most_work:,}"
+    else:
+        return
+    raise ImageTooLarge(
+        f"the {header.format} image is {header.width:,} x {header.height:,} pixels; {found} are "
+        "allowed; save it again, without tiles, runs or further scans"
     )
 
 

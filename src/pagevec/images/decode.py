@@ -1,6 +1,10 @@
 """Turn an image file into RGB pixels: exactly those the file holds, or an error.
 
-Pillow reads the files. This module closes the gaps through which Pillow returns wrong pixels:
+The header is read here first (`pagevec.images.headers`), and with it what decoding costs: pixels
+that it passes over, bytes that it holds. Only then, and only as the format that the header shows,
+Pillow is given the file without all that does not decide on the pixels (`pagevec.images.plain`).
+
+Pillow decodes the files. This module closes the gaps through which Pillow returns wrong pixels:
 
 - JPEG: lost data comes back as grey. libjpeg-turbo's own warnings (simplejpeg) reveal it.
 - PNG: checksums of most chunks are not verified, rows may be missing, and the transparent colour
@@ -18,11 +22,12 @@ A file cut short is refused in every format. For want of checksums, these cannot
 - in a PNG with 16-bit colours, which are those that differ from the transparent one only in the
   low bytes: they become transparent too.
 
-ICC profiles are ignored: samples are taken as sRGB.
+ICC profiles are ignored, however large: samples are taken as sRGB.
 """
 
 import io
 import math
+import os
 import re
 import struct
 import warnings
@@ -41,19 +46,21 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from pagevec.errors import InvalidImage
-from pagevec.images.orientation import png_chunks, read_orientation, turn_upright
+from pagevec.images.containers import png_chunks
+from pagevec.images.costs import Header
+from pagevec.images.headers import read_header
+from pagevec.images.orientation import turn_upright
+from pagevec.images.plain import plain_file
 
 Samples = npt.NDArray[Any]
 
-# Importing the plugins registers them, so that Pillow never goes on to load all of its others.
+# Importing the plugins registers them, so that Pillow need not load all of its others.
 _PLUGINS = (BmpImageFile, GifImageFile, JpegImageFile, PngImageFile, TiffImageFile, WebPImageFile)
 FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 
-# Our limits are checked right after a header is read, so Pillow's own may not interfere with them.
-# It is moved out of the way rather than switched off, since opening a GIF can already fill its
-# first frame: 65,535 x 65,535 pixels would take 4 GiB. Pillow warns at this number and refuses at
-# twice of it.
+# Our limits are checked before Pillow sees a file, so its own may not interfere with them. It is
+# moved out of the way rather than switched off: Pillow warns at this number and refuses at twice
+# of it, which also stops files of the formats that only ingestion reads.
 PIXELS_CEILING = 2**28
 Image.MAX_IMAGE_PIXELS = PIXELS_CEILING // 2
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -61,22 +68,26 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 # The warnings of libjpeg that mean lost picture data. It has others, which are harmless, such as
 # "extraneous bytes before marker" (padding that some cameras write).
 _LOST_DATA = re.compile("premature end|bad Huffman code|bad arithmetic code|instead of RST", re.I)
-_START_OF_SCAN, _MOST_SCANS = b"\xff\xda", 100  # usual are 10
+_PNG_DEPTH = 24  # where it stands in a file
 
-# Rows that are converted at a time.
-_BAND = 256
+# Pixels that are converted at a time.
+_BAND = 1 << 18
 
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 
 
-def open_image(data: bytes) -> ImageFile.ImageFile:
-    """Read the header only; no decoder outside `FORMATS` runs.
+def open_image(data: bytes, header: Header, frame: int = 0) -> ImageFile.ImageFile:
+    """Open a file whose header has been read, with the reader of its format alone.
 
     Raises:
+        ValueError: Pillow reads another size than the header has.
         Exception: of any kind, as Pillow does for bad data.
     """
-    return Image.open(io.BytesIO(data), formats=FORMATS)
+    image = Image.open(plain_file(data, header.format, frame), formats=[header.format])
+    if image.size != (header.width, header.height):  # which the limits were checked for
+        raise ValueError(f"Pillow reads {image.size}, unlike the header")
+    return image
 
 
 def decode_upright(data: bytes, frame: int = 0, most_pixels: int | None = None) -> Image.Image:
@@ -91,14 +102,12 @@ def decode_upright(data: bytes, frame: int = 0, most_pixels: int | None = None) 
     Raises:
         Exception: of any kind, if the data is damaged or incomplete.
     """
-    file = open_image(data)
-    if frame:
-        file.seek(frame)
-    format_, orientation = file.format or "", read_orientation(file, data)
+    header = read_header(data, frame)
+    if header.format == "PNG":
+        _check_sums(data)
+    file = open_image(data, header, frame)
     image = (
-        _load_jpeg(file, data, most_pixels)
-        if format_ in ("JPEG", "MPO")
-        else _LOADERS[format_](file, data)
+        _load_jpeg(file, most_pixels) if header.format == "JPEG" else _LOADERS[header.format](file)
     )
     del file  # each step frees the memory of the one before
     pixels = image.width * image.height
@@ -108,8 +117,7 @@ def decode_upright(data: bytes, frame: int = 0, most_pixels: int | None = None) 
         image = over_white(image)
     else:
         image = _reduce(image, factor)
-    # Pillow turns TIFF by itself.
-    return image if format_ == "TIFF" else turn_upright(image, orientation)
+    return turn_upright(image, header.orientation)
 
 
 def over_white(image: Image.Image) -> Image.Image:
@@ -129,23 +137,25 @@ def over_white(image: Image.Image) -> Image.Image:
 def _reduce(image: Image.Image, factor: int) -> Image.Image:
     """Return `image` over white in mode RGB, each square of `factor` x `factor` pixels as one."""
     reduced = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
-    for top, band in _bands(image, height=factor * max(1, _BAND // factor)):
+    for top, band in _bands(image, factor):
         reduced.paste(over_white(band).reduce(factor), (0, top // factor))
     return reduced
 
 
-def _bands(image: Image.Image, height: int) -> Iterator[tuple[int, Image.Image]]:
+def _bands(image: Image.Image, factor: int = 1) -> Iterator[tuple[int, Image.Image]]:
+    """Yield bands with their upper edges, as high as a multiple of `factor`."""
+    height = factor * max(1, _BAND // image.width // factor)
     for top in range(0, image.height, height):
         yield top, image.crop((0, top, image.width, min(top + height, image.height)))
 
 
-def _load(image: ImageFile.ImageFile, _data: bytes) -> Image.Image:
+def _load(image: ImageFile.ImageFile) -> Image.Image:
     image.load()
     return image
 
 
-def _load_jpeg(image: ImageFile.ImageFile, data: bytes, most_pixels: int | None) -> Image.Image:
-    _check_scans(image, data)
+def _load_jpeg(image: ImageFile.ImageFile, most_pixels: int | None) -> Image.Image:
+    data = cast("io.BytesIO", image.fp).getvalue()
     mode, stored = ("CMYK", "CMYK;I") if image.mode == "CMYK" else ("RGB", "RGB")
     height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
     if (width, height) != image.size:  # which the limits were checked for
@@ -163,7 +173,7 @@ def _load_jpeg(image: ImageFile.ImageFile, data: bytes, most_pixels: int | None)
         if _LOST_DATA.search(str(error)):
             raise
         image.draft(None, (width // factor, height // factor))
-        return _load(image, data)
+        return _load(image)
     return Image.frombuffer(mode, pixels.shape[1::-1], pixels, "raw", stored, 0, 1)
 
 
@@ -174,28 +184,6 @@ def _jpeg_factor(pixels: int, most_pixels: int | None) -> int:
     )
 
 
-def _check_scans(image: ImageFile.ImageFile, data: bytes) -> None:
-    """Each scan of a progressive JPEG passes over all pixels, even if it has but 100 bytes."""
-    if "progressive" in image.info and data.count(_START_OF_SCAN) > _MOST_SCANS:
-        raise InvalidImage(
-            f"the JPEG image has more than {_MOST_SCANS} scans; save it as a baseline JPEG"
-        )
-
-
-def _load_png(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
-    _check_sums(data)
-    # A row that shows whichever colour the canvas had before was never in the file.
-    if _ends_in(image, 0):
-        image.im = Image.new(image.mode, (1, 1)).im  # only one of the two stays in memory
-        image = open_image(data)
-        if _ends_in(image, 255):
-            raise ValueError("rows are missing")
-    if image.mode.startswith("I"):
-        return _from_16_bits(image)
-    _scale_transparent_colour(image, depth=data[24])
-    return image
-
-
 def _check_sums(data: bytes) -> None:
     view = memoryview(data)
     for kind, start, end in png_chunks(data):
@@ -204,16 +192,38 @@ def _check_sums(data: bytes) -> None:
             raise ValueError(f"the checksum of the chunk {kind!r} is wrong")
 
 
-def _ends_in(image: ImageFile.ImageFile, colour: int) -> bool:
-    """Decode over a canvas of `colour`; whether one of the last rows still has it.
+def _load_png(image: ImageFile.ImageFile) -> Image.Image:
+    file = cast("io.BytesIO", image.fp)
+    depth = file.getbuffer()[_PNG_DEPTH]
+    # A row that shows the noise that the canvas had before was never in the file, most likely;
+    # surely if it shows the opposite of it the next time. (One row is passed over in pieces.)
+    size = len(Image.new(image.mode, (image.width, 1)).tobytes())
+    noise = os.urandom(size) if image.height > 1 else bytes(size)
+    if _ends_in(image, noise):
+        image.im = Image.new(image.mode, (1, 1)).im  # only one of the two stays in memory
+        file.seek(0)
+        image = Image.open(file, formats=["PNG"])
+        if _ends_in(image, bytes(255 - value for value in noise)):
+            raise ValueError("rows are missing")
+    if image.mode.startswith("I"):
+        return _from_16_bits(image)
+    _scale_transparent_colour(image, depth)
+    return image
+
+
+def _ends_in(image: ImageFile.ImageFile, noise: bytes) -> bool:
+    """Decode over a canvas whose last rows are `noise`; whether one of them is still there.
 
     The last two rows, since an interlaced file ends with the last odd row.
     """
-    image.im = Image.new(image.mode, image.size, colour).im
-    image.load()
-    blank = Image.new(image.mode, (image.width, 1), colour).tobytes()
+    canvas, row = Image.new(image.mode, image.size), (image.width, 1)
+    stripe = Image.frombytes(image.mode, row, noise)
     last = range(max(0, image.height - 2), image.height)
-    return any(image.crop((0, y, image.width, y + 1)).tobytes() == blank for y in last)
+    for y in last:
+        canvas.paste(stripe, (0, y))
+    image.im = canvas.im
+    image.load()
+    return any(image.crop((0, y, image.width, y + 1)).tobytes() == stripe.tobytes() for y in last)
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
@@ -228,7 +238,7 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
 def _to_8_bits(image: Image.Image, convert: Callable[[Samples], Samples]) -> Image.Image:
     """Convert wide samples band by band: numpy takes many times the memory of the picture."""
     grey = Image.new("L", image.size)
-    for top, band in _bands(image, _BAND):
+    for top, band in _bands(image):
         grey.paste(Image.fromarray(convert(np.asarray(band)).astype(np.uint8)), (0, top))
     return grey
 
@@ -242,7 +252,7 @@ def _scale_transparent_colour(image: Image.Image, depth: int) -> None:
         image.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
-def _load_gif(image: ImageFile.ImageFile, _data: bytes) -> Image.Image:
+def _load_gif(image: ImageFile.ImageFile) -> Image.Image:
     left, top, right, bottom = image.tile[0][1] or (0, 0, *image.size)
     image.load()
     if (left, top, right, bottom) == (0, 0, *image.size):
@@ -252,13 +262,13 @@ def _load_gif(image: ImageFile.ImageFile, _data: bytes) -> Image.Image:
     return canvas
 
 
-def _load_bmp(image: ImageFile.ImageFile, _data: bytes) -> Image.Image:
+def _load_bmp(image: ImageFile.ImageFile) -> Image.Image:
     image.load()
     unused_alpha = image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0)
     return image.convert("RGB") if unused_alpha else image
 
 
-def _load_tiff(image: ImageFile.ImageFile, _data: bytes) -> Image.Image:
+def _load_tiff(image: ImageFile.ImageFile) -> Image.Image:
     tags = cast("TiffImageFile", image).tag_v2
     image.load()
     if image.mode[0] not in "IF":
@@ -270,7 +280,7 @@ def _load_tiff(image: ImageFile.ImageFile, _data: bytes) -> Image.Image:
         return finite.view(np.uint32) if image.mode == "I" and is_unsigned else finite
 
     if image.mode in "IF":
-        arrays = (clean(np.asarray(band)) for _, band in _bands(image, _BAND))
+        arrays = (clean(np.asarray(band)) for _, band in _bands(image))
         extremes = [(float(values.min()), float(values.max())) for values in arrays]
         limits = _range(np.min(extremes), np.max(extremes))
     else:
@@ -284,7 +294,7 @@ def _range(low: float, high: float) -> tuple[float, float]:
     return min(0.0, low), next((top for top in (1.0, 255.0, 65535.0) if high <= top), high)
 
 
-_LOADERS: dict[str, Callable[[ImageFile.ImageFile, bytes], Image.Image]] = {
+_LOADERS: dict[str, Callable[[ImageFile.ImageFile], Image.Image]] = {
     "BMP": _load_bmp,
     "GIF": _load_gif,
     "PNG": _load_png,

@@ -1,10 +1,15 @@
-"""Which way up an image is (EXIF, XMP), and turning its pixels upright."""
+"""Which way up a picture is (EXIF, XMP), and turning its pixels upright."""
 
-import struct
-from collections.abc import Iterator
+import re
+import zlib
+from binascii import unhexlify
+from contextlib import suppress
+from struct import error as StructError
 
-from PIL import ExifTags, Image, ImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image
+
+from pagevec.images.containers import JPEG_EXIF
+from pagevec.images.tiff import ORIENTATION, directories
 
 # How to turn the stored picture, by its EXIF orientation; 1 is upright.
 _TURNS = {
@@ -17,50 +22,58 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDES_SWAPPED = (5, 6, 7, 8)
+_IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+# Of texts only the beginning is read, and unpacked.
+MOST_TEXT = 1 << 18
 
 
-def read_orientation(image: ImageFile.ImageFile, data: bytes) -> int:
-    """Return the EXIF orientation (1-8) of an opened, not yet decoded image file `data`.
+def find_orientation(in_exif: int, xmp: bytes) -> int:
+    """Return the orientation (1-8): the number in EXIF data, else that in XMP, else 1."""
+    if not in_exif and (found := _IN_XMP.search(xmp)):
+        return find_orientation(int(found[1]), b"")
+    return in_exif if in_exif in _TURNS else 1
 
-    It is 1 where there is none, and where EXIF is unreadable: that does not spoil the pixels.
 
-    Raises:
-        struct.error: a PNG file is cut short.
+def exif_orientation(exif: bytes) -> int:
+    """Return the number in EXIF data; 0 if there is none, or no EXIF that can be read."""
+    while exif.startswith(JPEG_EXIF):
+        exif = exif[len(JPEG_EXIF) :]
+    with suppress(ValueError, StructError):
+        return next(directories(exif)).number(ORIENTATION)
+    return 0
+
+
+def exif_in_text(chunk: bytes, is_packed: bool) -> bytes:
+    """Return the EXIF data that ImageMagick writes into PNG files as text: name, length, digits.
+
+    Args:
+        chunk: the content of the chunk behind its keyword.
+        is_packed: whether it is of the kind zTXt.
     """
-    if image.format == "PNG":
-        # EXIF may stand behind the pixels, where Pillow looks only after decoding them.
-        exif = [data[start:end] for kind, start, end in png_chunks(data) if kind == b"eXIf"]
-        image.info.update({"exif": exif[0]} if exif else {})
-    try:
-        # Not `image.getexif()`: that of PNG decodes the pixels if it has not found EXIF yet.
-        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
-    except Exception:
-        return 1
-    return orientation if orientation in _TURNS else 1
+    text = _inflate(chunk[1:]) if is_packed else chunk[:MOST_TEXT]
+    digits = b"".join(text.split(b"\n")[3:])
+    with suppress(ValueError):
+        return unhexlify(digits[: len(digits) // 2 * 2])
+    return b""
 
 
-def upright_size(image: ImageFile.ImageFile, orientation: int) -> tuple[int, int]:
+def xmp_in_text(chunk: bytes) -> bytes:
+    """Return the XMP data in an iTXt chunk of a PNG file, given its content behind the keyword."""
+    _, _, text = chunk[2:].split(b"\0", 2) if chunk.count(b"\0", 2) > 1 else (b"", b"", b"")
+    return _inflate(text) if chunk[0] else text
+
+
+def _inflate(data: bytes) -> bytes:
+    with suppress(zlib.error):
+        return zlib.decompressobj().decompress(data, MOST_TEXT)
+    return b""
+
+
+def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
     """Return width and height as seen after turning."""
-    width, height = image.size
-    if isinstance(image, TiffImageFile):  # some versions of Pillow have swapped these already
-        width = image.tag_v2[ExifTags.Base.ImageWidth]
-        height = image.tag_v2[ExifTags.Base.ImageLength]
     return (height, width) if orientation in _SIDES_SWAPPED else (width, height)
 
 
 def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
     """Turn a picture that is stored in this orientation; `image` itself if it is 1."""
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
-
-
-def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the kind of each chunk and where its content starts and ends, up to `IEND`.
-
-    Raises:
-        struct.error: the file ends before `IEND`.
-    """
-    start, kind = 16, b""
-    while kind != b"IEND":
-        length, kind = struct.unpack_from(">I4s", data, start - 8)
-        yield kind, start, start + length
-        start += length + 12

@@ -40,6 +40,8 @@ _PROGRESSIVE_JPEG_BYTES = 6
 _PLAIN_JPEG_BYTES = 1  # reduced while it is decoded
 _SVG_PIXELS = 1754  # across
 _MOST_SVG_PIXELS = 16_000_000
+_JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
+_ORIENTATION = 274  # the tag in EXIF
 _INSIDE = ("#", "data:image/png", "data:image/jpeg", "data:image/gif", "data:image/webp")
 
 
@@ -67,87 +69,104 @@ def open_picture(document: Path, options: ReadOptions) -> Iterator[Pages]:
 
 
 def _count_frames(data: bytes) -> int:
-    with _open(data) as image:
-        return int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
+    from pagevec.images.headers import count_frames
+
+    with _reading():
+        return count_frames(data)
 
 
 def _read_frame(data: bytes, frame: int) -> "Image.Image":
     """Return a frame upright, in mode RGB, over white, in its true shape."""
     from PIL import ImageOps
 
-    from pagevec.images.decode import FORMATS, decode_upright, over_white
-    from pagevec.images.orientation import read_orientation
+    from pagevec.images.decode import decode_upright, open_image, over_white
+    from pagevec.images.headers import find_format, read_header
 
-    with _open(data) as image:
-        try:
-            if frame:
-                image.seek(frame)
-            _refuse_too_large(image, len(data))
-            is_turned = read_orientation(image, data) in (5, 6, 7, 8)
-            if image.format in FORMATS:
-                upright = decode_upright(data, frame, _LARGE_PIXELS)
-            else:
+    with _reading():
+        if find_format(data):
+            header = read_header(data, frame)
+            with open_image(data, header, frame) as image:
+                _refuse_too_large(image, header.area, len(data))
+            is_turned = header.orientation in (5, 6, 7, 8)
+            upright = decode_upright(data, frame, _LARGE_PIXELS)
+        else:
+            with _open(data) as image:
+                _refuse_too_large(image, image.width * image.height, len(data))
+                is_turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
                 upright = over_white(ImageOps.exif_transpose(_to_8_bits(image)))
-        except (PagevecError, MemoryError):
-            raise
-        except struct.error:
-            raise DocumentError(
-                "the picture is damaged or incomplete: its file ends too early"
-            ) from None
-        except Exception as error:  # bad data can raise nearly any
-            raise DocumentError(f"the picture is damaged or incomplete: {error}") from None
-        resolution = image.info.get("dpi") or image.info.get("resolution") or (1, 1)
+    resolution = image.info.get("dpi") or image.info.get("resolution") or (1, 1)
     across, down = map(float, resolution)
     return _restore_shape(upright, *((down, across) if is_turned else (across, down)))
 
 
-def _open(data: bytes) -> "ImageFile":
-    from PIL import AvifImagePlugin, Image, Jpeg2KImagePlugin, UnidentifiedImageError
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Say in a sentence what is wrong with a picture: bad data can raise nearly any error."""
+    from PIL import Image, UnidentifiedImageError
 
-    from pagevec.images.decode import FORMATS
-
-    formats = [
-        *FORMATS,
-        AvifImagePlugin.AvifImageFile.format,
-        Jpeg2KImagePlugin.Jpeg2KImageFile.format,
-    ]
-    if data[4:8] == b"ftyp" and data[8:12] not in (b"avif", b"avis"):
-        try:
-            import pillow_heif
-        except ImportError:
-            raise DocumentError("HEIC needs `pip install 'pagevec[heic]'`") from None
-        pillow_heif.register_heif_opener()
-        formats.append("HEIF")
     try:
-        return Image.open(BytesIO(data), formats=[str(one) for one in formats])
+        yield
+    except (PagevecError, MemoryError):
+        raise
     except UnidentifiedImageError:
         raise DocumentError("not a picture of a format that is read, or damaged") from None
-    except OSError as error:
-        raise DocumentError(f"the picture is damaged or too large: {error}") from None
+    except struct.error:
+        raise DocumentError(
+            "the picture is damaged or incomplete: its file ends too early"
+        ) from None
     except Image.DecompressionBombError:
         raise DocumentError(
             f"the picture has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels: "
             "save it smaller"
         ) from None
+    except Exception as error:
+        raise DocumentError(f"the picture is damaged or incomplete: {error}") from None
 
 
-def _refuse_too_large(image: "ImageFile", file_bytes: int) -> None:
+def _open(data: bytes) -> "ImageFile":
+    """Open a picture of a format that only ingestion reads, with the reader of that format."""
+    from PIL import AvifImagePlugin, Image, Jpeg2KImagePlugin, UnidentifiedImageError
+
+    if data.startswith(_JPEG_2000):
+        formats = [Jpeg2KImagePlugin.Jpeg2KImageFile.format]
+    elif data[4:8] != b"ftyp":
+        raise UnidentifiedImageError
+    elif data[8:12] in (b"avif", b"avis"):
+        formats = [AvifImagePlugin.AvifImageFile.format]
+    else:
+        try:
+            import pillow_heif
+        except ImportError:
+            raise DocumentError("HEIC needs `pip install 'pagevec[heic]'`") from None
+        pillow_heif.register_heif_opener()
+        # Which of the two a general mark stands for, only they can tell.
+        formats = [AvifImagePlugin.AvifImageFile.format, "HEIF"]
+    return Image.open(BytesIO(data), formats=[str(one) for one in formats])
+
+
+def _refuse_too_large(image: "ImageFile", pixels: int, file_bytes: int) -> None:
     """Refuse, before it is decoded, what would take more memory than a page may take.
+
+    Args:
+        image: opened, not decoded.
+        pixels: that decoding fills, at least its own.
+        file_bytes: of its file.
 
     Raises:
         DocumentError: it would.
     """
-    if image.format in ("JPEG", "MPO"):
+    if image.format == "JPEG":
         is_progressive = "progressive" in image.info
         each = _PROGRESSIVE_JPEG_BYTES if is_progressive else _PLAIN_JPEG_BYTES
     else:
         usual = _BYTES_OF_MODE.get(image.mode, 4)
         each = _BYTES_OF_FORMAT.get(image.format or "", usual)
     most = max(0, _MOST_BYTES - file_bytes) // each
-    if image.width * image.height > most:
+    if pixels > most:
         raise DocumentError(
-            f"the {image.format} picture is {image.width:,} x {image.height:,} pixels, but at "
-            f"most {most:,} pixels of its kind are read: save it smaller"
+            f"the {image.format} picture is {image.width:,} x {image.height:,} pixels, and "
+            f"{pixels:,} with its tiles, but at most {most:,} pixels of its kind are read: "
+            "save it smaller"
         )
 
 
@@ -217,4 +236,4 @@ def _draw_svg(data: bytes) -> "Image.Image":
         )
     except ValueError as error:
         raise DocumentError(f"the SVG cannot be drawn: {error}") from None
-    return Image.open(BytesIO(bytes(drawn))).convert("RGB")
+    return Image.open(BytesIO(bytes(drawn)), formats=["PNG"]).convert("RGB")
