@@ -71,7 +71,7 @@ _LOST_DATA = re.compile("premature end|bad Huffman code|bad arithmetic code|inst
 _PNG_DEPTH = 24  # where it stands in a file
 
 # Pixels that are converted at a time.
-_BAND = 1 << 18
+_BAND = 1 << 16
 
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
@@ -81,9 +81,11 @@ def open_image(data: bytes, header: Header, frame: int = 0) -> ImageFile.ImageFi
     """Open a file whose header has been read, with the reader of its format alone.
 
     Raises:
-        ValueError: Pillow reads another size than the header has.
+        DecompressionBombError: it fills more than `PIXELS_CEILING`; also where Pillow finds that.
         Exception: of any kind, as Pillow does for bad data.
     """
+    if header.area > PIXELS_CEILING:
+        raise Image.DecompressionBombError
     image = Image.open(plain_file(data, header.format, frame), formats=[header.format])
     if image.size != (header.width, header.height):  # which the limits were checked for
         raise ValueError(f"Pillow reads {image.size}, unlike the header")
@@ -179,9 +181,8 @@ def _load_jpeg(image: ImageFile.ImageFile, most_pixels: int | None) -> Image.Ima
 
 def _jpeg_factor(pixels: int, most_pixels: int | None) -> int:
     """Return the factor by which libjpeg reduces on the way: 1, 2, 4 or 8."""
-    return next(
-        (one for one in (1, 2, 4) if most_pixels is None or pixels <= most_pixels * one**2), 8
-    )
+    most = most_pixels or pixels
+    return next((one for one in (1, 2, 4) if pixels <= most * one**2), 8)
 
 
 def _check_sums(data: bytes) -> None:
@@ -199,11 +200,11 @@ def _load_png(image: ImageFile.ImageFile) -> Image.Image:
     # surely if it shows the opposite of it the next time. (One row is passed over in pieces.)
     size = len(Image.new(image.mode, (image.width, 1)).tobytes())
     noise = os.urandom(size) if image.height > 1 else bytes(size)
-    if _ends_in(image, noise):
+    if doubtful := _load_over(image, noise):
         image.im = Image.new(image.mode, (1, 1)).im  # only one of the two stays in memory
         file.seek(0)
         image = Image.open(file, formats=["PNG"])
-        if _ends_in(image, bytes(255 - value for value in noise)):
+        if doubtful & _load_over(image, bytes(255 - value for value in noise)):
             raise ValueError("rows are missing")
     if image.mode.startswith("I"):
         return _from_16_bits(image)
@@ -211,19 +212,20 @@ def _load_png(image: ImageFile.ImageFile) -> Image.Image:
     return image
 
 
-def _ends_in(image: ImageFile.ImageFile, noise: bytes) -> bool:
-    """Decode over a canvas whose last rows are `noise`; whether one of them is still there.
+def _load_over(image: ImageFile.ImageFile, noise: bytes) -> set[int]:
+    """Decode over a canvas whose last rows are `noise`; return those that still are.
 
     The last two rows, since an interlaced file ends with the last odd row.
     """
-    canvas, row = Image.new(image.mode, image.size), (image.width, 1)
-    stripe = Image.frombytes(image.mode, row, noise)
+    canvas = Image.new(image.mode, image.size)
+    stripe = Image.frombytes(image.mode, (image.width, 1), noise)
     last = range(max(0, image.height - 2), image.height)
     for y in last:
         canvas.paste(stripe, (0, y))
     image.im = canvas.im
     image.load()
-    return any(image.crop((0, y, image.width, y + 1)).tobytes() == stripe.tobytes() for y in last)
+    rows = {y: image.crop((0, y, image.width, y + 1)) for y in last}
+    return {y for y, row in rows.items() if row.tobytes() == stripe.tobytes()}
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:

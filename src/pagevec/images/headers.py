@@ -36,8 +36,8 @@ _PROGRESSIVE, _ARITHMETIC = (0xC2, 0xCA), (0xC9, 0xCA)
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _PNG_TEXT = re.compile(rb"(?:Raw profile type exif|XML:com\.adobe\.xmp)\0")
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_BMP_OLD, _BMP_NEW, _BMP_RUNS = 12, (40, 52, 56, 64, 108, 124), (1, 2)
-_OLD_JPEG, _JPEG, _YCBCR = 6, 7, 6
+_BMP_OLD, _BMP_NEW, _BMP_RUNS, _BMP_MASKS = 12, (40, 52, 56, 64, 108, 124), (1, 2), 3
+_OLD_JPEG, _JPEG, _PALETTE, _YCBCR, _LAB = 6, 7, 3, 6, 8
 
 
 def find_format(data: bytes) -> str | None:
@@ -68,11 +68,11 @@ def read_header(data: bytes, frame: int = 0) -> Header:
     header = _read_tiff(data, frame) if format_ == "TIFF" else _READERS[format_](data)
     if min(header.width, header.height) < 1:
         raise ValueError("a side has no length")
-    turning = costs.TURNED * header.width * header.height if header.orientation != 1 else 0
+    turning = costs.RGB * header.width * header.height if header.orientation != 1 else 0
     return replace(
         header,
         work=header.work + len(data) // costs.BYTES_OF_WORK,
-        memory=max(header.memory, turning) + len(data) + costs.BYTES_AT_LEAST,
+        memory=header.memory + turning + len(data) + costs.BYTES_AT_LEAST,
     )
 
 
@@ -111,6 +111,7 @@ def _read_png(data: bytes) -> Header:
         area,
         work=area * (2 if interlaced else 1) * (2 if has_alpha else 1),
         memory=area * bytes_per_pixel(stored, has_alpha),
+        held=stored,
         orientation=find_orientation(exif_orientation(exif or profile), xmp),
     )
 
@@ -145,12 +146,11 @@ def _read_jpeg(data: bytes) -> Header:
     if not all(min(step) > 0 and max(step) <= 4 for step in steps):
         raise ValueError("no such sampling")
     # Blocks of 8 x 8 samples, and coefficients of 2 bytes that are kept for further scans.
-    area = math.prod(
-        8 * step * -(-side // (8 * step)) for side, step in ((width, across), (height, down))
-    )
-    coefficients = 2 * sum(map(math.prod, steps)) / (across * down)
-    has_many = scans > 1 or process in _PROGRESSIVE
-    each = max(costs.TURNED, costs.RGB + coefficients) if has_many else costs.TURNED
+    sides = (width, 8 * across), (height, 8 * down)
+    area = math.prod(-(-side // step) * step for side, step in sides)
+    coefficients = math.ceil(2 * sum(map(math.prod, steps)) / (across * down))
+    in_scans = scans > 1 or process in _PROGRESSIVE
+    each = costs.RGB * 3 if channels == 4 else costs.RGB + 3
     return Header(
         "JPEG",
         width,
@@ -159,7 +159,8 @@ def _read_jpeg(data: bytes) -> Header:
         work=area
         * (1 + costs.WORK_OF_SCAN * (scans - 1))
         * (costs.WORK_OF_ARITHMETIC if process in _ARITHMETIC else 1),
-        memory=area * each,
+        memory=area * (each + (coefficients if in_scans else 0)),
+        held=costs.HELD_OF_JPEG_IN_SCANS if in_scans else costs.HELD_OF_JPEG,
         orientation=find_orientation(exif_orientation(exif), xmp),
     )
 
@@ -173,7 +174,7 @@ def _read_gif(data: bytes) -> Header:
     area = width * height
     is_smaller = (across, down) != (width, height)
     each = bytes_per_pixel(1, transparent=True) + (costs.RGB + 1 if is_smaller else 0)
-    return Header("GIF", width, height, area, work=2 * area, memory=area * each)
+    return Header("GIF", width, height, area, work=2 * area, memory=area * each, held=1)
 
 
 def _read_webp(data: bytes) -> Header:
@@ -194,6 +195,7 @@ def _read_webp(data: bytes) -> Header:
         area,
         work=costs.WORK_OF_WEBP * area,
         memory=costs.BYTES_OF_WEBP * area,
+        held=costs.HELD_OF_WEBP,
         orientation=find_orientation(exif_orientation(exif), xmp),
     )
 
@@ -221,7 +223,8 @@ def _read_bmp(data: bytes) -> Header:
     else:
         raise ValueError(f"a header of {size:,} bytes is unknown")
     area, has_runs = width * abs(height), compression in _BMP_RUNS
-    each = bytes_per_pixel(costs.RGB if bits > 8 else 1, transparent=bits == 32)
+    stored = costs.RGB if bits > 8 else 1
+    each = bytes_per_pixel(stored, transparent=bits == 32 and compression == _BMP_MASKS)
     return Header(
         "BMP",
         width,
@@ -229,6 +232,7 @@ def _read_bmp(data: bytes) -> Header:
         area,
         work=costs.WORK_IN_RUNS * area + costs.WORK_OF_RUN_BYTE * len(data) if has_runs else area,
         memory=area * (each + (costs.BYTES_IN_RUNS if has_runs else 0)),
+        held=stored,
     )
 
 
@@ -239,16 +243,15 @@ def _read_tiff(data: bytes, frame: int) -> Header:
     compression = directory.number(tiff.COMPRESSION, 1)
     photometric = directory.number(tiff.PHOTOMETRIC)
     samples, bits = directory.number(tiff.SAMPLES, 1), max(directory.numbers(tiff.BITS, 1))
-    is_grey = samples == 1 and bits <= 16
-    each = bytes_per_pixel(
-        (1 if bits <= 8 else 2) if is_grey else costs.RGB, samples in (2, 4, 5, 6)
-    )
+    stored = costs.RGB if samples > 1 or bits > 16 else 1 if bits <= 8 else 2
+    each = bytes_per_pixel(stored, samples in (2, 4, 5, 6))
+    each += costs.RGB if photometric > _PALETTE else 2 if samples == 1 and bits > 8 else 0
     # What libtiff unpacks at a time: as stored, or as RGBA; JPEG keeps coefficients besides.
-    unit = max(costs.RGB, samples * bits / 8) + (
-        costs.BYTES_IN_JPEG if photometric == _YCBCR else 0
-    )
+    unit = max(costs.RGB, samples * bits // 8)
+    unit += costs.BYTES_OF_JPEG_IN_TIFF if photometric == _YCBCR else 0
     passes = tiff.count_scans(directory, layout) if compression in (_OLD_JPEG, _JPEG) else 1
     work = costs.WORK_OF_TIFF.get(compression, costs.WORK_OF_RARE_TIFF) * passes
+    work += costs.WORK_OF_LAB if photometric == _LAB else 0
     width, height = directory.number(tiff.WIDTH), directory.number(tiff.HEIGHT)
     return Header(
         "TIFF",
@@ -256,9 +259,8 @@ def _read_tiff(data: bytes, frame: int) -> Header:
         height,
         layout.area,
         work=layout.area * layout.planes * work + costs.WORK_OF_UNIT * layout.units,
-        memory=width * height * each
-        + math.ceil(layout.unit * unit)
-        + costs.BYTES_OF_UNIT * layout.units,
+        memory=width * height * each + layout.unit * unit + costs.BYTES_OF_UNIT * layout.units,
+        held=stored,
         orientation=find_orientation(
             directory.number(tiff.ORIENTATION), directory.bytes_of(tiff.XMP, MOST_TEXT)
         ),

@@ -43,9 +43,14 @@ def plain_file(data: bytes, format_: str, frame: int = 0) -> BytesIO:
     return _MAKERS[format_](data)
 
 
+def _room_for(data: bytes) -> BytesIO:
+    """Return a file of zeros a little larger than `data`: one that grows would be copied again."""
+    return BytesIO(bytes(len(data) + 64))
+
+
 def _plain_png(data: bytes) -> BytesIO:
     """All pixels as one chunk: Pillow would walk over the chunks in Python."""
-    view, file = memoryview(data), BytesIO()
+    view, file = memoryview(data), _room_for(data)
     file.write(view[:_PNG_HEADER])
     kept, start_of_pixels = {b"PLTE", b"tRNS", b"pHYs"}, 0
     for kind, start, end in png_chunks(data):
@@ -60,13 +65,14 @@ def _plain_png(data: bytes) -> BytesIO:
     length = file.tell() - start_of_pixels
     # Pillow does not verify the checksum of pixels; `decode` verifies those of all chunks.
     file.write(b"\0\0\0\0" + _PNG_END)
+    file.truncate()
     file.seek(start_of_pixels - 8)
     file.write(struct.pack(">I", length))
     return file
 
 
 def _plain_jpeg(data: bytes) -> BytesIO:
-    view, file = memoryview(data), BytesIO()
+    view, file = memoryview(data), _room_for(data)
     file.write(view[:2])
     has_exif = False  # in which Pillow finds the resolution
     for kind, start, end in jpeg_segments(data):
@@ -77,12 +83,13 @@ def _plain_jpeg(data: bytes) -> BytesIO:
         if kind not in _NOT_IN_JPEG or is_exif:
             file.write(view[start - 4 : end])
             has_exif |= is_exif
+    file.truncate()
     return file
 
 
 def _plain_gif(data: bytes) -> BytesIO:
     """Without disposal, for which Pillow fills a frame while it opens the file."""
-    view, file, control = memoryview(data), BytesIO(), b""
+    view, file, control = memoryview(data), _room_for(data), b""
     for kind, start, end in gif_blocks(data):
         if kind == GIF_CONTROL and data[start] & 1:
             control = b"!\xf9\4\1\0\0" + data[start + 3 : start + 4] + b"\0"
@@ -90,12 +97,13 @@ def _plain_gif(data: bytes) -> BytesIO:
             file.write(view[: gif_screen_end(data)])
             file.write(control)
             file.write(view[start - 1 : end])
+    file.truncate()
     return file
 
 
 def _plain_webp(data: bytes) -> BytesIO:
     """With the first frame only, if it is animated."""
-    view, file, wanted = memoryview(data), BytesIO(), set(WEBP_PIXELS)
+    view, file, wanted = memoryview(data), _room_for(data), set(WEBP_PIXELS)
     file.write(b"RIFF\0\0\0\0WEBP")
     for kind, start, end in riff_chunks(data):
         if kind == b"VP8X":
@@ -109,7 +117,7 @@ def _plain_webp(data: bytes) -> BytesIO:
             file.write(view[start - 8 : end])
             file.write(b"\0" * ((end - start) % 2))
             wanted.remove(kind)
-    length = file.tell() - 8
+    length = file.truncate() - 8
     file.seek(4)
     file.write(struct.pack("<I", length))
     return file

@@ -32,12 +32,8 @@ PICTURES = frozenset({
 _MOST_BYTES = 400 << 20
 # Larger pictures are made smaller by a whole factor before anything else is done with them.
 _LARGE_PIXELS = 50_000_000
-# Bytes for each pixel while a picture is decoded: of formats that are decoded as a whole in RGB or
-# wider, else by Pillow's mode.
-_BYTES_OF_FORMAT = {"WEBP": 16, "AVIF": 12, "HEIF": 12, "JPEG2000": 20}
-_BYTES_OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2}
-_PROGRESSIVE_JPEG_BYTES = 6
-_PLAIN_JPEG_BYTES = 1  # reduced while it is decoded
+# Bytes for each pixel of the formats that only ingestion reads; they are decoded as a whole.
+_BYTES_OF_FORMAT = {"AVIF": 12, "HEIF": 12, "JPEG2000": 20}
 _SVG_PIXELS = 1754  # across
 _MOST_SVG_PIXELS = 16_000_000
 _JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
@@ -85,13 +81,17 @@ def _read_frame(data: bytes, frame: int) -> "Image.Image":
     with _reading():
         if find_format(data):
             header = read_header(data, frame)
+            _refuse_too_large(
+                header.format, header.width, header.height, header.held, data, header.area
+            )
             with open_image(data, header, frame) as image:
-                _refuse_too_large(image, header.area, len(data))
-            is_turned = header.orientation in (5, 6, 7, 8)
+                pass  # what it says of the resolution is known now
             upright = decode_upright(data, frame, _LARGE_PIXELS)
+            is_turned = header.orientation in (5, 6, 7, 8)
         else:
             with _open(data) as image:
-                _refuse_too_large(image, image.width * image.height, len(data))
+                each = _BYTES_OF_FORMAT[str(image.format)]
+                _refuse_too_large(str(image.format), *image.size, each, data)
                 is_turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
                 upright = over_white(ImageOps.exif_transpose(_to_8_bits(image)))
     resolution = image.info.get("dpi") or image.info.get("resolution") or (1, 1)
@@ -144,29 +144,28 @@ def _open(data: bytes) -> "ImageFile":
     return Image.open(BytesIO(data), formats=[str(one) for one in formats])
 
 
-def _refuse_too_large(image: "ImageFile", pixels: int, file_bytes: int) -> None:
+def _refuse_too_large(
+    format_: str, width: int, height: int, each: int, data: bytes, area: int = 0
+) -> None:
     """Refuse, before it is decoded, what would take more memory than a page may take.
 
     Args:
-        image: opened, not decoded.
-        pixels: that decoding fills, at least its own.
-        file_bytes: of its file.
+        format_: of the picture.
+        width: in pixels.
+        height: in pixels.
+        each: bytes that a pixel takes while it is decoded.
+        data: the file.
+        area: pixels that decoding fills, where they are more.
 
     Raises:
         DocumentError: it would.
     """
-    if image.format == "JPEG":
-        is_progressive = "progressive" in image.info
-        each = _PROGRESSIVE_JPEG_BYTES if is_progressive else _PLAIN_JPEG_BYTES
-    else:
-        usual = _BYTES_OF_MODE.get(image.mode, 4)
-        each = _BYTES_OF_FORMAT.get(image.format or "", usual)
-    most = max(0, _MOST_BYTES - file_bytes) // each
-    if pixels > most:
+    most = max(0, _MOST_BYTES - len(data)) // each
+    if max(width * height, area) > most:
         raise DocumentError(
-            f"the {image.format} picture is {image.width:,} x {image.height:,} pixels, and "
-            f"{pixels:,} with its tiles, but at most {most:,} pixels of its kind are read: "
-            "save it smaller"
+            f"the {format_} picture is {width:,} x {height:,} pixels"
+            + (f" in tiles of {area:,}" if area > width * height else "")
+            + f", but at most {most:,} pixels of its kind are read: save it smaller"
         )
 
 
