@@ -127,3 +127,14 @@ def gif_frame(width: int, height: int, box: tuple[int, int, int, int], disposal:
     screen = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + b"\0\0\0\xff\0\0"
     control = b"!\xf9\x04" + bytes([disposal << 2, 0, 0, 0, 0])
     return screen + control + b"," + struct.pack("<HHHHB", *box, 0) + b"\x02\0;"
+
+
+def bmp_in_runs(width: int, height: int, row: bytes) -> bytes:
+    """A BMP of 8 bits a pixel, each row of which is the runs `row` (pairs of length and value)."""
+    content = (row + b"\0\0") * height + b"\0\1"
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(content), 0, 0, 256, 0)
+    palette = np.random.default_rng(0).integers(0, 256, 1024, np.uint8).tobytes()
+    start = 14 + len(info) + len(palette)
+    return (
+        b"BM" + struct.pack("<IHHI", start + len(content), 0, 0, start) + info + palette + content
+    )

@@ -17,9 +17,9 @@ BYTES_OF_WORK = 2  # of the file, read along the way
 
 # Bytes of a pixel: as Pillow stores it, and for laying it over white, as numpy has it, and so on.
 # What a step has freed counts, too: the allocator may keep it.
-RGB, OVER_WHITE = 4, 9
+WIDE_GREY, RGB, OVER_WHITE = 2, 4, 9
 BYTES_OF_WEBP, BYTES_IN_RUNS, BYTES_OF_JPEG_IN_TIFF = 26, 4, 8
-BYTES_OF_UNIT, BYTES_AT_LEAST = 1_000, 4 << 20
+BYTES_OF_UNIT, BYTES_AT_LEAST = 1_000, 6 << 20
 # The same where the picture is reduced while it is decoded, or right behind that.
 HELD_OF_JPEG, HELD_OF_JPEG_IN_SCANS, HELD_OF_WEBP = 1, 6, 16
 
@@ -51,4 +51,6 @@ class Header:
 
 def bytes_per_pixel(stored: int, transparent: bool) -> int:
     """Return the bytes of a pixel at the peak, given those in which Pillow stores it."""
-    return stored + (OVER_WHITE if transparent else RGB if stored < RGB else 0)
+    if transparent:
+        return stored + OVER_WHITE
+    return stored + (RGB if stored < RGB else 0) + (1 if stored == WIDE_GREY else 0)

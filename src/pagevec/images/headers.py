@@ -103,7 +103,10 @@ def _read_png(data: bytes) -> Header:
                 xmp = xmp_in_text(content)
     if not has_pixels:
         raise ValueError("there are no pixels")
-    area, stored = width * height, costs.RGB if colour in (2, 4, 6) else 2 if depth == 16 else 1
+    area, stored = (
+        width * height,
+        costs.RGB if colour in (2, 4, 6) else costs.WIDE_GREY if depth == 16 else 1,
+    )
     return Header(
         "PNG",
         width,
@@ -243,7 +246,7 @@ def _read_tiff(data: bytes, frame: int) -> Header:
     compression = directory.number(tiff.COMPRESSION, 1)
     photometric = directory.number(tiff.PHOTOMETRIC)
     samples, bits = directory.number(tiff.SAMPLES, 1), max(directory.numbers(tiff.BITS, 1))
-    stored = costs.RGB if samples > 1 or bits > 16 else 1 if bits <= 8 else 2
+    stored = costs.RGB if samples > 1 or bits > 16 else 1 if bits <= 8 else costs.WIDE_GREY
     each = bytes_per_pixel(stored, samples in (2, 4, 5, 6))
     each += costs.RGB if photometric > _PALETTE else 2 if samples == 1 and bits > 8 else 0
     # What libtiff unpacks at a time: as stored, or as RGBA; JPEG keeps coefficients besides.

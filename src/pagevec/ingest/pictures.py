@@ -84,18 +84,16 @@ def _read_frame(data: bytes, frame: int) -> "Image.Image":
             _refuse_too_large(
                 header.format, header.width, header.height, header.held, data, header.area
             )
-            with open_image(data, header, frame) as image:
-                pass  # what it says of the resolution is known now
+            across, down = _read_resolution(open_image(data, header, frame))
             upright = decode_upright(data, frame, _LARGE_PIXELS)
             is_turned = header.orientation in (5, 6, 7, 8)
         else:
             with _open(data) as image:
                 each = _BYTES_OF_FORMAT[str(image.format)]
                 _refuse_too_large(str(image.format), *image.size, each, data)
+                across, down = _read_resolution(image)
                 is_turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
                 upright = over_white(ImageOps.exif_transpose(_to_8_bits(image)))
-    resolution = image.info.get("dpi") or image.info.get("resolution") or (1, 1)
-    across, down = map(float, resolution)
     return _restore_shape(upright, *((down, across) if is_turned else (across, down)))
 
 
@@ -167,6 +165,12 @@ def _refuse_too_large(
             + (f" in tiles of {area:,}" if area > width * height else "")
             + f", but at most {most:,} pixels of its kind are read: save it smaller"
         )
+
+
+def _read_resolution(image: "ImageFile") -> tuple[float, float]:
+    """Return dots across and down, as stored, in any unit; both 1 if the file names none."""
+    across, down = image.info.get("dpi") or image.info.get("resolution") or (1, 1)
+    return float(across), float(down)
 
 
 def _to_8_bits(image: "Image.Image") -> "Image.Image":

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -110,13 +109,14 @@ class Hit:
 
         Raises:
             InvalidRequest: the page has neither.
+            InvalidImage: the thumbnail in the store is damaged.
         """
-        from PIL import Image
+        from pagevec.images import read_image
 
         picture = self._draw_again() or self.thumbnail
         if picture is None:
             raise InvalidRequest(f"{self.document}, page {self.page}: there is no picture of it")
-        return Image.open(BytesIO(picture)).convert("RGB")
+        return read_image(picture).decode()
 
     def _draw_again(self) -> bytes | None:
         """Return an image file of the page as it is now; None if its file has changed."""
