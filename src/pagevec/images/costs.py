@@ -9,7 +9,7 @@ from dataclasses import dataclass
 # What takes more work than a pixel of a plain picture takes.
 WORK_OF_SCAN = 0.5  # a pixel in each scan of a JPEG after the first
 WORK_OF_ARITHMETIC, WORK_OF_WEBP = 4, 6
-WORK_OF_RUN_BYTE, WORK_IN_RUNS = 30, 8  # Pillow unpacks the runs of a BMP in Python
+WORK_OF_RUN_BYTE, WORK_IN_RUNS = 60, 16  # Pillow unpacks the runs of a BMP in Python
 WORK_OF_TIFF = {1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 7: 2, 8: 1, 32773: 1, 32946: 1}  # by compression
 WORK_OF_RARE_TIFF, WORK_OF_LAB = 6, 6
 WORK_OF_UNIT = 1_000  # a strip or tile
