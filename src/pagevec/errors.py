@@ -36,6 +36,13 @@ class PagevecError(Exception):
         """Return the same error, blaming the input at `index`."""
         return type(self)(self.message, index=index, retry_after=self.retry_after)
 
+    def adding(self, note: str) -> "PagevecError":
+        """Return the same error, with `note` in brackets behind its message."""
+        message = f"{self.message} ({note})"
+        noted = type(self)(message, index=self.index, retry_after=self.retry_after)
+        noted.__cause__ = self.__cause__
+        return noted
+
 
 class ConfigurationError(PagevecError):
     """A setting is wrong: the start stops here."""
@@ -47,6 +54,12 @@ class CheckpointError(PagevecError):
     """A model's files are missing, of an unknown family, or did not load completely."""
 
     code = "checkpoint_error"
+
+
+class LoadedElsewhere(PagevecError):
+    """A model that one process has loaded is asked by another: load it where it is used."""
+
+    code = "loaded_elsewhere"
 
 
 class InvalidJSON(PagevecError):
@@ -103,6 +116,24 @@ class MethodNotAllowed(PagevecError):
     code, status = "method_not_allowed", 405
 
 
+class RequestTimeout(PagevecError):
+    """The header or the body of a request did not come in time."""
+
+    code, status = "request_timeout", 408
+
+
+class UnsupportedEncoding(PagevecError):
+    """The body has a Content-Encoding that is not read here."""
+
+    code, status = "unsupported_encoding", 415
+
+
+class HeadersTooLarge(PagevecError):
+    """The header fields of a request are too many or too long."""
+
+    code, status = "headers_too_large", 431
+
+
 class BodyTooLarge(PagevecError):
     """The body is over the limit: send fewer inputs in one request."""
 
@@ -155,6 +186,12 @@ class QueueFull(PagevecError):
     """Too much work is waiting already."""
 
     code, status = "queue_full", 503
+
+
+class TooManyConnections(PagevecError):
+    """As many connections are busy as this process can have."""
+
+    code, status = "too_many_connections", 503
 
 
 class InternalError(PagevecError):

@@ -95,6 +95,12 @@ class Settings(EnvironmentSettings):
         "json", "format of the answer to POST /embeddings where Accept does not decide"
     )
     max_body_bytes: int = bounded(256 * _MIB, "bytes of a request body, at most", ge=1024)
+    max_held_bytes: int | None = bounded(
+        None,
+        "bytes that all requests hold at once, half for bodies and half for answers; default: "
+        "1 GiB, or four bodies if they are more",
+        ge=4096,
+    )
     max_inputs: int = bounded(256, "inputs in one request, at most", ge=1, le=100_000)
     max_text_chars: int = bounded(32_000, "characters of one text, at most", ge=1)
     max_image_bytes: int = bounded(ImageLimits.max_bytes, "bytes of one image file, at most", ge=64)
@@ -158,6 +164,20 @@ class Settings(EnvironmentSettings):
         if self.service_api_key is not None and self.service_api_key_file is not None:
             raise ValueError("set SERVICE_API_KEY or SERVICE_API_KEY_FILE, not both")
         return self
+
+    @model_validator(mode="after")
+    def _check_room_for_a_body(self) -> Self:
+        if self.held_bytes < 2 * self.max_body_bytes:
+            raise ValueError(
+                f"PAGEVEC_MAX_HELD_BYTES={self.max_held_bytes}: has to be at least twice "
+                f"PAGEVEC_MAX_BODY_BYTES={self.max_body_bytes}"
+            )
+        return self
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that all requests hold at once."""
+        return self.max_held_bytes or max(1024 * _MIB, 4 * self.max_body_bytes)
 
     @property
     def image_limits(self) -> ImageLimits:

@@ -1,7 +1,6 @@
 """A backend at work: inputs are prepared, a queue orders them, threads run batches and pool."""
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence

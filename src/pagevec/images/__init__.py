@@ -8,24 +8,19 @@ JPEG, which may be far more than the picture has.
 """
 
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import pybase64
 from PIL import Image
 
 from pagevec.errors import ImageTooLarge, InvalidImage, PagevecError
+from pagevec.images import base64
 from pagevec.images.costs import Header
 from pagevec.images.decode import FORMATS, PIXELS_CEILING, decode_upright
 from pagevec.images.headers import read_header
 from pagevec.images.orientation import upright_size
 from pagevec.types import ImageLimits
-
-_WHITE_SPACE = " \t\r\n"
-_URL_SAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)
 
 # What decoding may fill and pass over, as multiples of the pixels that a picture may have: tiles
 # reach beyond a picture's edges, and formats differ in the work of a pixel.
@@ -80,7 +75,7 @@ def read_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> EncodedImag
     """
     if not data:
         raise InvalidImage("the image is empty; send the bytes of an image file as base64")
-    _check_bytes(len(data), limits)
+    base64.check_bytes(len(data), limits)
     with _failing_as(
         f"this is not an image file in one of the formats {', '.join(FORMATS)}, "
         "or it is damaged or incomplete"
@@ -100,21 +95,13 @@ def read_base64_image(text: str, limits: ImageLimits = DEFAULT_LIMITS) -> Encode
 
 
 def decode_base64(text: str, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
-    """Decode base64, bare or in a data URI, of the standard or the URL-safe alphabet.
-
-    White space and missing padding are accepted; any other character is not.
+    """Decode base64, bare or in a data URI; see `pagevec.images.base64`.
 
     Raises:
         InvalidImage: `text` is not base64; addresses are never fetched.
         ImageTooLarge: the decoded bytes would be over the limit; known before they are decoded.
     """
-    digits = _without_data_prefix(text.strip(_WHITE_SPACE))
-    _check_encoded_length(digits, limits)
-    try:
-        return pybase64.b64decode(digits, validate=True)
-    except ValueError:
-        # Cleaning costs many times what decoding does, so it is done only where it is needed.
-        return _decode_untidy(digits)
+    return base64.decode_base64(text, limits)
 
 
 def pad_to_ratio(image: Image.Image, ratio: float) -> Image.Image:
@@ -145,14 +132,6 @@ def _failing_as(sentence: str) -> Iterator[None]:
         raise InvalidImage(sentence) from error
 
 
-def _check_bytes(count: int, limits: ImageLimits) -> None:
-    if count > limits.max_bytes:
-        raise ImageTooLarge(
-            f"the image file has {count:,} bytes, more than the {limits.max_bytes:,} allowed; "
-            "send a smaller or more compressed one"
-        )
-
-
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:
     if max(width, height) > limits.max_side:
         allowed = f"no side may be longer than {limits.max_side:,}"
@@ -177,39 +156,3 @@ def _check_costs(header: Header, limits: ImageLimits) -> None:
         f"the {header.format} image is {header.width:,} x {header.height:,} pixels; {found} are "
         "allowed; save it again, without tiles, runs or further scans"
     )
-
-
-def _without_data_prefix(text: str) -> str:
-    if _ADDRESS.match(text):
-        raise InvalidImage(
-            "the image is given as an address, and addresses are never fetched; "
-            "send the file itself as base64"
-        )
-    if text[:5].lower() != "data:":
-        return text
-    header, _, body = text.partition(",")
-    if not header.replace(" ", "").lower().endswith(";base64"):
-        raise InvalidImage(
-            'the data URI is not base64; it has to start like "data:image/png;base64,"'
-        )
-    return body.strip(_WHITE_SPACE)
-
-
-def _check_encoded_length(digits: str, limits: ImageLimits) -> None:
-    if _decoded_length(len(digits)) > limits.max_bytes:
-        space = sum(map(digits.count, _WHITE_SPACE))
-        _check_bytes(_decoded_length(len(digits) - space), limits)
-
-
-def _decoded_length(digits: int) -> int:
-    return digits * 3 // 4 - 2  # up to two bytes are padding
-
-
-def _decode_untidy(digits: str) -> bytes:
-    try:
-        tidy = digits.encode("ascii").translate(_URL_SAFE_TO_STANDARD, _WHITE_SPACE.encode())
-        return pybase64.b64decode(tidy + b"=" * (-len(tidy) % 4), validate=True)
-    except ValueError as error:
-        raise InvalidImage(
-            "the image is not valid base64; send an image file as base64, bare or as a data URI"
-        ) from error

@@ -58,5 +58,7 @@ def create_app(settings: Settings, embedder: Embedder) -> FastAPI:
         app.add_api_route(
             path, endpoint, methods=["GET"], response_model=None, **GETS.get(path, {})
         )
+        # The server leaves out the body.
+        app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
     add_bearer_scheme(app)
     return app

@@ -6,10 +6,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from pagevec.errors import InternalError, MethodNotAllowed, NotFound, PagevecError
+from pagevec.errors import EngineFailed, InternalError, MethodNotAllowed, NotFound, PagevecError
 from pagevec.server.telemetry import get_record
 
-# Every 503 says when to come back, even if nobody can know.
+# Every 503 that passes says when to come back, even if nobody can know.
 _DEFAULT_RETRY_SECONDS = 5.0
 
 
@@ -20,7 +20,7 @@ def error_response(error: PagevecError) -> Response:
         body["index"] = error.index
     headers = {}
     wait = error.retry_after
-    if wait is None and error.status == 503:
+    if wait is None and error.status == 503 and not isinstance(error, EngineFailed):
         wait = _DEFAULT_RETRY_SECONDS
     if wait is not None:
         headers["Retry-After"] = str(math.ceil(wait))

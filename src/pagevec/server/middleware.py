@@ -13,7 +13,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pagevec.errors import InternalError
+from pagevec.errors import InternalError, PagevecError
 from pagevec.server.errors import error_response
 from pagevec.server.telemetry import Metrics, Record
 
@@ -53,8 +53,13 @@ class Observe:
 
         try:
             await self._app(scope, receive, send_with_headers)
-        except ClientDisconnect:
-            pass
+        except ClientDisconnect as gone:
+            status = _CLIENT_LEFT
+            record.code = str(gone) or record.code
+        except asyncio.CancelledError as gone:
+            status = _CLIENT_LEFT
+            record.code = next(filter(None, gone.args), record.code)
+            raise
         except Exception as error:
             log.exception("internal error", id=record.id, path=scope["path"])
             index = error.index if isinstance(error, InternalError) else None
@@ -62,6 +67,7 @@ class Observe:
             record.code = fault.code
             await error_response(fault)(scope, receive, send_with_headers)
         finally:
+            record.resources.close()
             self._metrics.count(record, scope["method"], _route(scope), status)
             _log_line(record, scope, status)
 
@@ -125,7 +131,7 @@ class DrainUnreadBody:
                 await send(message)
                 return
             await send({**message, "more_body": True})
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError, PagevecError):
                 async with asyncio.timeout(self._patience):
                     await body.drain()
             await send({"type": "http.response.body", "body": b"", "more_body": False})

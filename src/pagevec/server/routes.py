@@ -1,102 +1,68 @@
 """The endpoints: a request is checked, parsed, embedded and encoded."""
 
 import asyncio
-from concurrent.futures import Future
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields, replace
+from typing import Any, TypeVar
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive
+from starlette.types import Receive, Scope, Send
 
 from pagevec import __version__
-from pagevec.engine.api import Embedded, Embedder
+from pagevec.engine.api import Embedder
 from pagevec.errors import (
     Draining,
-    InvalidRequest,
+    EngineFailed,
     NotReady,
-    PagevecError,
-    TextTooLong,
-    TooManyInputs,
 )
-from pagevec.images import EncodedImage, read_base64_image
+from pagevec.server.bodies import Call, CallReader, receive_body
+from pagevec.server.budget import ByteBudget, Hold
 from pagevec.server.errors import error_response
-from pagevec.server.security import Keys, RateLimits, read_body
-from pagevec.server.telemetry import Metrics, get_record
+from pagevec.server.security import Keys, RateLimits
+from pagevec.server.telemetry import Metrics, get_record, is_draining
 from pagevec.settings import Settings
-from pagevec.types import Limits
-from pagevec.wire.encode import encode
+from pagevec.types import Limits, ModelInfo
+from pagevec.wire.encode import bytes_of_vector, encode_pieces
 from pagevec.wire.negotiation import MEDIA_TYPES, WireFormat, choose_format
 from pagevec.wire.receipt import REQUEST_HEADER, receipt_headers
-from pagevec.wire.schema import EmbeddingsRequest, parse_request
+
+_THREADS = 4
+# A body no larger than this is finished without a thread, which would take longer.
+_AT_ONCE_BYTES = 64 * 1024
+_SEND_BYTES = 64 * 1024
+
+_Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
-    """A valid request.
+class PiecewiseResponse(Response):
+    """An answer in pieces of known length, which are never joined."""
 
-    Attributes:
-        request: its fields.
-        images: its inputs, with their headers read, where they are images.
-    """
+    def __init__(self, pieces: list[bytes], media_type: str, headers: dict[str, str]) -> None:
+        self._pieces = pieces
+        super().__init__(headers=headers, media_type=media_type)
+        self.headers["content-length"] = str(sum(map(len, pieces)))
 
-    request: EmbeddingsRequest
-    images: list[EncodedImage]
-
-    def submit(self, embedder: Embedder) -> Future[Embedded]:
-        """Hand the inputs to `embedder`.
-
-        Raises:
-            InvalidRequest: tokens are asked for, and the model does not tell them.
-        """
-        request = self.request
-        if request.input_type == "image":
-            return embedder.embed_images(self.images, request.pool_factor)
-        if request.tokens and not embedder.info().tells_tokens:
-            raise InvalidRequest("tokens: this model does not tell its tokens; ask without them")
-        return embedder.embed_texts(request.inputs, request.pool_factor, tokens=request.tokens)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        for piece in join_small(self._pieces):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
-class CallReader:
-    """Reads bodies within the limits of the settings."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._max_inputs = settings.max_inputs
-        self._max_text_chars = settings.max_text_chars
-        self._image_limits = settings.image_limits
-
-    def read(self, body: bytearray) -> Call:
-        """Read `body`, which is emptied.
-
-        Raises:
-            InvalidJSON, InvalidRequest, TooManyInputs, TextTooLong, InvalidImage, ImageTooLarge.
-        """
-        request = parse_request(body)
-        body.clear()  # the inputs are copies: free a large body before they are decoded
-        if len(request.inputs) > self._max_inputs:
-            raise TooManyInputs(
-                f"{len(request.inputs)} inputs, the limit is {self._max_inputs}: send fewer"
-            )
-        if request.input_type == "text":
-            self._check_texts(request.inputs)
-            return Call(request, [])
-        return Call(request, [self._image(i, text) for i, text in enumerate(request.inputs)])
-
-    def _check_texts(self, texts: list[str]) -> None:
-        for index, text in enumerate(texts):
-            if len(text) > self._max_text_chars:
-                raise TextTooLong(
-                    f"the text has {len(text)} characters, the limit is {self._max_text_chars}: "
-                    "split it",
-                    index=index,
-                )
-
-    def _image(self, index: int, text: str) -> EncodedImage:
-        try:
-            return read_base64_image(text, self._image_limits)
-        except PagevecError as error:
-            raise error.at(index) from None
+def join_small(pieces: list[bytes]) -> Iterator[bytes]:
+    """Yield the bytes of `pieces` in order, in pieces that are worth the call."""
+    some: list[bytes] = []
+    for piece in pieces:
+        some.append(piece)
+        if sum(map(len, some)) >= _SEND_BYTES:
+            yield b"".join(some)
+            some = []
+    if some:
+        yield b"".join(some)
 
 
 class Routes:
@@ -109,6 +75,12 @@ class Routes:
         self._keys = Keys(settings)
         self._rates = RateLimits(settings)
         self._calls = CallReader(settings)
+        self._bodies = ByteBudget(settings.held_bytes // 2)
+        self._most_answer = settings.held_bytes // 2
+        self._answers = ByteBudget(self._most_answer)
+        self._patience = settings.request_seconds
+        # Threads of the service's own: others must not take all of them.
+        self._threads = ThreadPoolExecutor(_THREADS, "pagevec-server")
 
     async def embeddings(self, request: Request) -> Response:
         """Embed texts or page images, in the configured format unless Accept says otherwise."""
@@ -123,22 +95,26 @@ class Routes:
         return await self._embed(request, "npz")
 
     async def health(self, request: Request) -> Response:
-        """Answer 200 while the process is alive."""
+        """Answer 200 while the process is alive, and 503 when its model has failed for good."""
+        if self._embedder.health().state == "failed":
+            return error_response(_failed())
         return JSONResponse({"status": "alive"})
 
     async def ready(self, request: Request) -> Response:
         """Answer 200 when the model is ready, else 503."""
-        health = self._embedder.health()
-        if health.state == "ready":
+        state = "draining" if is_draining(request) else self._embedder.health().state
+        if state == "ready":
             return JSONResponse({"status": "ready"})
-        known = Draining if health.state == "draining" else NotReady
-        return error_response(known(f"not ready: {health.state}", retry_after=5))
+        if state == "failed":
+            return error_response(_failed())
+        known = Draining if state == "draining" else NotReady
+        return error_response(known(f"not ready: {state}", retry_after=5))
 
     async def info(self, request: Request) -> Response:
         """Describe the model and the limits of a request."""
         limits = {one.name: getattr(self._settings, one.name) for one in fields(Limits)}
         info = replace(
-            self._embedder.info(),
+            self._describe(),
             version=__version__,
             default_format=self._settings.default_format,
             limits=Limits(**limits),
@@ -153,35 +129,81 @@ class Routes:
         record, headers = get_record(request), request.headers
         record.key = self._keys.check(headers.get("authorization"))
         await self._rates.check(record.key)
-        self._embedder.info()  # raises NotReady before the body is read
-        with record.stage("receive"):
-            body = await read_body(
-                request.receive, headers.get("content-length"), self._settings.max_body_bytes
-            )
-        with record.stage("decode"):
-            call = await run_in_threadpool(self._calls.read, body)
-        asked = call.request
-        record.input_type, record.inputs = asked.input_type, len(asked.inputs)
-        embedded = await _result_unless_gone(call.submit(self._embedder), request.receive)
-        record.add_embedded(embedded)
+        if is_draining(request):
+            raise Draining("this service is shutting down: ask again, or ask another one")
+        info = self._describe()  # which fails before the body is read
         format_ = choose_format(",".join(headers.getlist("accept")), default)
+        body_room = record.resources.enter_context(self._bodies.hold(record.key))
+        call = await self._receive(request, body_room)
+        asked = call.request
+        record.input_type, record.inputs = asked.input_type, call.inputs
+        vector_bytes = bytes_of_vector(info.dim, asked.dtype, format_, asked.tokens)
+        kept = 4 * info.dim + vector_bytes  # as it is made, and as it travels
+        room = record.resources.enter_context(self._answers.hold(record.key))
+        expected = min(kept * call.count_vectors(info), self._most_answer)
+        if not room.grow_now(expected):
+            await _unless_gone(room.grow(expected, self._patience), request.receive)
+        embedding = call.submit(self._embedder, record.key, vector_bytes)
+        del call
+        embedded = await _unless_gone(asyncio.wrap_future(embedding), request.receive)
+        body_room.settle(0)
+        room.settle(kept * sum(map(len, embedded.vectors)))
+        record.add_embedded(embedded)
         with record.stage("encode"):
             tokens = embedded.tokens if asked.tokens else None
-            content = await run_in_threadpool(
-                encode, embedded.vectors, asked.input_type, asked.dtype, format_, tokens
+            pieces = await self._in_thread(
+                encode_pieces, embedded.vectors, asked.input_type, asked.dtype, format_, tokens
             )
-        token, count = headers.get(REQUEST_HEADER), len(embedded.vectors)
-        receipt = receipt_headers(token, asked.input_type, count)
-        return Response(content, headers=receipt, media_type=MEDIA_TYPES[format_])
+        room.settle(sum(map(len, pieces)))
+        receipt = receipt_headers(
+            headers.get(REQUEST_HEADER), asked.input_type, len(embedded.vectors)
+        )
+        return PiecewiseResponse(pieces, MEDIA_TYPES[format_], receipt)
+
+    def _describe(self) -> ModelInfo:
+        try:
+            return self._embedder.info()
+        except NotReady:
+            if self._embedder.health().state == "failed":
+                raise _failed() from None
+            raise
+
+    async def _receive(self, request: Request, room: Hold) -> Call:
+        record, settings = get_record(request), self._settings
+        reader = self._calls.open()
+        with record.stage("receive"):
+            await receive_body(
+                request.receive,
+                request.headers,
+                reader,
+                room,
+                settings.max_body_bytes,
+                self._patience,
+            )
+        with record.stage("decode"):
+            if room.bytes > _AT_ONCE_BYTES:
+                call = await self._in_thread(self._calls.finish, reader)
+            else:
+                call = self._calls.finish(reader)
+        room.settle(call.bytes)
+        return call
+
+    async def _in_thread(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, function, *arguments)
 
 
-async def _result_unless_gone(embedding: Future[Embedded], receive: Receive) -> Embedded:
-    """Wait for the engine; if the caller leaves, its work leaves the queue.
+def _failed() -> EngineFailed:
+    return EngineFailed("the model failed for good: this process has to be started again")
+
+
+async def _unless_gone(work: Awaitable[_Result], receive: Receive) -> _Result:
+    """Wait for `work`; if the caller leaves, it is cancelled.
 
     Raises:
         ClientDisconnect: the caller left.
     """
-    result = asyncio.ensure_future(asyncio.wrap_future(embedding))
+    result = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnect(receive))
     try:
         either: set[asyncio.Future[Any]] = {result, gone}

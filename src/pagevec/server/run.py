@@ -1,27 +1,30 @@
 """The process that serves: its log, a socket, uvicorn, a clean end."""
 
+import asyncio
 import ipaddress
 import logging
 import secrets
 import signal
 import socket
 import sys
+import time
 import warnings
 from types import FrameType
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
 from pydantic import SecretStr
+from starlette.types import ASGIApp
 
 from pagevec.errors import ConfigurationError
 from pagevec.probe import local_url
 from pagevec.secrets import mask_secrets
+from pagevec.server.connections import Connection
+from pagevec.server.guard import DEFAULT_DEADLINES, Deadlines, Guard
 from pagevec.settings import Settings
 from pagevec.terminal import show_on_one_line, show_traceback
 
-# morphik-core opens a connection for each call; other clients may keep theirs.
-_KEEP_ALIVE_SECONDS = 75
+log = logging.getLogger(__name__)
 
 _LOG_PROCESSORS: list[structlog.typing.Processor] = [
     structlog.stdlib.add_logger_name,
@@ -144,19 +147,65 @@ def address_of(listener: socket.socket) -> str:
     return local_url(host, port)
 
 
-def server_for(app: FastAPI, settings: Settings) -> uvicorn.Server:
-    """Return a server that, at SIGTERM, accepts nothing new and finishes what is in flight."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            http="httptools",
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=settings.shutdown_seconds,
-        )
+class Server(uvicorn.Server):
+    """uvicorn's server, with connections of our own and a shutdown that tells callers of it."""
+
+    def __init__(self, config: uvicorn.Config, guard: Guard) -> None:
+        super().__init__(config)
+        self._guard = guard
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections on `sockets`, and keep their deadlines from now on."""
+        await self.lifespan.startup()
+        self.servers = []
+        accepting = [self._guard.accept(one, self._connection) for one in sockets or []]
+        self._tasks = [asyncio.create_task(one) for one in (*accepting, self._guard.watch())]
+        self.started = True
+
+    def _connection(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state, guard=self._guard)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what is in flight, and new requests with a 503 meanwhile; then close."""
+        self._guard.draining = True
+        seconds = float(self.config.timeout_graceful_shutdown or 0)
+        end = time.monotonic() + seconds
+        in_flight = set(self.server_state.tasks)
+        log.info("shutting down: %d requests are in flight", len(in_flight))
+        while in_flight and not self.force_exit and time.monotonic() < end:
+            _, in_flight = await asyncio.wait(in_flight, timeout=0.1)
+        # What is left to do is to close connections, which takes a moment.
+        self.config.timeout_graceful_shutdown = max(1, round(end - time.monotonic()))
+        *accepting, watch = self._tasks
+        for task in accepting:
+            task.cancel()
+        await super().shutdown(sockets)
+        watch.cancel()
+
+
+def server_for(
+    app: ASGIApp, settings: Settings, deadlines: Deadlines = DEFAULT_DEADLINES
+) -> uvicorn.Server:
+    """Return a server that, at SIGTERM, takes nothing new and finishes what is in flight.
+
+    Args:
+        app: the application.
+        settings: of the service.
+        deadlines: what a connection may take.
+    """
+    guard = Guard(deadlines)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        http=Connection,
+        ws="none",
+        h11_max_incomplete_event_size=deadlines.max_header_bytes,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
     )
+    return Server(config, guard)
 
 
 def run(server: uvicorn.Server, listener: socket.socket) -> None:

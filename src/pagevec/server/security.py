@@ -1,4 +1,4 @@
-"""Who may send requests, and how much: bearer keys, rate limits, the length of a body."""
+"""Who may send requests, and how often: bearer keys and rate limits."""
 
 import hashlib
 import hmac
@@ -11,10 +11,8 @@ import limits.errors
 from limits import parse_many
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.storage import storage_from_string
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive
 
-from pagevec.errors import BodyTooLarge, ConfigurationError, RateLimited, Unauthorized
+from pagevec.errors import ConfigurationError, RateLimited, Unauthorized
 from pagevec.secrets import mask_pieces
 from pagevec.settings import Settings
 
@@ -129,34 +127,3 @@ class RateLimits:
                 f"over the limit of {rate}; wait and try again",
                 retry_after=max(1.0, window.reset_time - time.time()),
             )
-
-
-async def read_body(receive: Receive, content_length: str | None, limit: int) -> bytearray:
-    """Read a request's body.
-
-    Args:
-        receive: the ASGI callable.
-        content_length: the header, if it was sent.
-        limit: bytes that a body may have.
-
-    Raises:
-        BodyTooLarge: the body is over `limit`, by its header or as it arrives.
-        ClientDisconnect: the caller left.
-    """
-    if content_length is not None and content_length.isdigit() and int(content_length) > limit:
-        raise _too_large(f"{int(content_length):,} bytes", limit)
-    body = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large("longer", limit)
-        more = message.get("more_body", False)
-    return body
-
-
-def _too_large(size: str, limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body is {size}, the limit is {limit:,} bytes: send fewer inputs")

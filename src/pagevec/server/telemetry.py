@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -28,6 +28,7 @@ class Record:
         embedded: the engine's answer.
         code: of the error that was answered.
         stages: seconds of each stage.
+        resources: what the request holds until its answer is sent.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Record:
     embedded: Embedded | None = None
     code: str | None = None
     stages: dict[str, float] = field(default_factory=dict)
+    resources: ExitStack = field(default_factory=ExitStack)
     _started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -55,7 +57,7 @@ class Record:
 
     def add_embedded(self, embedded: Embedded) -> None:
         """Add the engine's answer and the stages that it timed."""
-        self.embedded = embedded
+        self.embedded = replace(embedded, vectors=[])  # which are large, and not its business
         self.stages["prepare"] = embedded.timings.prepare
         self.stages["queue"] = embedded.timings.queue
         self.stages["model"] = embedded.timings.forward
@@ -70,6 +72,11 @@ def get_record(request: Request) -> Record:
     """Return the record that the middleware attached to `request`."""
     record: Record = request.scope["pagevec.record"]
     return record
+
+
+def is_draining(request: Request) -> bool:
+    """Return whether the server that took `request` is shutting down."""
+    return bool(request.scope.get("pagevec.draining"))
 
 
 class Metrics:

@@ -1,11 +1,12 @@
 """Multi-vectors -> the bytes of an answer, in JSON or npz."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from pagevec.types import InputType, MultiVector, Token
 from pagevec.wire.negotiation import WireFormat
@@ -21,6 +22,17 @@ def encode(
     format_: WireFormat,
     tokens: Tokens | None = None,
 ) -> bytes:
+    """Return the body of an answer in one piece; see `encode_pieces`."""
+    return b"".join(encode_pieces(vectors, input_type, dtype, format_, tokens))
+
+
+def encode_pieces(
+    vectors: Sequence[MultiVector],
+    input_type: InputType,
+    dtype: Dtype,
+    format_: WireFormat,
+    tokens: Tokens | None = None,
+) -> list[bytes]:
     """Return the body of an answer: one multi-vector for each input, in order, ragged.
 
     Args:
@@ -29,28 +41,68 @@ def encode(
         dtype: how the vectors travel.
         format_: JSON or npz.
         tokens: for each input, one token for each vector; None where they were not asked for.
+
+    Returns:
+        The body in pieces, which a large answer is better not copied from.
     """
     quantized = [quantize(one, dtype) for one in vectors]
     if format_ == "npz":
-        return _npz(quantized, input_type, dtype, tokens)
+        return [_npz(quantized, input_type, dtype, tokens)]
     return _json(quantized, dtype, tokens)
 
 
-def _json(quantized: Sequence[Quantized], dtype: Dtype, tokens: Tokens | None) -> bytes:
-    # One call for each input: a single call would hold the interpreter's lock for all of them.
-    parts = [b'{"embeddings":', _array(one.values for one in quantized)]
+def bytes_of_vector(dim: int, dtype: Dtype, format_: WireFormat, tokens: bool = False) -> int:
+    """Return how many bytes one vector takes in an answer, about and rather too many.
+
+    Args:
+        dim: components of a vector.
+        dtype: how the vectors travel.
+        format_: JSON or npz.
+        tokens: whether the token behind each vector travels with it.
+    """
+    text = _TOKEN_BYTES if tokens else 0
+    if format_ == "npz":
+        return text + int(dim * _NPZ_BYTES[dtype]) + 4
+    return text + int(dim * _JSON_BYTES[dtype]) + 16
+
+
+# Of one component. A float is 8 to 9 digits, a sign, a point, zeros and a comma.
+_JSON_BYTES: dict[Dtype, float] = {"float32": 13.5, "float16": 13.5, "int8": 5, "binary": 4 / 8}
+_NPZ_BYTES: dict[Dtype, float] = {"float32": 4, "float16": 2, "int8": 1, "binary": 1 / 8}
+_TOKEN_BYTES = 80
+# Dumping holds the interpreter's lock: no longer than for so many vectors at a time.
+_ROWS = 256
+
+
+def _json(quantized: Sequence[Quantized], dtype: Dtype, tokens: Tokens | None) -> list[bytes]:
+    pieces = [b'{"embeddings":', *_array([_rows(one.values) for one in quantized])]
     if dtype != "float32":
-        parts += [b',"dtype":', orjson.dumps(dtype)]
+        pieces += [b',"dtype":', orjson.dumps(dtype)]
     if dtype == "int8":
-        parts += [b',"scales":', _array(one.scales for one in quantized)]
+        pieces += [b',"scales":', *_array([[_dump(one.scales)] for one in quantized])]
     if tokens is not None:
-        parts += [b',"tokens":', _array(tokens)]
-    return b"".join([*parts, b"}"])
+        pieces += [b',"tokens":', *_array([[_dump(one)] for one in tokens])]
+    return [*pieces, b"}"]
 
 
-def _array(items: Iterable[object]) -> bytes:
-    dumped = [orjson.dumps(item, option=orjson.OPT_SERIALIZE_NUMPY) for item in items]
-    return b"[" + b",".join(dumped) + b"]"
+def _array(items: Sequence[list[bytes]]) -> Iterator[bytes]:
+    yield b"["
+    for number, pieces in enumerate(items):
+        if number:
+            yield b","
+        yield from pieces
+    yield b"]"
+
+
+def _rows(values: NDArray[Any]) -> list[bytes]:
+    if len(values) <= _ROWS:
+        return [_dump(values)]
+    blocks = [_dump(values[start : start + _ROWS]) for start in range(0, len(values), _ROWS)]
+    return list(_array([[block[1:-1]] for block in blocks]))
+
+
+def _dump(item: object) -> bytes:
+    return orjson.dumps(item, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _npz(

@@ -2,10 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
-from pagevec.errors import InvalidJSON, InvalidRequest
+from pagevec.errors import InvalidRequest
 from pagevec.types import InputType, Token
 from pagevec.wire.quantize import Dtype
 
@@ -52,18 +51,14 @@ class ErrorResponse(BaseModel):
     index: int | None = Field(None, description="position of the input at fault, if it is one")
 
 
-def parse_request(body: bytes | bytearray) -> EmbeddingsRequest:
-    """Read a request body.
+def check_request(content: Any) -> EmbeddingsRequest:
+    """Check the decoded JSON of a request body.
 
     Raises:
-        InvalidJSON: the body is not JSON.
         InvalidRequest: its shape, a field or a value is not what the contract allows.
     """
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidJSON(f"the body is not valid JSON: {error}") from None
-    _refuse_unknown_fields(content)
+    for name in content if isinstance(content, dict) else ():
+        check_field(name)
     try:
         request = EmbeddingsRequest.model_validate(content)
     except ValidationError as error:
@@ -78,12 +73,16 @@ def parse_request(body: bytes | bytearray) -> EmbeddingsRequest:
     return request
 
 
-def _refuse_unknown_fields(content: Any) -> None:
-    # Pydantic would list all of them: gigabytes of errors for one hostile body.
+def check_field(name: str) -> None:
+    """Check the name of a field.
+
+    Raises:
+        InvalidRequest: there is no such field. Pydantic would list all unknown ones: gigabytes of
+            errors for one hostile body.
+    """
     known = EmbeddingsRequest.model_fields
-    for name in content if isinstance(content, dict) else ():
-        if name not in known:
-            raise InvalidRequest(f"unknown field {name[:40]!r}; known fields: {', '.join(known)}")
+    if name not in known:
+        raise InvalidRequest(f"unknown field {name[:40]!r}; known fields: {', '.join(known)}")
 
 
 def _invalid(error: ValidationError) -> InvalidRequest:
