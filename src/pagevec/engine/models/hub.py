@@ -63,10 +63,15 @@ def require_cached(name: str, revision: str | None) -> None:
     Raises:
         CheckpointError: it was not, and the hub must not be asked.
     """
+    try:
+        hf_hub_url(name, _FIRST_FILES[0])  # refuses what is no name
+    except HFValidationError as error:
+        raise CheckpointError(_explain(error, name, revision)) from None
     if cached_folder(name, revision) is None:
         raise CheckpointError(
-            f"{name} is not in the cache ({constants.HF_HUB_CACHE}), and the hub must not be asked "
-            "(PAGEVEC_OFFLINE or HF_HUB_OFFLINE): download it once with access to the hub"
+            f"{name}: there is no such folder here, it is not in the cache "
+            f"({constants.HF_HUB_CACHE}), and the hub must not be asked (PAGEVEC_OFFLINE or "
+            "HF_HUB_OFFLINE): download it once with access to the hub"
         )
 
 
