@@ -20,6 +20,7 @@ UNSEEN = (
     errors.CheckpointError,
     errors.ConfigurationError,
     errors.DocumentError,
+    errors.LoadedElsewhere,
     errors.StoreError,
 )
 PAGES = ("http-api", "client", "documents", "ray", "hosting")

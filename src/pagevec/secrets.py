@@ -6,17 +6,16 @@ MASK = "***"
 
 _URL = re.compile(
     r"""(?P<scheme>\b[a-z][a-z0-9+.-]{0,30}://)
-    (?: (?P<user>[^\s/?\#:@"'<>]{0,999}) : [^\s/?\#"'<>]{0,999} @  # user:password@
+    (?: # user:password@, up to the last @: not all escape their characters as a URL needs it.
+        # A number after the colon is a port, and an @ behind it belongs to the path.
+        (?P<user>[^\s/?\#:@"'<>\[]{0,999}) : (?!\d*[/?\#]) [^\s"'<>]{0,999} @
       | [^\s/?\#:@"'<>]{1,999} @  # token@
-      # A password whose characters are not escaped as a URL needs it, up to the last @;
-      # a number after the colon is a port, and the @ belongs to the path.
-      | (?P<name>[^\s/?\#:@"'<>\[]{0,999}) : (?!\d*[/?\#]) [^\s"'<>]{0,999} @
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
 # `password=...` in a URL's query or in libpq's list of options, where it may be quoted.
 _OPTION = re.compile(
-    r"""(?P<name>\b(?:\w+[_-]|ssl)?(?:passw(?:or)?d|pwd|token|api[_-]?key|secret))
+    r"""(?P<name>\b(?:\w{1,40}[_-]|ssl)?(?:passw(?:or)?d|pwd|token|api[_-]?key|secret))
     (?P<equals>\s*=\s*) (?: '(?:[^'\\]|\\.)*' | [^\s&'"]+ )""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -25,7 +24,7 @@ _MIN_PIECE = 3  # characters; a shorter one would be found in innocent words
 
 
 def mask_url(text: str) -> str:
-    """Return `text` with the password of every URL in it masked; or a token in a user's place."""
+    """Return `text` with the password of every URL in it masked; over HTTP, a token in a user's place."""
     return _URL.sub(_mask_match, text)
 
 
@@ -55,5 +54,8 @@ def mask_pieces(text: str, url: str) -> str:
 
 
 def _mask_match(found: "re.Match[str]") -> str:
-    user = found["user"] if found["user"] is not None else found["name"]
-    return f"{found['scheme']}{MASK if user is None else f'{user}:{MASK}'}@"
+    scheme, user = found["scheme"], found["user"]
+    if user is not None:
+        return f"{scheme}{user}:{MASK}@"
+    # Alone, it is a token where web services take one, and elsewhere a name.
+    return f"{scheme}{MASK}@" if scheme.lower().startswith("http") else found[0]

@@ -77,6 +77,7 @@ class ForeignAnswer(WrongAnswer):
     """An answer to another request came on this one's connection; nothing of it is used."""
 
 
+_MOST_CHARS = 4000  # of what the service, or whoever answers in its place, says is wrong
 _UNKNOWN_ISSUER = (18, 19, 20, 21)  # X509_V_ERR_* of OpenSSL
 _TRUST = (
     ". If your network has a certificate authority of its own, name the file of its certificate: "
@@ -96,7 +97,8 @@ def read_error(response: httpx.Response) -> ServiceError:
     try:
         content = response.json()
         kind = _BY_CODE.get(content["code"], ServiceError)
-        message, index = str(content["error"]), content.get("index")
+        message, index = str(content["error"])[:_MOST_CHARS], content.get("index")
+        index = index if isinstance(index, int) else None
     except (ValueError, KeyError, TypeError):  # from a gateway in front of the service
         kind, index = ServiceError, None
         message = f"{response.url} answered {response.status_code} {response.reason_phrase}"

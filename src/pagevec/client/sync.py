@@ -20,8 +20,8 @@ from pagevec.wire.quantize import Dtype
 
 T = TypeVar("T")
 _MIB = 1024 * 1024
-_READ_SECONDS = 600.0  # a request may queue behind others; morphik-core waits as long
-_TIMEOUT = httpx.Timeout(_READ_SECONDS, connect=30.0)
+# A request may queue behind others; morphik-core waits as long.
+_TIMEOUT = httpx.Timeout(600.0, connect=30.0)
 
 
 class BaseClient(Generic[HttpClient]):
