@@ -1,0 +1,46 @@
+"""A container whose GPU is lost: it ends, since Modal replaces containers that have ended."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from pagevec.engine.embedder import EXIT_ENGINE_FAILED
+
+TESTS = Path(__file__).parents[1]
+CONTAINER = """
+from hostile.lost_device import LOST, LostDevice
+from pagevec.deploy.modal.container import Container
+import pagevec.engine.backends, pagevec.engine.models.loader as loader
+pagevec.engine.backends.backend_of = lambda loaded: LostDevice()
+loader.on_device = lambda loaded, device: loaded
+started = Container()
+started._loaded = None
+started.start()
+try:
+    started.model.embed_texts([LOST.decode()])
+except Exception as error:
+    print(error.code, flush=True)
+import time
+time.sleep(30)
+"""
+
+
+def test_the_container_ends(tmp_path: Path) -> None:
+    """Requests fail with `engine_failed`, and the process ends by itself, with its own code."""
+    done = subprocess.run(
+        [sys.executable, "-c", CONTAINER],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{TESTS}:{TESTS.parent / 'src'}",
+            "SERVICE_API_KEY": "key",
+            "PAGEVEC_DEVICE": "cpu",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.strip() == "engine_failed", done.stderr
+    assert done.returncode == EXIT_ENGINE_FAILED
