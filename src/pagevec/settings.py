@@ -76,7 +76,7 @@ class Settings(EnvironmentSettings):
         512 * _MIB, "bytes of one answer, at most; a request beyond that gets a 413", ge=1024
     )
     max_working_bytes: int = bounded(
-        1024 * _MIB,
+        2048 * _MIB,
         "bytes that decoding pictures and pooling may take at once; an input that needs more gets "
         "a 413",
         ge=1024 * 1024,

@@ -26,7 +26,7 @@ class Budgets:
     queued_inputs: int = 10_000
     request_seconds: float = 120.0
     answer_bytes: int = 512 * _MIB
-    working_bytes: int = 1024 * _MIB
+    working_bytes: int = 2048 * _MIB
 
 
 @dataclass(frozen=True)
