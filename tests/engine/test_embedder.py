@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,7 +126,7 @@ class TestFailures:
     def test_a_bad_image_fails_its_request_only(self, embedder: LocalEmbedder) -> None:
         """A truncated page fails its request, with its index; another request goes on."""
         good = pages((300, 300), (320, 200))
-        cut = replace(good[0], data=good[0].data[:-400])
+        cut = EncodedImage(good[0].data[:-400], "PNG", 300, 300)
         bad, neighbour = embedder.embed_images([good[0], cut, good[1]]), embedder.embed_images(good)
         with pytest.raises(InvalidImage) as error:
             bad.result()
@@ -380,8 +380,11 @@ class TestBytes:
 class TestLostDevice:
     """A device that is lost for good."""
 
-    def test_all_requests_fail_for_good(self) -> None:
+    def test_all_requests_fail_for_good(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Those that wait, and those to come; `failed` is set, and closing does not hang."""
+        monkeypatch.chdir(tmp_path)  # where the backend notes that it was lost
         lost = LostDevice()
         embedder = LocalEmbedder(lambda: lost)
         embedder.wait_until_ready()

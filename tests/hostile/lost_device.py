@@ -1,5 +1,7 @@
 """A backend whose device is lost for good when it gets a certain text; for `--backend`."""
 
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,8 +37,20 @@ class LostDevice(HashBackend):
         if not self._sound_for_ever and any(LOST in words for words in batch):
             MARK.touch()
             self._lost = True
+        if any(b"slow" in words for words in batch):
+            time.sleep(0.5)
         if self._lost:
             raise DeviceLost("the device has fallen off the bus")
+        return super().forward(batch)
+
+
+class HangsAfterwards(LostDevice):
+    """Batches that are on a device when it is lost never come back."""
+
+    def forward(self, batch: Sequence[Words]) -> list[MultiVector]:
+        fatal = any(LOST in words for words in batch)
+        if not fatal and any(b"hangs" in words for words in batch):
+            threading.Event().wait()
         return super().forward(batch)
 
 

@@ -1,5 +1,6 @@
 """A device that is lost for good: the process says so and ends, and another one takes its place."""
 
+import re
 import socket
 import subprocess
 import threading
@@ -17,7 +18,7 @@ from conftest import KEY
 from hostile.lost_device import LOST
 from pagevec.engine.embedder import EXIT_ENGINE_FAILED
 from processes import COMMAND, Process, environment, serving
-from server.calls import image, images, texts, wait_for
+from server.calls import texts, wait_for
 
 BACKENDS = ["hostile.lost_device:LostDevice", "hostile.lost_device:EndsItsThread"]
 FATAL = texts(LOST.decode())
@@ -34,13 +35,21 @@ def post(process: Process, body: object) -> httpx.Response:
         return client.post("/embeddings", json=body)
 
 
+def queued(process: Process) -> float:
+    """Return how many inputs wait in the service."""
+    with process.client() as client:
+        (count,) = re.findall(r"^pagevec_queue_inputs (\S+)", client.get("/metrics").text, re.M)
+    return float(count)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_process_ends_with_its_own_code(backend: str, tmp_path: Path) -> None:
     """All who wait get a 503 `engine_failed`; within 10 s the process ends with code 70."""
     with serving(tmp_path, variables(), "--backend", backend) as process:
         assert post(process, texts("a b c")).status_code == 200
         with ThreadPoolExecutor(8) as threads:
-            waiting = [threads.submit(post, process, images(image(700, 900, n))) for n in range(7)]
+            waiting = [threads.submit(post, process, texts(f"slow {n}")) for n in range(7)]
+            wait_for(lambda: queued(process) > 0)
             started = time.monotonic()
             fatal = post(process, FATAL)
             answers = [one.result() for one in waiting]
@@ -51,6 +60,18 @@ def test_the_process_ends_with_its_own_code(backend: str, tmp_path: Path) -> Non
         assert process.popen.wait(END_SECONDS) == EXIT_ENGINE_FAILED
         assert time.monotonic() - started < END_SECONDS
     assert "failed for good" in process.log.read_text()
+
+
+def test_a_batch_that_hangs_does_not_keep_it_alive(tmp_path: Path) -> None:
+    """A thread stuck in a call to the lost device delays neither the answers nor the end."""
+    backend = "hostile.lost_device:HangsAfterwards"
+    with serving(tmp_path, variables(), "--backend", backend) as process:
+        with ThreadPoolExecutor() as threads:
+            stuck = threads.submit(post, process, texts("hangs"))
+            time.sleep(0.5)
+            assert post(process, FATAL).json()["code"] == "engine_failed"
+            assert stuck.result(END_SECONDS).json()["code"] == "engine_failed"
+        assert process.popen.wait(END_SECONDS) == EXIT_ENGINE_FAILED
 
 
 def test_connections_that_do_nothing_do_not_keep_it_alive(tmp_path: Path) -> None:

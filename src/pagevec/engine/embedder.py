@@ -64,14 +64,15 @@ class LocalEmbedder:
             max_working_bytes: bytes that decoding pictures and pooling hold at the same time.
         """
         budgets = Budgets(max_queued_inputs, request_seconds, max_answer_bytes, max_working_bytes)
+        self.failed = threading.Event()
         build = partial(
             Engine,
             batch_tokens=batch_tokens,
             model_threads=model_threads,
             preprocess_threads=preprocess_threads,
             budgets=budgets,
+            failed=self.failed,
         )
-        self.failed = threading.Event()
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._failure: BaseException | None = None
@@ -215,8 +216,6 @@ class LocalEmbedder:
         if closed:
             engine.drain()
         engine.run()
-        if engine.failure is not None:
-            self.failed.set()
 
 
 def end_process_on_failure(embedder: LocalEmbedder, wind_down: Callable[[], object]) -> None:

@@ -47,6 +47,7 @@ class Engine:
         model_threads: int | None,
         preprocess_threads: int | None,
         budgets: Budgets,
+        failed: threading.Event,
     ) -> None:
         """Warm up `backend` in this thread.
 
@@ -56,6 +57,7 @@ class Engine:
             model_threads: batches that run at the same time.
             preprocess_threads: threads that prepare pages.
             budgets: what is taken on at most.
+            failed: set when the engine has failed, although threads may still be in a batch.
 
         Raises:
             ConfigurationError: what the backend returns are not multi-vectors.
@@ -67,6 +69,7 @@ class Engine:
         tells_tokens = callable(getattr(backend, "tokenize", None))
         self.info = replace(backend.info(), tells_tokens=tells_tokens)
         self.failure: BaseException | None = None
+        self._failed = failed
         self._device = hints.device
         self._threads = model_threads or hints.threads
         self._start_seconds = {**hints.load_seconds, "warm_up": warm.seconds}
@@ -246,6 +249,7 @@ class Engine:
             self._changed.notify_all()
         for request in self._admission.unfinished:
             request.fail(EngineFailed("the model failed for good; see the log of the service"))
+        self._failed.set()
 
     # After a batch
 
