@@ -238,8 +238,8 @@ class Engine:
     def _end_batch(self, batch: list[Item]) -> None:
         with self._changed:
             self._running -= 1
-            self._scheduler.end(batch)
-            self._changed.notify_all()
+            if self._scheduler.end(batch):
+                self._changed.notify_all()
 
     def _stop(self, error: BaseException) -> None:
         """Fail all requests, those to come too: the device, or a thread that all need, is lost."""

@@ -133,7 +133,7 @@ class Scheduler:
         self._pages: FairLine[Item] = FairLine()
         self._query_batches = 0
         self._query_work = 0.0
-        self._giants = 0
+        self._giants: set[Item] = set()  # those that run
 
     def __len__(self) -> int:
         return len(self._queries) + len(self._pages)
@@ -168,16 +168,22 @@ class Scheduler:
         for line in (self._queries, self._pages):
             line.drop(lambda item: item.abandoned)
         if self._queries and not (self._pages and self._pages_are_due):
-            keep_free = takers > 1 and self._giants >= takers - 1
+            keep_free = takers > 1 and len(self._giants) >= takers - 1
             if batch := self._take_queries(keep_free):
                 return batch
         self._query_batches, self._query_work = 0, 0.0
         share = -(-sum(page.tokens for page in self._pages) // takers)
         return _take(self._pages, self._pages.in_turn(), min(self.budget, share), self.padded)
 
-    def end(self, batch: "Sequence[Item]") -> None:
-        """Note that `batch` has run, whatever became of it."""
-        self._giants -= sum(map(self._is_giant, batch))
+    def end(self, batch: "Sequence[Item]") -> bool:
+        """Note that `batch` has run, whatever became of it.
+
+        Returns:
+            Whether others may begin that could not before.
+        """
+        ended = self._giants.intersection(batch)
+        self._giants -= ended
+        return bool(ended)
 
     @property
     def _pages_are_due(self) -> bool:
@@ -195,7 +201,7 @@ class Scheduler:
         if batch:
             self._query_batches += 1
             self._query_work += sum(item.work for item in batch)
-            self._giants += sum(map(self._is_giant, batch))
+            self._giants.update(filter(self._is_giant, batch))
         return batch
 
     def _is_giant(self, item: "Item") -> bool:

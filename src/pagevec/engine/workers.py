@@ -61,9 +61,10 @@ class WorkingBytes:
 
     def release(self, task: Task) -> None:
         """Give back what `task` was charged; the caller holds `lock`."""
-        self.free += self.share_of(task)
-        for group in self._groups:
-            group.notify()
+        if task.bytes:
+            self.free += self.share_of(task)
+            for group in self._groups:
+                group.notify()
 
 
 class Workers:
@@ -120,12 +121,12 @@ class Workers:
         """Drop the tasks of a request that nobody waits for, and what they hold."""
         with self._changed:
             self._line.drop(lambda task: task.request is request)
-            self._changed.notify()
+            self._wake_another()
 
     def wake(self) -> None:
         """Look again whether there is room."""
         with self._changed:
-            self._changed.notify()
+            self._wake_another()
 
     def close(self) -> None:
         """Do what is in line, then end the threads."""
@@ -164,7 +165,7 @@ class Workers:
             self._busy += 1
             self._long += task.is_long
             self._working_bytes.free -= self._working_bytes.share_of(task)
-            self._changed.notify()  # there may be one for another thread, too
+            self._wake_another()
             return task
 
     def _next(self) -> Ticket[Task] | None:
@@ -188,6 +189,12 @@ class Workers:
             self._busy -= 1
             self._long -= task.is_long
             self._working_bytes.release(task)
+            self._wake_another()
+
+    def _wake_another(self) -> None:
+        """Let another thread look for a task, if there are any; the caller holds the lock."""
+        if len(self._line):
+            self._changed.notify()
 
 
 def _do(task: Task) -> None:
