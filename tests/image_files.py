@@ -138,3 +138,18 @@ def bmp_in_runs(width: int, height: int, row: bytes) -> bytes:
     return (
         b"BM" + struct.pack("<IHHI", start + len(content), 0, 0, start) + info + palette + content
     )
+
+
+def with_tags(file: bytes, changes: dict[int, tuple[int, int, int]]) -> bytes:
+    """A little-endian TIFF with other entries (type, count, value), in the order of their tags."""
+    (start,) = struct.unpack_from("<I", file, 4)
+    (count,) = struct.unpack_from("<H", file, start)
+    entries = {
+        struct.unpack_from("<H", file, at)[0]: file[at : at + 12]
+        for at in range(start + 2, start + 2 + 12 * count, 12)
+    }
+    for tag, values in changes.items():
+        entries[tag] = struct.pack("<HHII", tag, *values)
+    directory = struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries))
+    file += b"\0" * (len(file) % 2)
+    return file[:4] + struct.pack("<I", len(file)) + file[8:] + directory + b"\0" * 4

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from image_files import bmp_in_runs, encode, gif_frame, png, png_chunk, png_of, tiff
+from image_files import bmp_in_runs, encode, gif_frame, png, png_chunk, png_of, tiff, with_tags
 from images.pages import PAGE, samples
 
 Maker = Callable[[random.Random], bytes]
@@ -24,21 +24,6 @@ _PNG_HEADER = struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0)
 _PNG_PIXELS = png_chunk(b"IDAT", zlib.compress(bytes(65 * 64)))
 
 
-def tags(file: bytes, changes: dict[int, tuple[int, int, int]]) -> bytes:
-    """A little-endian TIFF with other entries (type, count, value), in the order of their tags."""
-    (start,) = struct.unpack_from("<I", file, 4)
-    (count,) = struct.unpack_from("<H", file, start)
-    entries = {
-        struct.unpack_from("<H", file, at)[0]: file[at : at + 12]
-        for at in range(start + 2, start + 2 + 12 * count, 12)
-    }
-    for tag, values in changes.items():
-        entries[tag] = struct.pack("<HHII", tag, *values)
-    directory = struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries))
-    file += b"\0" * (len(file) % 2)
-    return file[:4] + struct.pack("<I", len(file)) + file[8:] + directory + b"\0" * 4
-
-
 def one_huge_tile(draw: random.Random) -> bytes:
     """100 x 100 pixels in one tile of 46,000 x 46,000 or so, compressed."""
     side = draw.randrange(20_000, 60_000) // 16 * 16
@@ -48,20 +33,20 @@ def one_huge_tile(draw: random.Random) -> bytes:
         256: (4, 1, 100), 257: (4, 1, 100), 259: (3, 1, 8), 322: (4, 1, side), 323: (4, 1, side),
         324: (4, 1, at), 325: (4, 1, len(content)),
     }  # fmt: skip
-    return tags(_LZW.ljust(at, b"\0") + content, changes)
+    return with_tags(_LZW.ljust(at, b"\0") + content, changes)
 
 
 def more_strips_than_rows(draw: random.Random) -> bytes:
     """Millions of places of strips for a small picture."""
     count = draw.randrange(100_000, 400_000)
     changes = {tag: (4, count, len(_LZW) + len(_LZW) % 2) for tag in (273, 279)}
-    return tags(_LZW.ljust(len(_LZW) + len(_LZW) % 2, b"\0") + bytes(4 * count), changes)
+    return with_tags(_LZW.ljust(len(_LZW) + len(_LZW) % 2, b"\0") + bytes(4 * count), changes)
 
 
 def huge_values_of_tags(draw: random.Random) -> bytes:
     """Tags that name millions of values, kept and left out, and one that lies nowhere."""
     tag = draw.choice([258, 259, 262, 270, 274, 317, 320, 339, 700, 34675, 37724])
-    return tags(_LZW, {tag: (draw.choice([1, 3, 4, 7]), 2**32 - draw.randrange(1, 9999), 8)})
+    return with_tags(_LZW, {tag: (draw.choice([1, 3, 4, 7]), 2**32 - draw.randrange(1, 9999), 8)})
 
 
 def directory_of_many_entries(draw: random.Random) -> bytes:
@@ -80,7 +65,7 @@ def directories_in_a_ring(draw: random.Random) -> bytes:
 
 def values_inside_their_directory(draw: random.Random) -> bytes:
     """A list of bits that lies among the entries, where a reader that rewrites them changes it."""
-    return tags(_LZW, {258: (3, 3, len(_LZW) + draw.randrange(2, 90))})
+    return with_tags(_LZW, {258: (3, 3, len(_LZW) + draw.randrange(2, 90))})
 
 
 def shared_strips(draw: random.Random) -> bytes:

@@ -9,9 +9,11 @@ import struct
 from collections.abc import Callable, Iterator
 from functools import wraps
 from itertools import islice
+from typing import TypeVar
 
 from pagevec.errors import InvalidImage
 
+Item = TypeVar("Item")
 # Kind (of JPEG and GIF: its number), and where the content starts and ends.
 Part = tuple[bytes, int, int]
 
@@ -30,11 +32,11 @@ GIF_PICTURE, GIF_CONTROL = b",", b"\xf9"
 _GIF_EXTENSION, _GIF_END, _GIF_PALETTE = b"!", b";", 0x80
 
 
-def _limited(walk: Callable[..., Iterator[Part]]) -> Callable[..., Iterator[Part]]:
+def limited(walk: Callable[..., Iterator[Item]]) -> Callable[..., Iterator[Item]]:
     """Let a walk end with an error when a file has far more parts than any picture."""
 
     @wraps(walk)
-    def limited(data: bytes, *places: int) -> Iterator[Part]:
+    def limited_walk(data: bytes, *places: int) -> Iterator[Item]:
         most = _PARTS + len(data) // _BYTES_OF_PART
         parts = walk(data, *places)
         yield from islice(parts, most)
@@ -44,10 +46,10 @@ def _limited(walk: Callable[..., Iterator[Part]]) -> Callable[..., Iterator[Part
                 "save it again with an image program"
             )
 
-    return limited
+    return limited_walk
 
 
-@_limited
+@limited
 def png_chunks(data: bytes) -> Iterator[Part]:
     """Yield the chunks of a PNG file, up to `IEND`.
 
@@ -63,7 +65,7 @@ def png_chunks(data: bytes) -> Iterator[Part]:
         start += length + 12
 
 
-@_limited
+@limited
 def jpeg_segments(data: bytes) -> Iterator[Part]:
     """Yield the segments of a JPEG file by the second byte of their marks, up to the end mark.
 
@@ -92,7 +94,7 @@ def _find_jpeg_mark(data: bytes, start: int) -> int | None:
     return None
 
 
-@_limited
+@limited
 def riff_chunks(data: bytes, start: int = 12, end: int = 0) -> Iterator[Part]:
     """Yield the chunks of a WebP file, or those between `start` and `end`, of one of its frames.
 
@@ -117,7 +119,7 @@ def gif_screen_end(data: bytes) -> int:
     return 13 + (3 << (data[10] & 7) + 1 if data[10] & _GIF_PALETTE else 0)
 
 
-@_limited
+@limited
 def gif_blocks(data: bytes) -> Iterator[Part]:
     """Yield the blocks in front of the first picture of a GIF file, and then that picture's.
 

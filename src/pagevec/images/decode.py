@@ -1,10 +1,8 @@
 """Turn an image file into RGB pixels: exactly those the file holds, or an error.
 
-The header is read here first (`pagevec.images.headers`), and with it what decoding costs: pixels
-that it passes over, bytes that it holds. Only then, and only as the format that the header shows,
-Pillow is given the file without all that does not decide on the pixels (`pagevec.images.plain`).
-
-Pillow decodes the files. This module closes the gaps through which Pillow returns wrong pixels:
+The header is read first (`headers`), and with it what decoding costs. Then Pillow decodes the file,
+as the format of the header only, without all that does not decide on the pixels (`plain`). This
+module closes the gaps through which Pillow returns wrong pixels:
 
 - JPEG: lost data comes back as grey. libjpeg-turbo's own warnings (simplejpeg) reveal it.
 - PNG: checksums of most chunks are not verified, rows may be missing, and the transparent colour
@@ -29,7 +27,6 @@ import io
 import math
 import os
 import re
-import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -188,8 +185,7 @@ def _jpeg_factor(pixels: int, most_pixels: int | None) -> int:
 def _check_sums(data: bytes) -> None:
     view = memoryview(data)
     for kind, start, end in png_chunks(data):
-        (expected,) = struct.unpack_from(">I", data, end)
-        if zlib.crc32(view[start - 4 : end]) != expected:
+        if zlib.crc32(view[start - 4 : end]) != int.from_bytes(view[end : end + 4]):
             raise ValueError(f"the checksum of the chunk {kind!r} is wrong")
 
 

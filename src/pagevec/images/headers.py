@@ -37,7 +37,7 @@ _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _PNG_TEXT = re.compile(rb"(?:Raw profile type exif|XML:com\.adobe\.xmp)\0")
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _BMP_OLD, _BMP_NEW, _BMP_RUNS, _BMP_MASKS = 12, (40, 52, 56, 64, 108, 124), (1, 2), 3
-_OLD_JPEG, _JPEG, _PALETTE, _YCBCR, _LAB = 6, 7, 3, 6, 8
+_JPEG, _PALETTE, _YCBCR, _LAB = 7, 3, 6, 8
 
 
 def find_format(data: bytes) -> str | None:
@@ -252,7 +252,7 @@ def _read_tiff(data: bytes, frame: int) -> Header:
     # What libtiff unpacks at a time: as stored, or as RGBA; JPEG keeps coefficients besides.
     unit = max(costs.RGB, samples * bits // 8)
     unit += costs.BYTES_OF_JPEG_IN_TIFF if photometric == _YCBCR else 0
-    passes = tiff.count_scans(directory, layout) if compression in (_OLD_JPEG, _JPEG) else 1
+    passes = tiff.count_scans(directory, layout) if compression == _JPEG else 1
     work = costs.WORK_OF_TIFF.get(compression, costs.WORK_OF_RARE_TIFF) * passes
     work += costs.WORK_OF_LAB if photometric == _LAB else 0
     width, height = directory.number(tiff.WIDTH), directory.number(tiff.HEIGHT)
@@ -261,7 +261,7 @@ def _read_tiff(data: bytes, frame: int) -> Header:
         width,
         height,
         layout.area,
-        work=layout.area * layout.planes * work + costs.WORK_OF_UNIT * layout.units,
+        work=layout.area * work + costs.WORK_OF_UNIT * layout.units,
         memory=width * height * each + layout.unit * unit + costs.BYTES_OF_UNIT * layout.units,
         held=stored,
         orientation=find_orientation(

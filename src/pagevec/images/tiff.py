@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
+from operator import add
+
+from pagevec.images.containers import limited
 
 # Order of bytes and whether it is BigTIFF, by the first four bytes. Some writers swap the mark;
 # Pillow reads that, but no BigTIFF of the order MM.
@@ -93,13 +96,13 @@ class Directory:
         """Return how many values a tag has."""
         return self._value(tag)[1] if tag in self.entries else 0
 
-    def total(self, tag: int) -> int:
-        """Return the sum of the whole numbers of a tag, however many there are."""
+    def places(self, tag: int) -> tuple[int, ...]:
+        """Return the whole numbers of a tag, as many as `read_layout` has found plausible."""
         kind, count, start, _ = self._value(tag) if tag in self.entries else (0, 0, 0, 0)
         if kind not in _WHOLE_NUMBERS:
-            return 0
+            return ()
         layout = f"{self.order}{count}{_WHOLE_NUMBERS[kind]}"
-        return sum(struct.unpack_from(layout, self.data, start))
+        return struct.unpack_from(layout, self.data, start)
 
     def alone(self) -> BytesIO:
         """Return the file with this directory alone, and in it only what decides on the pixels.
@@ -147,10 +150,12 @@ class Directory:
         return kind, count, start, size
 
 
+@limited
 def directories(data: bytes) -> Iterator[Directory]:
     """Yield the directories of a TIFF file one after the other, each once.
 
     Raises:
+        InvalidImage: there are more than could have pictures.
         ValueError: this is no TIFF, a directory has more entries than any picture has, or the
             file ends within it.
         struct.error: a directory lies outside the file.
@@ -200,13 +205,11 @@ class Layout:
         unit: pixels of one strip or tile.
         units: how many there are, in all planes.
         area: pixels of all that lie side by side.
-        planes: 1, or the number of samples where each has its own strips or tiles.
     """
 
     unit: int
     units: int
     area: int
-    planes: int
 
 
 def read_layout(directory: Directory) -> Layout:
@@ -228,8 +231,8 @@ def read_layout(directory: Directory) -> Layout:
         math.ceil(width / tile[0]) * math.ceil(height / tile[1]),
     )
     layouts = (
-        Layout(width * rows, strips * planes, width * height, planes),
-        Layout(math.prod(tile), tiles * planes, tiles * math.prod(tile), planes),
+        Layout(width * rows, strips * planes, width * height),
+        Layout(math.prod(tile), tiles * planes, tiles * math.prod(tile)),
     )
     is_tiled = {_TILE_WIDTH, _TILE_HEIGHT} & directory.entries.keys()
     units = max(strips, tiles if is_tiled else 0) * planes
@@ -241,7 +244,13 @@ def read_layout(directory: Directory) -> Layout:
 
 def count_scans(directory: Directory, layout: Layout) -> int:
     """Return how often JPEG inside a TIFF passes over the picture, at most."""
-    scans = directory.data.count(b"\xff\xda")
-    sizes = [directory.total(tag) for tag in (_STRIP_BYTES, _TILE_BYTES)]
-    is_shared = max(sizes) > len(directory.data)  # then one may be decoded again and again
+    starts, sizes = (
+        directory.places(strips) + directory.places(tiles)
+        for strips, tiles in ((_STRIP_OFFSETS, _TILE_OFFSETS), (_STRIP_BYTES, _TILE_BYTES))
+    )
+    if not sizes or len(sizes) != len(starts):
+        return _MOST_SCANS
+    first, last = min(starts), max(map(add, starts, sizes))
+    scans = directory.data.count(b"\xff\xda", first, last)
+    is_shared = sum(sizes) > last - first  # then one may be decoded again and again
     return max(1, min(_MOST_SCANS, scans if is_shared else math.ceil(scans / layout.units)))
