@@ -231,6 +231,7 @@ def laden() -> dict[str, tuple[bytes, bytes]]:
         "PNG with a text that explodes": (b"zTXt", b"k\0\0" + _BOMB),
         "PNG with XMP that explodes": (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + _BOMB),
         "PNG with EXIF that explodes": (b"zTXt", b"Raw profile type exif\0\0" + _BOMB),
+        "PNG with XMP that ends too early": (b"iTXt", b"XML:com.adobe.xmp\0"),
         "PNG with EXIF of 1 MB": (b"eXIf", b"II*\0\x08\0\0\0\0\0" + _NOISE),
     }
     made = {name: (png(grey, 8, 0, png_chunk(*chunk)), plain) for name, chunk in chunks.items()}

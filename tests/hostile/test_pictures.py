@@ -108,11 +108,12 @@ def test_headers_of_a_whole_request(maker: Maker) -> None:
     assert max(gaps) < 0.5
 
 
-def test_a_service_that_is_sent_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [6, pytest.param(len(MAKERS), marks=pytest.mark.long)])
+def test_a_service_that_is_sent_them(tmp_path: Path, count: int) -> None:
     """Over HTTP each has a documented status, and the service stays well."""
     draw = random.SystemRandom()
     with attacked(tmp_path) as target, target.client() as client:
-        for maker in MAKERS:
+        for maker in draw.sample(MAKERS, count):
             body = images(base64.b64encode(maker(draw)).decode())
             answer = client.post("/embeddings", json=body)
             assert answer.status_code in (200, 400, 413), (maker.__name__, answer.text)

@@ -59,7 +59,10 @@ def exif_in_text(chunk: bytes, is_packed: bool) -> bytes:
 
 def xmp_in_text(chunk: bytes) -> bytes:
     """Return the XMP data in an iTXt chunk of a PNG file, given its content behind the keyword."""
-    _, _, text = chunk[2:].split(b"\0", 2) if chunk.count(b"\0", 2) > 1 else (b"", b"", b"")
+    # Two flags, a language, a translated keyword, the text.
+    _, found, text = chunk[2:].partition(b"\0")[2].partition(b"\0")
+    if not found:
+        return b""
     return _inflate(text) if chunk[0] else text
 
 
