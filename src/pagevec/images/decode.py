@@ -213,15 +213,14 @@ def _load_over(image: ImageFile.ImageFile, noise: bytes) -> set[int]:
 
     The last two rows, since an interlaced file ends with the last odd row.
     """
-    canvas = Image.new(image.mode, image.size)
-    stripe = Image.frombytes(image.mode, (image.width, 1), noise)
+    canvas, width = Image.new(image.mode, image.size), image.width
+    stripe = Image.frombytes(image.mode, (width, 1), noise)
     last = range(max(0, image.height - 2), image.height)
     for y in last:
         canvas.paste(stripe, (0, y))
     image.im = canvas.im
     image.load()
-    rows = {y: image.crop((0, y, image.width, y + 1)) for y in last}
-    return {y for y, row in rows.items() if row.tobytes() == stripe.tobytes()}
+    return {y for y in last if image.crop((0, y, width, y + 1)).tobytes() == stripe.tobytes()}
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
