@@ -24,7 +24,7 @@ _MIN_PIECE = 3  # characters; a shorter one would be found in innocent words
 
 
 def mask_url(text: str) -> str:
-    """Return `text` with the password of every URL in it masked; over HTTP, a token in a user's place."""
+    """Return `text` with the passwords in URLs masked, and over HTTP tokens in a user's place."""
     return _URL.sub(_mask_match, text)
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ class TestFailures:
     def test_a_bad_image_fails_its_request_only(self, embedder: LocalEmbedder) -> None:
         """A truncated page fails its request, with its index; another request goes on."""
         good = pages((300, 300), (320, 200))
-        cut = EncodedImage(good[0].data[:-400], "PNG", 300, 300)
+        cut = replace(good[0], data=good[0].data[:-400])
         bad, neighbour = embedder.embed_images([good[0], cut, good[1]]), embedder.embed_images(good)
         with pytest.raises(InvalidImage) as error:
             bad.result()
