@@ -99,7 +99,7 @@ def test_one_of_each_kind(target: Target, kind: str) -> None:
     for _ in range(4):
         assert send(target, kind, dice, 16 * MIB) in REFUSED
     assert target.time_query() < 2
-    target.check_alive(BUDGET)
+    target.check_alive(BUDGET, p99=1.0)  # of few: the last test looks at all
 
 
 def test_whole_bodies_of_tiny_parts(target: Target) -> None:
@@ -156,7 +156,8 @@ def test_bodies_that_wait_hold_no_memory(tmp_path: Path) -> None:
 
 
 def test_served_afterwards(target: Target) -> None:
-    """An attacker's honest requests are answered as before."""
+    """An attacker's honest requests are answered as before, and nobody had to wait."""
+    target.check_alive(BUDGET)
     headers = {"Authorization": f"Bearer {KEY}"}
     answer = httpx.post(f"{target.process.url}/embeddings", json=HELLO, headers=headers)
     assert answer.status_code == 200

@@ -1,6 +1,7 @@
 """`pagevec serve` as a process: how it ends, what it refuses to start with, what it never logs."""
 
 import base64
+import contextlib
 import json
 import signal
 import socket
@@ -42,7 +43,11 @@ def count(answer: httpx.Response) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopping_answers_what_is_in_flight(tmp_path: Path, number: int) -> None:
-    """After a signal all requests in flight get their 200, new ones no connection; exit code 0."""
+    """After a signal all requests in flight get their 200, new ones a 503 meanwhile; exit code 0.
+
+    Who comes on a new connection is told `draining` and that the connection ends. Once all are
+    answered nobody listens any more.
+    """
     one_pass_at_a_time = environment(PAGEVEC_MODEL_THREADS="1")
     with (
         serving(tmp_path, one_pass_at_a_time, "--max-visual-tokens", "16") as process,
@@ -59,17 +64,20 @@ def test_stopping_answers_what_is_in_flight(tmp_path: Path, number: int) -> None
         wait_for_queue(process, 1 + 5 * 2 + 2)
         process.popen.send_signal(number)
         in_flight = sum(not one.done() for one in asked)
-        refused = False
-        while not all(one.done() for one in asked):
-            try:
-                httpx.get(f"{process.url}/health")
-            except httpx.TransportError:
-                refused = True
-            time.sleep(0.05)
+        refusals = []
+        with process.client() as late:
+            while not all(one.done() for one in asked):
+                with contextlib.suppress(httpx.TransportError):
+                    refusals.append(late.post("/embeddings", json=short))
+                time.sleep(0.05)
 
         assert in_flight == 8
         assert [count(one.result()) for one in asked] == [1, *[2] * 5, 1, 1]
-        assert refused
+        told = [one for one in refusals if one.status_code == 503]
+        assert told
+        assert all(one.json()["code"] == "draining" for one in told)
+        assert all(one.headers["connection"] == "close" for one in told)
+        assert all(int(one.headers["retry-after"]) > 0 for one in told)
         assert process.popen.wait(60) == 0
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{process.url}/health")
