@@ -29,8 +29,9 @@ from pagevec.wire.negotiation import MEDIA_TYPES, WireFormat, choose_format
 from pagevec.wire.receipt import REQUEST_HEADER, receipt_headers
 
 _THREADS = 4
-# A body no larger than this is finished without a thread, which would take longer.
-_AT_ONCE_BYTES = 64 * 1024
+# What is no larger is read, or encoded, without a thread, which would take longer.
+_READ_AT_ONCE = 64 * 1024
+_ENCODED_AT_ONCE = 256 * 1024
 _SEND_BYTES = 64 * 1024
 
 _Result = TypeVar("_Result")
@@ -48,9 +49,10 @@ class PiecewiseResponse(Response):
         """Send the answer."""
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
-        for piece in join_small(self._pieces):
+        *first, last = join_small(self._pieces)
+        for piece in first:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": last})
 
 
 def join_small(pieces: list[bytes]) -> Iterator[bytes]:
@@ -61,8 +63,7 @@ def join_small(pieces: list[bytes]) -> Iterator[bytes]:
         if sum(map(len, some)) >= _SEND_BYTES:
             yield b"".join(some)
             some = []
-    if some:
-        yield b"".join(some)
+    yield b"".join(some)
 
 
 class Routes:
@@ -151,8 +152,14 @@ class Routes:
         record.add_embedded(embedded)
         with record.stage("encode"):
             tokens = embedded.tokens if asked.tokens else None
-            pieces = await self._in_thread(
-                encode_pieces, embedded.vectors, asked.input_type, asked.dtype, format_, tokens
+            pieces = await self._in_thread_if(
+                room.bytes > _ENCODED_AT_ONCE,
+                encode_pieces,
+                embedded.vectors,
+                asked.input_type,
+                asked.dtype,
+                format_,
+                tokens,
             )
         room.settle(sum(map(len, pieces)))
         receipt = receipt_headers(
@@ -181,14 +188,15 @@ class Routes:
                 self._patience,
             )
         with record.stage("decode"):
-            if room.bytes > _AT_ONCE_BYTES:
-                call = await self._in_thread(self._calls.finish, reader)
-            else:
-                call = self._calls.finish(reader)
+            call = await self._in_thread_if(room.bytes > _READ_AT_ONCE, self._calls.finish, reader)
         room.settle(call.bytes)
         return call
 
-    async def _in_thread(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+    async def _in_thread_if(
+        self, is_long: bool, function: Callable[..., _Result], *arguments: Any
+    ) -> _Result:
+        if not is_long:
+            return function(*arguments)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, function, *arguments)
 
