@@ -68,7 +68,10 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self.flow = _Flow(transport)
         self._deadline = time.monotonic() + self.deadlines.header_seconds
-        self._guard.admit(self)
+        if self._guard.closed:
+            transport.close()
+        else:
+            self._guard.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop what is done for the client."""

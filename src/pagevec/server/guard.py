@@ -113,7 +113,8 @@ class Guard:
     Attributes:
         deadlines: what one connection may take.
         most: how many connections there may be.
-        draining: whether the server is shutting down.
+        draining: whether the server is shutting down, and refuses new requests.
+        closed: whether it refuses connections too.
         silent: those that have not sent a request yet, in the order in which they came.
         idle: those between two requests, in the order in which they began to wait.
     """
@@ -121,6 +122,7 @@ class Guard:
     deadlines: Deadlines = DEFAULT_DEADLINES
     most: int = field(default_factory=most_connections)
     draining: bool = False
+    closed: bool = False
     silent: dict[Guarded, None] = field(default_factory=dict)
     idle: dict[Guarded, None] = field(default_factory=dict)
     _connections: set[Guarded] = field(default_factory=set)

@@ -178,8 +178,10 @@ class Server(uvicorn.Server):
         # What is left to do is to close connections, which takes a moment.
         self.config.timeout_graceful_shutdown = max(1, round(end - time.monotonic()))
         *accepting, watch = self._tasks
+        self._guard.closed = True
         for task in accepting:
             task.cancel()
+        await asyncio.gather(*accepting, return_exceptions=True)
         await super().shutdown(sockets)
         watch.cancel()
 
