@@ -1,10 +1,12 @@
 """Large bodies: refusals reach clients that are still sending; the worst page batch is served."""
 
 import base64
+import itertools
 import json
 import socket
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -250,3 +252,28 @@ def test_the_largest_batch_of_pages(tmp_path: Path) -> None:
         assert len({one.tobytes() for one in vectors}) == 16
     print(f"idle {idle / MIB:.0f} MiB, peak {peak / MIB:.0f} MiB")
     assert peak - idle < 3 * 1024 * MIB
+
+
+@pytest.mark.long
+def test_the_largest_batch_over_a_slow_line(service: Service) -> None:
+    """A refusal can be read, and 139 MB are served, at a MB a second: two minutes of sending."""
+    pages = b'", "'.join(noise_page(seed) for seed in range(16))
+    body = b'{"input_type": "image", "inputs": ["' + pages + b'"]}'
+
+    def slowly() -> Iterator[bytes]:
+        started = time.monotonic()
+        for start in range(0, len(body), 100_000):
+            yield body[start : start + 100_000]
+            time.sleep(max(0.0, started + start / 1e6 - time.monotonic()))
+
+    headers = {"Content-Length": str(len(body))}
+    with service.client() as client:
+        answer = client.post("/npz/embeddings", content=slowly(), headers=headers)
+        assert answer.status_code == 200, answer.text
+        refused = {**headers, "Authorization": "Bearer wrong"}
+        answer = client.post(
+            "/npz/embeddings",
+            content=itertools.islice(slowly(), 300),
+            headers={**refused, "Content-Length": str(300 * 100_000)},
+        )
+        assert answer.status_code == 401

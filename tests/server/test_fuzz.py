@@ -20,7 +20,7 @@ from processes import Process, environment, serving
 from server.malformed import as_request, generated, image_files, malformed, repeatable, valid_texts
 
 BODIES = 10_000
-DOCUMENTED = {200, 400, 401, 404, 405, 413, 429, 503}
+DOCUMENTED = {200, 400, 401, 404, 405, 408, 413, 415, 429, 431, 503}
 THREADS = 6
 GETS = ("/health", "/ready", "/info", "/metrics")
 PATHS = ("/embeddings", "/", "/json/embeddings", "/npz/embeddings")

@@ -7,11 +7,14 @@ from starlette.responses import PlainTextResponse
 
 from pagevec.errors import (
     BodyTooLarge,
+    HeadersTooLarge,
     InternalError,
     InvalidRequest,
     NotReady,
     RateLimited,
+    RequestTimeout,
     Unauthorized,
+    UnsupportedEncoding,
 )
 from pagevec.wire.negotiation import MEDIA_TYPES
 from pagevec.wire.schema import EmbeddingsRequest, EmbeddingsResponse, ErrorResponse
@@ -21,6 +24,9 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     for error, meaning in {
         InvalidRequest: "The request or one of its inputs is not valid",
         Unauthorized: "The key is missing or wrong",
+        RequestTimeout: "The header or the body did not come in time",
+        UnsupportedEncoding: "The Content-Encoding is not read here",
+        HeadersTooLarge: "Too many or too long header fields",
         BodyTooLarge: "Too large, or more than can be done in time: send fewer inputs",
         RateLimited: "Over the rate limit of this key",
         InternalError: "Internal error; its request id is in the service's log",
