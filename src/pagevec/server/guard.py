@@ -17,6 +17,7 @@ log = structlog.get_logger("pagevec.server")
 
 _MOST = 10_000
 _ACCEPTED_AT_ONCE = 16
+_MOST_REFUSED = 50  # at the same time; they have descriptors beyond the limit
 _ACCEPT_PAUSE = 0.05
 _LOG_SECONDS = 10.0  # between two lines about the same thing
 
@@ -167,6 +168,9 @@ class Guard:
             oldest.abort()
             return
         self.log("a connection was refused: all others are busy", connections=self.most)
+        if len(self._connections) > self.most + _MOST_REFUSED:
+            connection.abort()  # too many are being told so already
+            return
         connection.refuse(
             TooManyConnections(
                 f"all {self.most} connections of this service are busy: try again later"
@@ -188,7 +192,9 @@ class Guard:
         while True:
             await asyncio.sleep(self.deadlines.check_seconds)
             now = time.monotonic()
-            seconds, self._checked = now - self._checked, now
+            # A process that was stopped for a while must not blame its clients for that.
+            seconds = min(now - self._checked, 2 * self.deadlines.check_seconds)
+            self._checked = now
             for connection in list(self._connections):
                 connection.check(now, seconds)
             self.most = most_connections()  # somebody may have changed the limit
