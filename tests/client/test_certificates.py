@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trustme
+import uvicorn
 
 from conftest import KEY, make_settings, pagevec
 from pagevec.client import Client
@@ -20,7 +21,7 @@ from pagevec.engine.embedder import LocalEmbedder
 from pagevec.errors import ConfigurationError
 from pagevec.morphik import ColpaliApiEmbeddingModel
 from pagevec.server.app import create_app
-from pagevec.server.run import address_of, listen, server_for
+from pagevec.server.run import address_of, listen
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ def company(embedder: LocalEmbedder, tmp_path_factory: pytest.TempPathFactory) -
     identity = authority.issue_cert("127.0.0.1")
     identity.private_key_and_cert_chain_pem.write_to_path(folder / "service.pem")
     settings = make_settings()
-    listener, server = listen(settings), server_for(create_app(settings, embedder), settings)
-    server.config.ssl_certfile = folder / "service.pem"
+    # A plain uvicorn stands for the proxy that speaks TLS in front of the service.
+    app, certificate = create_app(settings, embedder), folder / "service.pem"
+    listener = listen(settings)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ssl_certfile=certificate))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:

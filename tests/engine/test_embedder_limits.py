@@ -62,8 +62,8 @@ class TestBytes:
 
     def test_a_picture(self) -> None:
         """A picture that takes more than may be taken at once is refused by its index."""
-        with engine(max_working_bytes=1_000_000) as embedder:
-            small, large = pages((100, 100), (1000, 1000))
+        with engine(max_working_bytes=10_000_000) as embedder:
+            small, large = pages((100, 100), (2000, 1500))
             assert embedder.embed_images([small]).result().vectors
             with pytest.raises(TooMuchWork) as error:
                 embedder.embed_images([small, large]).result()

@@ -1,5 +1,6 @@
 """A backend whose device is lost for good when it gets a certain text; for `--backend`."""
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -10,8 +11,8 @@ from pagevec.engine.backends.base import BatchHints, Device
 from pagevec.types import MultiVector
 
 LOST = b"device-is-lost"
-# Exists once the device was lost: a process that starts later finds a sound one.
-MARK = Path("lost-once")
+# Names a file that exists once the device was lost: a process that starts later finds a sound one.
+MARK = "LOST_ONCE"
 
 
 class DeviceLost(RuntimeError):
@@ -30,13 +31,15 @@ class LostDevice(HashBackend):
 
     def __init__(self) -> None:
         self.hints = BatchHints(device=FragileDevice(), threads=2)
-        self._sound_for_ever = MARK.exists()
+        self._mark = Path(os.environ[MARK]) if MARK in os.environ else None
+        self._sound_for_ever = self._mark is not None and self._mark.exists()
         self._lost = False
 
     def forward(self, batch: Sequence[Words]) -> list[MultiVector]:
         if not self._sound_for_ever and any(LOST in words for words in batch):
-            MARK.touch()
             self._lost = True
+            if self._mark is not None:
+                self._mark.touch()
         if any(b"slow" in words for words in batch):
             time.sleep(0.5)
         if self._lost:
