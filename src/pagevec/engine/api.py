@@ -97,6 +97,7 @@ class Embedder(Protocol):
 
         Raises:
             NotReady: the model is still being loaded.
+            EngineFailed: the model failed for good.
             EngineFailed: it will never be ready.
         """
         ...

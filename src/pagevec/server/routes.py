@@ -23,7 +23,7 @@ from pagevec.server.errors import error_response
 from pagevec.server.security import Keys, RateLimits
 from pagevec.server.telemetry import Metrics, get_record, is_draining
 from pagevec.settings import Settings
-from pagevec.types import Limits, ModelInfo
+from pagevec.types import Limits
 from pagevec.wire.encode import bytes_of_vector, encode_pieces
 from pagevec.wire.negotiation import MEDIA_TYPES, WireFormat, choose_format
 from pagevec.wire.receipt import REQUEST_HEADER, receipt_headers
@@ -115,7 +115,7 @@ class Routes:
         """Describe the model and the limits of a request."""
         limits = {one.name: getattr(self._settings, one.name) for one in fields(Limits)}
         info = replace(
-            self._describe(),
+            self._embedder.info(),
             version=__version__,
             default_format=self._settings.default_format,
             limits=Limits(**limits),
@@ -132,7 +132,7 @@ class Routes:
         await self._rates.check(record.key)
         if is_draining(request):
             raise Draining("this service is shutting down: ask again, or ask another one")
-        info = self._describe()  # which fails before the body is read
+        info = self._embedder.info()  # which fails before the body is read
         format_ = choose_format(",".join(headers.getlist("accept")), default)
         body_room = record.resources.enter_context(self._bodies.hold(record.key))
         call = await self._receive(request, body_room)
@@ -166,14 +166,6 @@ class Routes:
             headers.get(REQUEST_HEADER), asked.input_type, len(embedded.vectors)
         )
         return PiecewiseResponse(pieces, MEDIA_TYPES[format_], receipt)
-
-    def _describe(self) -> ModelInfo:
-        try:
-            return self._embedder.info()
-        except NotReady:
-            if self._embedder.health().state == "failed":
-                raise _failed() from None
-            raise
 
     async def _receive(self, request: Request, room: Hold) -> Call:
         record, settings = get_record(request), self._settings
