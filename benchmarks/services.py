@@ -7,10 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -42,10 +42,12 @@ class Service:
     Attributes:
         url: its address.
         key: its bearer key.
+        pid: its process.
     """
 
     url: str
     key: str
+    pid: int = 0
 
     def client(self) -> httpx.Client:
         """Return a client that sends the key and, like morphik-core, connects for every call."""
@@ -99,15 +101,17 @@ class Answers:
         return self.inputs / self.seconds
 
 
-def serve_pagevec(checkpoint: Path, device: str = "cpu") -> AbstractContextManager[Service]:
-    """Run `pagevec serve` with its default settings on `device`."""
+def serve_pagevec(
+    checkpoint: Path, device: str = "cpu", *, other_keys: Sequence[str] = ()
+) -> AbstractContextManager[Service]:
+    """Run `pagevec serve` with its default settings on `device`; `other_keys` are valid too."""
     service, port = _free_address()
     inherited = {name: value for name, value in os.environ.items() if name[:8] != "PAGEVEC_"}
     settings = {
         "PAGEVEC_MODEL": str(checkpoint),
         "PAGEVEC_DEVICE": device,
         "PAGEVEC_PORT": str(port),
-        "SERVICE_API_KEY": service.key,
+        "SERVICE_API_KEY": ",".join([service.key, *other_keys]),
     }
     return _running(service, "/ready", ["-c", _SERVE, "serve"], {**inherited, **settings})
 
@@ -194,7 +198,7 @@ def _running(
             )
         try:
             _wait_until_ready(process, service, ready, log)
-            yield service
+            yield replace(service, pid=process.pid)
         finally:
             _stop(process)
 
