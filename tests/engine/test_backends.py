@@ -131,17 +131,17 @@ class TestOwnBackend:
 
     def test_callers_who_leave(self) -> None:
         """What a caller who left has in the queue is not computed."""
-        gate, seen = threading.Event(), []
+        gate, running, seen = threading.Event(), threading.Event(), []
 
         def hold(batch: Sequence[Words]) -> None:
             if b"first" in batch[0]:
+                running.set()
                 gate.wait(30)
             seen.extend(batch)
 
         with serve(Watched(hold)) as embedder:
             first = embedder.embed_texts(["first"])
-            while embedder.health().queued_inputs == 0 or embedder.health().queued_tokens:
-                time.sleep(0.01)
+            assert running.wait(30)
             second, third = embedder.embed_texts(["second"]), embedder.embed_texts(["third"])
             while embedder.health().queued_tokens < 2:
                 time.sleep(0.01)

@@ -38,7 +38,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         one.check_alive(budget=BUDGET, p99=0.5)
 
 
-@pytest.mark.parametrize("characters", [20_000, 32_000])
+@pytest.mark.parametrize("characters", [25_000, 32_000])
 def test_pooling_that_takes_too_much_is_refused_before_it_is_begun(
     target: Target, characters: int
 ) -> None:

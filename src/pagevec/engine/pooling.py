@@ -7,13 +7,16 @@ from pagevec.types import MultiVector
 
 # The points of at most a few hundred numbers in float64, a copy, and the tree.
 _BYTES_PER_VECTOR = 4096
+# SciPy holds the interpreter while it merges: for more vectors than this, too long for others.
+_MOST_WITH_SCIPY = 1024
 
 
 def pool(vectors: MultiVector, factor: int) -> MultiVector:
     """Merge similar vectors (Clavié, Chaffin, Adams 2024, "Reducing the footprint...").
 
     Hierarchical pooling: Ward clusters of similar vectors, each replaced by its mean. The clusters,
-    and their order, are those of colpali-engine's pooler.
+    and their order, are those of colpali-engine's pooler; of more than 1,024 vectors, pairs that
+    are equally far apart may be merged in another order.
 
     Args:
         vectors: float32 (n, dim), rows of unit length.
@@ -40,18 +43,32 @@ def pooled_count(vectors: int, factor: int) -> int:
 def pooling_bytes(vectors: int) -> int:
     """Return the bytes that `pool` holds at its peak, at most.
 
-    SciPy computes the distances of all pairs, in float64, and copies them before it merges.
+    The distances of all pairs, in float64, of which SciPy makes a copy before it merges.
     """
-    return 2 * (vectors * (vectors - 1) // 2) * 8 + _BYTES_PER_VECTOR * vectors
+    copies = 2 if vectors <= _MOST_WITH_SCIPY else 1
+    return copies * (vectors * (vectors - 1) // 2) * 8 + _BYTES_PER_VECTOR * vectors
 
 
 def _clusters(vectors: MultiVector, most: int) -> NDArray[np.int32]:
     """Return each vector's cluster, int32 (n,), numbered from 0; at most `most` clusters."""
-    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.cluster.hierarchy import fcluster
 
-    tree = linkage(_embed_similarities(vectors), method="ward")
+    tree = _merge(_embed_similarities(vectors))
     numbers: NDArray[np.int32] = fcluster(tree, most, criterion="maxclust") - 1
     return numbers
+
+
+def _merge(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the tree of Ward's method over `points` (n, dim), as SciPy encodes it: (n - 1, 4)."""
+    from fastcluster import linkage as linkage_in_place
+    from scipy.cluster.hierarchy import linkage
+    from scipy.spatial.distance import pdist
+
+    if len(points) <= _MOST_WITH_SCIPY:
+        tree: NDArray[np.float64] = linkage(points, method="ward")
+    else:
+        tree = linkage_in_place(pdist(points), method="ward", preserve_input=False)
+    return tree
 
 
 def _embed_similarities(vectors: MultiVector) -> NDArray[np.float64]:
