@@ -18,7 +18,7 @@ from conftest import png
 from processes import Process, environment, run_to_the_end, serving
 
 # Seconds of work: what comes after it waits.
-LONG_TEXT = "many words " * 800
+LONG_TEXT = "many words " * 1600
 
 
 def queued(process: Process) -> int:
@@ -66,6 +66,8 @@ def test_stopping_answers_what_is_in_flight(tmp_path: Path, number: int) -> None
         in_flight = sum(not one.done() for one in asked)
         refusals = []
         with process.client() as late:
+            while late.get("/ready").status_code == 200:
+                time.sleep(0.01)
             while not all(one.done() for one in asked):
                 with contextlib.suppress(httpx.TransportError):
                     refusals.append(late.post("/embeddings", json=short))
@@ -74,7 +76,7 @@ def test_stopping_answers_what_is_in_flight(tmp_path: Path, number: int) -> None
         assert in_flight == 8
         assert [count(one.result()) for one in asked] == [1, *[2] * 5, 1, 1]
         told = [one for one in refusals if one.status_code == 503]
-        assert told
+        assert told, [one.status_code for one in refusals]
         assert all(one.json()["code"] == "draining" for one in told)
         assert all(one.headers["connection"] == "close" for one in told)
         assert all(int(one.headers["retry-after"]) > 0 for one in told)
