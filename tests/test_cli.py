@@ -146,7 +146,7 @@ def test_embed_takes_a_folder(service: Service, tmp_path: Path) -> None:
         ("table.zip", b"PK", "unsupported file type '.zip'"),
         ("blank.txt", b" \n\t\n", "there is nothing in it"),
         ("broken.pdf", b"%PDF-1.4 and no more", "not a PDF that can be opened"),
-        ("broken.png", b"\x89PNG\r\n\x1a\n and no more", "not a picture"),
+        ("broken.png", b"\x89PNG\r\n\x1a\n and no more", "its file ends too early"),
     ],
 )
 def test_embed_bad_files(

@@ -351,6 +351,7 @@ def test_damage_at_random(seed: int, made: Path, tmp_path: Path) -> None:
             assert not is_whole_file or np.abs(one - good).max() < 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["pointer", "no tokenizer", "an empty folder"])
 def test_the_service_does_not_start(name: str, made: Path, tmp_path: Path) -> None:
     """`pagevec serve` logs the sentence, without a traceback, and ends with exit code 1."""

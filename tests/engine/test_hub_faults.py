@@ -102,6 +102,7 @@ def test_what_the_hub_answers(status: int, code: str, said: str, tmp_path: Path)
     assert said in line
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("status", "silent"), [(200, True), (429, False), (500, False)])
 def test_the_hub_is_asked_for_seconds(
     status: int, silent: bool, monkeypatch: pytest.MonkeyPatch

@@ -182,6 +182,7 @@ def lower_descriptors(process: Process, most: int) -> None:
     time.sleep(1.5)  # the service looks at its limit once a second
 
 
+@pytest.mark.long
 def test_more_connections_than_descriptors(tmp_path: Path) -> None:
     """At the limit on descriptors waiting connections give way, with a line in the log."""
     with attacked(tmp_path) as target:
@@ -195,6 +196,7 @@ def test_more_connections_than_descriptors(tmp_path: Path) -> None:
             one.close()
 
 
+@pytest.mark.long
 def test_busy_connections_are_not_closed_for_new_ones(tmp_path: Path) -> None:
     """When all connections have a request that is not finished, a new one is told so: 503."""
     with serving(tmp_path, environment()) as process, process.client() as client:

@@ -57,6 +57,7 @@ def test_pooling_within_the_budget_is_done(target: Target) -> None:
     assert 1400 < len(answer["emb_0"]) < 1600
 
 
+@pytest.mark.long
 def test_a_small_request_for_a_huge_answer(tmp_path: Path) -> None:
     """An answer over the limit is refused before the model runs; a smaller form of it is sent."""
     limit = {"PAGEVEC_MAX_ANSWER_BYTES": "4000000"}
@@ -144,10 +145,8 @@ def time_pass(target: Target) -> float:
     return float(milliseconds) / 1000
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["everything", *(pytest.param(k, marks=pytest.mark.long) for k in FLOODS if k != "everything")],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_is_nobody_elses_wait(tmp_path: Path, kind: str) -> None:
     """While one key floods, another one's query takes two passes at most, and its page four."""
     with attacked(tmp_path) as target, flooded(target, FLOODS[kind]) as statuses:
@@ -170,6 +169,7 @@ def test_a_flood_is_nobody_elses_wait(tmp_path: Path, kind: str) -> None:
         target.process.popen.kill()  # what is in line would take minutes
 
 
+@pytest.mark.long
 def test_keys_share_the_queue(tmp_path: Path) -> None:
     """A key that has filled the queue gets a 503; another key's request is accepted."""
     limit = {"PAGEVEC_MAX_QUEUED_INPUTS": "24"}

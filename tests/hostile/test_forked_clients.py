@@ -29,6 +29,7 @@ def test_ten_thousand_texts(way: str, words: Process) -> None:
     embed_words(way, words, TEXTS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_restarts_cost_no_call(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

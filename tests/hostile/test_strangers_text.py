@@ -230,6 +230,7 @@ def test_passwords_in_urls(user: str, password: str) -> None:
         assert "heim" not in f"{error} {error.message} {error!r}"
 
 
+@pytest.mark.long
 def test_passwords_in_the_log(tmp_path: Path) -> None:
     """A Redis that cannot be reached is named in the log, its password is not."""
     settings = environment(
