@@ -101,7 +101,7 @@ class Text:
 
     def feed(self, raw: bytes) -> None:
         if len(self._raw) + len(raw) > _CHARACTER_BYTES * self._max_chars:
-            raise self._too_long("more")
+            raise self._too_long(f"more than {self._max_chars}")
         self._raw += raw
 
     def finish(self) -> str:
