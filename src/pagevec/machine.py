@@ -1,8 +1,10 @@
-"""What this process may use of the machine: its affinity and the limits of its control groups."""
+"""What this process may use of the machine, and what it gives back."""
 
+import ctypes
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 _V1 = "cpu.cfs_quota_us", "cpu.cfs_period_us"
@@ -20,6 +22,26 @@ def usable_cores(root: Path = Path("/")) -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min([cores, *map(math.ceil, _quotas(root))]))
+
+
+def release_freed_memory() -> None:
+    """Give back to the system what was freed.
+
+    glibc keeps freed pieces between pieces in use: after an hour of requests of all sizes, the
+    process would hold several times what it needs.
+    """
+    if trim := _malloc_trim():
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """Return the function of glibc; other C libraries have none."""
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return None
+    return trim
 
 
 def _quotas(root: Path) -> Iterator[float]:
