@@ -1,14 +1,16 @@
 """Similarity maps: where on a page the words of a query find their answer."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from conftest import EXAMPLES, Service, pagevec
+from conftest import EXAMPLES, Service, pagevec, png
 from pagevec.client import Client
 from pagevec.errors import InvalidRequest
 from pagevec.grid import PatchGrid
@@ -177,6 +179,26 @@ def test_command(service: Service, folder: Path, tmp_path: Path) -> None:
     assert names == ["2024.jpg", "fares.jpg"]
     with Image.open(overall) as picture:
         assert picture.size[0] in (1240, 1241)
+
+
+def test_a_damaged_thumbnail_costs_its_own_map(service: Service, tmp_path: Path) -> None:
+    """A page whose small picture in the store is damaged is named; the others have their maps."""
+    (tmp_path / "in").mkdir()
+    files = [tmp_path / "in" / f"{name}.png" for name in ("one", "two", "three")]
+    for seed, file in enumerate(files):
+        file.write_bytes(png(310, 438, seed))
+    with Client(service.url, service.key) as client, Index(tmp_path / "s", client) as index:
+        index.add(tmp_path / "in")
+    for file in files:
+        file.unlink()
+    [database] = (tmp_path / "s").glob("*.sqlite3")
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE contents SET thumbnail = x'ffd8ff00' WHERE page = 2")
+    options = ["--store", tmp_path / "s", "--url", service.url, "--key", service.key]
+    done = pagevec("search", "anything", *options, "--maps", tmp_path / "maps")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("no map of") == 1
+    assert len(list((tmp_path / "maps").glob("*.jpg"))) == 2
 
 
 def test_a_document_that_is_not_there(service: Service, folder: Path) -> None:

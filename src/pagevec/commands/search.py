@@ -9,7 +9,7 @@ import click
 
 from pagevec.client import Client
 from pagevec.commands import with_ca
-from pagevec.errors import InvalidRequest
+from pagevec.errors import PagevecError
 from pagevec.search.index import Hit, Index
 from pagevec.stores import DEFAULT_STORE
 from pagevec.terminal import echo, show_json
@@ -113,6 +113,6 @@ def _draw_maps(hits: Sequence[Hit], folder: Path) -> None:
         stem = Path(hit.document).stem.encode()[:_STEM_BYTES].decode(errors="ignore")
         try:
             hit.maps().save(hit.picture(), folder / f"{rank:02}-{stem}-{hit.page}.jpg")
-        except (InvalidRequest, OSError) as error:
+        except (PagevecError, OSError) as error:  # costs this map, not the others
             echo(f"no map of {hit.document}, page {hit.page}: {error}", err=True)
     echo(f"maps are in {folder}")

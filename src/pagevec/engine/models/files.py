@@ -188,7 +188,7 @@ def _require_whole_weights(file: Path) -> None:
         tensors = {k: v for k, v in json.loads(header).items() if k != "__metadata__"}
         ends = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
         whole = {k: v["dtype"] for k, v in tensors.items() if str(v["dtype"])[0] in "IUB"}
-    except (ValueError, TypeError, KeyError, LookupError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise CheckpointError(f"{file} has no header of a safetensors file: {_AGAIN}") from None
     if size != 8 + length + ends:
         raise CheckpointError(
