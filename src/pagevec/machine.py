@@ -4,6 +4,7 @@ import ctypes
 import math
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +23,16 @@ def usable_cores(root: Path = Path("/")) -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min([cores, *map(math.ceil, _quotas(root))]))
+
+
+@cache
+def thread_pool(name: str) -> ThreadPoolExecutor:
+    """Return this process's threads for one kind of work, one for each core that it may use."""
+    return ThreadPoolExecutor(usable_cores(), name)
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
+    os.register_at_fork(after_in_child=thread_pool.cache_clear)
 
 
 def release_freed_memory() -> None:

@@ -1,16 +1,14 @@
 """Search one store with one model: candidates from the store, then exact MaxSim."""
 
 import heapq
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import partial
 from itertools import chain
 
 import numpy as np
 
 from pagevec.errors import InvalidRequest
-from pagevec.machine import usable_cores
+from pagevec.machine import thread_pool
 from pagevec.search.maxsim import maxsim
 from pagevec.stores.base import EVERYTHING, Filter, Store
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, check_model
@@ -76,7 +74,9 @@ class Retriever:
             )
         keys = self._store.candidates(query, max(k, CANDIDATES), where)
         blocks = [keys[first : first + _BLOCK] for first in range(0, len(keys), _BLOCK)]
-        scored = chain.from_iterable(_pool().map(partial(self._score, query), blocks))
+        scored = chain.from_iterable(
+            thread_pool("pagevec-rerank").map(partial(self._score, query), blocks)
+        )
         # Equal scores come in the order of their keys, so that a search gives the same list twice.
         return heapq.nsmallest(k, scored, key=lambda hit: (-hit.score, hit.key))
 
@@ -92,12 +92,3 @@ class Retriever:
             for page, score in zip(pages, scores, strict=True)
             if np.isfinite(score)  # of a store that does not look at what it returns
         ]
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(usable_cores(), "pagevec-rerank")
-
-
-if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)

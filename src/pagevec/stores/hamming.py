@@ -5,17 +5,14 @@ XOR and bit count over whole planes take a few ms for thousands of pages. Planes
 blocks of about 256 pages, which keeps intermediate results in the CPU's cache and all cores busy.
 """
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from threading import Lock
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pagevec.machine import usable_cores
+from pagevec.machine import thread_pool
 
 PackedBits = NDArray[np.uint8]
 """Sign bits of a multi-vector: uint8 (vectors, dim / 8), as `wire.quantize` packs them."""
@@ -106,7 +103,7 @@ class BitIndex:
             planes = self._planes[:, starts[0] : starts[-1]]
             distances[first:last] = _block_distances(planes, starts[:-1] - starts[0], query)
 
-        list(_pool().map(fill, range(0, self._used, BLOCK)))
+        list(thread_pool("pagevec-bits").map(fill, range(0, self._used, BLOCK)))
         return distances
 
     def _append(self, pages: list[int], bits: list[PackedBits]) -> None:
@@ -192,12 +189,3 @@ def _grow(values: NDArray[_Number], needed: int) -> NDArray[_Number]:
     larger = np.empty((*values.shape[:-1], max(needed, 2 * values.shape[-1])), values.dtype)
     larger[..., : values.shape[-1]] = values
     return larger
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(usable_cores(), "pagevec-bits")
-
-
-if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
