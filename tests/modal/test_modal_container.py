@@ -154,7 +154,7 @@ def test_more_than_the_gateway_waits_for(client: httpx.Client) -> None:
     """More work than the time budget allows is refused at once, with a 413; half of it is not."""
     pages = [page(1240, 1754)] * 250
     started = time.perf_counter()
-    answer = client.post("/embeddings", json={"input_type": "image", "inputs": pages})
+    answer = client.post("/npz/embeddings", json={"input_type": "image", "inputs": pages})
     assert answer.status_code == 413
     assert answer.json()["code"] == "too_much_work"
     assert f"a request may take {REQUEST_SECONDS} s" in answer.json()["error"]
