@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 
 import httpx
@@ -16,6 +15,7 @@ import orjson
 import pytest
 from numpy.typing import NDArray
 
+from answering import Answering, answering
 from conftest import KEY, Service
 from pagevec.check import run_checks
 from pagevec.wire.decode import decode_json, decode_npz
@@ -29,7 +29,7 @@ def spoiling(service: Service, fault: Fault) -> Iterator[str]:
     """Serve the answers of `service`, their vectors changed by `fault`."""
     upstream = httpx.Client(base_url=service.url, trust_env=False, timeout=60)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_GET(self) -> None:
             answer = upstream.get(self.path)
             self._send(answer, answer.content)
@@ -45,26 +45,12 @@ def spoiling(service: Service, fault: Fault) -> Iterator[str]:
             self._send(answer, content)
 
         def _send(self, answer: httpx.Response, content: bytes) -> None:
-            self.send_response(answer.status_code)
-            for name in ("Content-Type", "WWW-Authenticate"):
-                if name in answer.headers:
-                    self.send_header(name, answer.headers[name])
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            names = ("Content-Type", "WWW-Authenticate")
+            kept = {name: answer.headers[name] for name in names if name in answer.headers}
+            self.answer(answer.status_code, content, **kept)
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        upstream.close()
+    with upstream, answering(Handler) as url:
+        yield url
 
 
 def spoil(answer: httpx.Response, fault: Fault, kind: str) -> bytes:
@@ -201,26 +187,14 @@ def test_a_fault(fault: Fault, check: str, said: str, service: Service) -> None:
 def test_odd_answers() -> None:
     """Nothing that the service answers ends the checks: each has an outcome, without a secret."""
 
-    class Odd(BaseHTTPRequestHandler):
+    class Odd(Answering):
         def do_GET(self) -> None:
-            body = b'[{"limits": {"max_inputs": 1e300}}]'
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(200, b'[{"limits": {"max_inputs": 1e300}}]')
 
         do_POST = do_GET
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Odd)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        outcomes = list(run_checks(f"http://127.0.0.1:{server.server_port}", "sesame\nopen"))
-    finally:
-        server.shutdown()
-        server.server_close()
+    with answering(Odd) as url:
+        outcomes = list(run_checks(url, "sesame\nopen"))
     assert len(outcomes) == 17
     assert not any(passed for name, passed, _ in outcomes if name not in ("alive", "ready"))
     assert "sesame" not in str(outcomes)

@@ -5,12 +5,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
+from answering import Answering, answering
 from checkpoints import build_checkpoint
 from pagevec.engine.models.hub import is_reachable
 from pagevec.errors import CheckpointError
@@ -26,7 +26,7 @@ def hub(
     """Serve a hub that answers `status` with an error's `code`, or never; or has one `folder`."""
     ended = threading.Event()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_HEAD(self) -> None:
             if silent:
                 ended.wait(60)
@@ -34,30 +34,23 @@ def hub(
             file = folder / self.path.rpartition("/")[2] if folder else None
             found = file is not None and file.is_file()
             content = file.read_bytes() if file and found else json.dumps({"error": code}).encode()
-            self.send_response(200 if found else 404 if folder else status)
-            if code or folder:
-                self.send_header("X-Error-Code", "EntryNotFound" if folder else code)
-            self.send_header("X-Repo-Commit", "0123456789abcdef0123456789abcdef01234567")
-            self.send_header("ETag", f'"{abs(hash(content)):x}"')
-            self.send_header("Retry-After", "3600")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(content)
+            reason = "EntryNotFound" if folder else code
+            self.answer(
+                200 if found else 404 if folder else status,
+                content,
+                **({"X-Error-Code": reason} if reason else {}),
+                X_Repo_Commit="0123456789abcdef0123456789abcdef01234567",
+                ETag=f'"{abs(hash(content)):x}"',
+                Retry_After="3600",
+            )
 
         do_GET = do_HEAD
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        with answering(Handler) as url:
+            yield url
     finally:
         ended.set()
-        server.shutdown()
-        server.server_close()
 
 
 def settings_of(folder: Path, url: str, **variables: str) -> dict[str, str]:

@@ -11,16 +11,15 @@ import shutil
 import string
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from answering import Answering, answering
 from conftest import KEY, Service, pagevec
 from pagevec.client import Client
 from pagevec.errors import ConfigurationError, PagevecError, StoreError
@@ -111,29 +110,17 @@ def test_the_commands(service: Service, tmp_path: Path) -> None:
 def hostile_service(said: str) -> Iterator[str]:
     """Serve answers that all say `said`, wherever a service says something."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_GET(self) -> None:
             body = json.dumps({"error": said, "code": said, "model": said, "index": 0}).encode()
-            self.send_response(400)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(400, body)
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.do_GET()
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with answering(Handler) as url:
+        yield url
 
 
 def test_answers_of_a_hostile_service(tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from answering import Answering, answering
 
 Repositories = dict[str, dict[str, str]]
 _COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -19,16 +19,11 @@ def hub_with(repositories: Repositories, downloads: list[str]) -> Iterator[str]:
     """
     served = {"repositories": repositories, "downloads": downloads}
     handler = type("Handler", (_Handler,), served)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
+    with answering(handler) as url:
+        yield url
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Answering):
     repositories: Repositories
     downloads: list[str]
 
@@ -61,14 +56,5 @@ class _Handler(BaseHTTPRequestHandler):
         ).encode()
 
     def _send(self, content: bytes, kind: str) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("X-Repo-Commit", _COMMIT)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+        tag = f'"{hashlib.sha256(content).hexdigest()}"'
+        self.answer(200, content, Content_Type=kind, X_Repo_Commit=_COMMIT, ETag=tag)
