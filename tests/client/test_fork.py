@@ -38,7 +38,7 @@ def embed_words(way: str, service: Service, count: int) -> None:
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=150,
     )
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
 
@@ -47,6 +47,41 @@ def embed_words(way: str, service: Service, count: int) -> None:
 def test_each_text_has_its_own_vectors(way: str, words: Service) -> None:
     """A warm client in forked processes or threads: no text gets another one's vectors."""
     embed_words(way, words, 600)
+
+
+FIRST_REQUESTS = """
+import asyncio, io, sys
+from pagevec.client import AsyncClient, Client
+
+url, key = sys.argv[1:]
+client, twin = Client(url, key), AsyncClient(url, key)
+from PIL import Image  # as an application does that has images
+
+page, file = Image.new("RGB", (3000, 2000), "white"), io.BytesIO()
+page.save(file, "PNG")
+imported = []
+sys.addaudithook(lambda event, details: event == "import" and imported.append(details[0]))
+client.embed_texts(["a"])
+client.embed_images([page, file.getvalue()])
+
+async def embed():
+    await twin.embed_texts(["a"])
+    await twin.embed_images([page, file.getvalue()])
+
+asyncio.run(embed())
+sys.exit(f"imported by requests: {imported}" if imported else 0)
+"""
+
+
+def test_requests_import_nothing(words: Service) -> None:
+    """A fork while another thread imports would hang the child: all is imported before requests."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_REQUESTS, words.url, words.key],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_loop_after_another(faulty: Faulty) -> None:

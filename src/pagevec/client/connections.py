@@ -1,11 +1,15 @@
 """The connections of a client: each process and event loop has its own; whom they trust."""
 
 import asyncio
+import contextlib
+import importlib
+import inspect
 import os
 import ssl
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+import anyio
 import httpx
 
 from pagevec.errors import ConfigurationError
@@ -15,6 +19,21 @@ CertificateAuthority = str | os.PathLike[str] | ssl.SSLContext
 
 HttpClient = TypeVar("HttpClient", bound=httpx.Client | httpx.AsyncClient)
 _Loop = asyncio.AbstractEventLoop | None
+
+# What httpx, numpy and Pillow otherwise import in the middle of a request. httpcore tries to import
+# sniffio at every asynchronous request, and looks for it on the disk each time it is missing.
+_NEEDED_BY_REQUESTS = (
+    "httpcore",
+    "sniffio",
+    "anyio.abc",
+    "anyio.lowlevel",
+    "anyio.streams.tls",
+    "encodings.idna",
+    "encodings.cp437",
+    "importlib.util",
+    "zipfile",
+)
+_NEEDED_BY_IMAGES = ("PIL.Image", "PIL.ImageOps", "PIL.PngImagePlugin")
 
 
 class Connections(Generic[HttpClient]):
@@ -51,6 +70,24 @@ class Connections(Generic[HttpClient]):
             process, loop = owner
             if process != os.getpid() or (loop is not None and loop.is_closed()):
                 self._opened.pop(owner, None)
+
+
+def import_ahead(images: bool) -> None:
+    """Import now what requests need later.
+
+    A process that is forked while another thread imports a module inherits the lock of that
+    import, which nobody releases there: the child would wait for ever at its first request.
+
+    Args:
+        images: whether images are resized, for which Pillow is used where it is installed.
+    """
+    for name in _NEEDED_BY_REQUESTS:
+        importlib.import_module(name)
+    inspect.getmembers(anyio)  # it imports each of its parts where that is first asked for
+    if images:
+        with contextlib.suppress(ImportError):
+            for name in _NEEDED_BY_IMAGES:
+                importlib.import_module(name)
 
 
 def trust(ca: CertificateAuthority | None, *urls: str) -> ssl.SSLContext:

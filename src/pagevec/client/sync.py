@@ -10,7 +10,13 @@ from typing import Any, Generic, Self, TypeVar
 
 import httpx
 
-from pagevec.client.connections import CertificateAuthority, Connections, HttpClient, trust
+from pagevec.client.connections import (
+    CertificateAuthority,
+    Connections,
+    HttpClient,
+    import_ahead,
+    trust,
+)
 from pagevec.client.core import Core, Exchange, Reconnect, Send, Sleep, Step
 from pagevec.client.requests import Embedding, RequestOptions
 from pagevec.client.retry import Endpoints, RetryPolicy
@@ -51,6 +57,7 @@ class BaseClient(Generic[HttpClient]):
                 raise ConfigurationError(f"{name}={number}: expected at least 1")
         if not patience >= 0:
             raise ConfigurationError(f"patience={patience}: expected at least 0")
+        import_ahead(images=resize)
         urls = [url] if isinstance(url, str) else url
         self._dtype, self._resize, self._in_flight = dtype, resize, in_flight
         self._core = Core(
