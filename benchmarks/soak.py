@@ -29,12 +29,26 @@ _ATTACKERS = 3
 _PAGE = data.SIZES["A6"]
 _SAMPLE_SECONDS = 1.0
 _PAUSE = 0.2  # of the honest caller, between two requests
-_WARM = 0.25  # of the time counts as warm-up
-_PARTS = 10
-_REST = 0.1  # quantile of the memory: what is held besides the work of the moment
+_ROUNDS = 12  # attacks, then a rest, in which only the honest caller asks
+_WARM = 3  # rounds before memory counts
+_REST = 0.4  # of a round: at 20 minutes longer than freed memory may stay with the process
+_SETTLED = 0.75  # of a rest goes before its memory is read
 _TOLERANCE = 1e-4  # of a component; below it a sign may differ
 _MIB = 1024 * 1024
 _SECONDS = click.Option(["--minutes"], type=float, default=20.0, show_default=True)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a process was resident with in a round, in MiB.
+
+    Attributes:
+        at_rest: median over the end of the rest.
+        peak: the most at any time.
+    """
+
+    at_rest: float
+    peak: float
 
 
 @dataclass
@@ -92,23 +106,30 @@ def measure(checkpoint: Path, minutes: float) -> Measurement:
                 decode_npz(http.post("/npz/embeddings", content=body).raise_for_status().content)
                 for _, body in sent
             ]
+        idle = psutil.Process(service.pid).memory_info().rss / _MIB
         honest, stranger = Honest(sent, before), replace(service, key=_STRANGER)
-        ended = threading.Event()
+        ended, attacking = threading.Event(), threading.Event()
         attackers = [Random(seed) for seed in range(_ATTACKERS)]  # noqa: S311 - keeps no secret
         work = [
             partial(honest.ask, service, ended),
-            *(partial(_attack, stranger, one, ended, outcomes) for one in attackers),
+            *(partial(_attack, stranger, one, attacking, ended, outcomes) for one in attackers),
         ]
         with _running(work, ended):
-            memory = _sample_memory(service.pid, minutes * 60)
-    return _report(checkpoint, minutes, memory, honest, outcomes)
+            rounds = [_run_round(service.pid, minutes * 60, attacking) for _ in range(_ROUNDS)]
+    return _report(checkpoint, minutes, idle, rounds, honest, outcomes)
 
 
 def _attack(
-    service: Service, random: Random, ended: threading.Event, outcomes: dict[str, Counter[int]]
+    service: Service,
+    random: Random,
+    attacking: threading.Event,
+    ended: threading.Event,
+    outcomes: dict[str, Counter[int]],
 ) -> None:
     attacks: list[tuple[str, Attack]] = list(make_attacks().items())
     while not ended.is_set():
+        if not attacking.wait(_SAMPLE_SECONDS):
+            continue
         name, attack = random.choice(attacks)
         outcomes[name][attack(random, service)] += 1
 
@@ -126,13 +147,24 @@ def _running(work: list[partial[None]], ended: threading.Event) -> Iterator[None
             thread.join(120)
 
 
+def _run_round(pid: int, seconds: float, attacking: threading.Event) -> Memory:
+    """Attack, then rest; return what the process was resident with."""
+    rest = seconds / _ROUNDS * _REST
+    attacking.set()
+    under_attack = _sample_memory(pid, seconds / _ROUNDS - rest)
+    attacking.clear()
+    settling = _sample_memory(pid, rest * _SETTLED)
+    at_rest = _sample_memory(pid, rest * (1 - _SETTLED))
+    return Memory(float(np.median(at_rest)), max(under_attack + settling + at_rest))
+
+
 def _sample_memory(pid: int, seconds: float) -> list[float]:
     """Return the MiB that the process is resident with, once a second."""
     process, end = psutil.Process(pid), time.monotonic() + seconds
     samples: list[float] = []
-    while time.monotonic() < end:
+    while not samples or time.monotonic() < end:
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-            raise BenchmarkFailed(f"the service died after {len(samples)} s")
+            raise BenchmarkFailed("the service died")
         samples.append(process.memory_info().rss / _MIB)
         time.sleep(_SAMPLE_SECONDS)
     return samples
@@ -141,13 +173,13 @@ def _sample_memory(pid: int, seconds: float) -> list[float]:
 def _report(
     checkpoint: Path,
     minutes: float,
-    memory: list[float],
+    idle: float,
+    rounds: list[Memory],
     honest: Honest,
     outcomes: dict[str, Counter[int]],
 ) -> Measurement:
-    warm = memory[int(len(memory) * _WARM) :]
-    parts = [float(np.quantile(part, _REST)) for part in np.array_split(warm, _PARTS)]
-    growth = parts[-1] / parts[0] - 1
+    rests = [one.at_rest for one in rounds]
+    growth = rests[-1] / rests[_WARM] - 1
     attacks = [
         {
             "attack": name,
@@ -157,9 +189,10 @@ def _report(
         for name, answers in outcomes.items()
     ]
     facts = {
-        "growth of the resident memory after the warm-up": f"{growth:+.1%}",
-        "its lowest tenth, by tenths of that time, MiB": ", ".join(f"{mib:.0f}" for mib in parts),
-        "peak, MiB": f"{max(memory):.0f}",
+        f"growth of the resident memory at rest after {_WARM} rounds": f"{growth:+.1%}",
+        "resident before the attacks, MiB": f"{idle:.0f}",
+        "resident at rest, by rounds, MiB": ", ".join(f"{mib:.0f}" for mib in rests),
+        "peak by rounds, MiB": ", ".join(f"{one.peak:.0f}" for one in rounds),
         "honest requests refused": str(dict(honest.refused) or 0),
         **{
             f"honest {kind} requests, median, p99, slowest": (
@@ -184,7 +217,7 @@ def _report(
                 {"attack": "attack", "answers": "answers", "times": "times"}, attacks, words=2
             ),
         },
-        {"memory_mib": memory, "growth": growth, "worst": honest.worst, "flipped": honest.flipped},
+        {"rests_mib": rests, "growth": growth, "worst": honest.worst, "flipped": honest.flipped},
     )
 
 

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 from update import MADE, map_markdown, update  # type: ignore[import-not-found]  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 UNSEEN = (
     errors.CheckpointError,
     errors.ConfigurationError,

@@ -16,6 +16,8 @@ from pagevec.engine.models.hub import is_reachable
 from pagevec.errors import CheckpointError
 from processes import environment, run_to_the_end, serving
 
+pytestmark = pytest.mark.long
+
 NAME = "somebody/something"
 
 
@@ -73,19 +75,14 @@ def refusal(folder: Path, url: str, **variables: str) -> str:
     ("status", "code", "said"),
     [
         (429, "", "refuses more requests for now (429)"),
-        *(
-            pytest.param(*one, marks=pytest.mark.long)
-            for one in (
-                (500, "", "is down (500)"),
-                (503, "", "is down (503)"),
-                (401, "RepoNotFound", "or it is private"),
-                (404, "RepoNotFound", "there is no such folder here"),
-                (404, "RevisionNotFound", "correct PAGEVEC_REVISION"),
-                (403, "GatedRepo", "access is granted on request"),
-                (403, "", "refuses us (403); set HUGGINGFACE_TOKEN"),
-                (418, "", "answers 418; check the name, and HF_ENDPOINT"),
-            )
-        ),
+        (500, "", "is down (500)"),
+        (503, "", "is down (503)"),
+        (401, "RepoNotFound", "or it is private"),
+        (404, "RepoNotFound", "there is no such folder here"),
+        (404, "RevisionNotFound", "correct PAGEVEC_REVISION"),
+        (403, "GatedRepo", "access is granted on request"),
+        (403, "", "refuses us (403); set HUGGINGFACE_TOKEN"),
+        (418, "", "answers 418; check the name, and HF_ENDPOINT"),
     ],
 )
 def test_what_the_hub_answers(status: int, code: str, said: str, tmp_path: Path) -> None:
@@ -95,7 +92,6 @@ def test_what_the_hub_answers(status: int, code: str, said: str, tmp_path: Path)
     assert said in line
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("status", "silent"), [(200, True), (429, False), (500, False)])
 def test_the_hub_is_asked_for_seconds(
     status: int, silent: bool, monkeypatch: pytest.MonkeyPatch
@@ -113,7 +109,6 @@ def test_the_hub_is_asked_for_seconds(
     assert time.monotonic() - started < 15
 
 
-@pytest.mark.long
 def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
     """Silence, a port that nobody listens on and a name that is not known: not to be reached."""
     with hub(200, silent=True) as url:
@@ -122,9 +117,7 @@ def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
     assert "cannot be reached" in refusal(tmp_path, "http://hub.invalid")
 
 
-@pytest.mark.parametrize(
-    "variable", ["PAGEVEC_OFFLINE", pytest.param("HF_HUB_OFFLINE", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("variable", ["PAGEVEC_OFFLINE", "HF_HUB_OFFLINE"])
 def test_offline_without_the_files(variable: str, tmp_path: Path) -> None:
     """Offline is named as the reason, with the folder of the cache."""
     line = refusal(tmp_path, "http://127.0.0.1:9", **{variable: "1"})
@@ -132,7 +125,6 @@ def test_offline_without_the_files(variable: str, tmp_path: Path) -> None:
     assert str(tmp_path / "home") in line
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("away", ["http://127.0.0.1:9", "offline"])
 def test_what_was_downloaded_serves_without_the_hub(away: str, tmp_path: Path) -> None:
     """A checkpoint in the cache is served while the hub is away, with a warning in the log."""

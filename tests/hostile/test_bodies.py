@@ -16,6 +16,8 @@ from hostile.target import Target, attacked
 from processes import MIB
 from server.calls import HELLO
 
+pytestmark = pytest.mark.long
+
 # Bodies and answers, as docs/hosting.md has them by default, are 1 GiB; these attacks need less.
 BUDGET = 640 * MIB
 BLOCK = 64 * 1024
@@ -123,7 +125,6 @@ def test_a_gzip_bomb_within_a_bomb(target: Target) -> None:
     target.check_alive(BUDGET)
 
 
-@pytest.mark.long
 def test_any_kind_and_size(target: Target) -> None:
     """Sixty bodies of any kind and of 1 to 250 MiB, six at a time, beside an innocent caller."""
     dice = random.Random(13)  # noqa: S311
@@ -139,7 +140,6 @@ def test_any_kind_and_size(target: Target) -> None:
     target.check_alive(BUDGET)
 
 
-@pytest.mark.long
 def test_bodies_that_wait_hold_no_memory(tmp_path: Path) -> None:
     """40 bodies of 60 MB at once, of one key, stay within the budget; all are answered or told."""
     body = json.dumps({"input_type": "text", "inputs": ["a"]}).encode().ljust(60_000_000)

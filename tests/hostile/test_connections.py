@@ -22,6 +22,8 @@ from pagevec.server.guard import Deadlines
 from pagevec.server.run import address_of, listen, server_for
 from processes import MIB, Process, environment, serving
 
+pytestmark = pytest.mark.long
+
 SILENT, SLOW, DEAF = 2000, 200, 50
 BUDGET = 512 * MIB
 ESTABLISHED = "01"
@@ -182,7 +184,6 @@ def lower_descriptors(process: Process, most: int) -> None:
     time.sleep(1.5)  # the service looks at its limit once a second
 
 
-@pytest.mark.long
 def test_more_connections_than_descriptors(tmp_path: Path) -> None:
     """At the limit on descriptors waiting connections give way, with a line in the log."""
     with attacked(tmp_path) as target:
@@ -196,7 +197,6 @@ def test_more_connections_than_descriptors(tmp_path: Path) -> None:
             one.close()
 
 
-@pytest.mark.long
 def test_busy_connections_are_not_closed_for_new_ones(tmp_path: Path) -> None:
     """When all connections have a request that is not finished, a new one is told so: 503."""
     with serving(tmp_path, environment()) as process, process.client() as client:
@@ -223,7 +223,6 @@ def established(process: Process) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's table of connections")
-@pytest.mark.long
 def test_thousands_of_useless_connections(tmp_path: Path) -> None:
     """2,000 silent, 200 slow and 50 deaf connections: others are served; none is left in 60 s."""
     query = json.dumps({"input_type": "text", "inputs": ["many words"] * 8}).encode()

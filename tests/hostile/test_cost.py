@@ -18,6 +18,8 @@ from hostile.target import INNOCENT_KEY, Target, attacked
 from processes import MIB
 from server.calls import arrays, error, image, images, texts
 
+pytestmark = pytest.mark.long
+
 # Decoding and pooling, one answer on its way, and what the allocator keeps.
 BUDGET = 2560 * MIB
 DOCUMENTED = {200, 413, 503}
@@ -57,7 +59,6 @@ def test_pooling_within_the_budget_is_done(target: Target) -> None:
     assert 1400 < len(answer["emb_0"]) < 1600
 
 
-@pytest.mark.long
 def test_a_small_request_for_a_huge_answer(tmp_path: Path) -> None:
     """An answer over the limit is refused before the model runs; a smaller form of it is sent."""
     limit = {"PAGEVEC_MAX_ANSWER_BYTES": "4000000"}
@@ -70,7 +71,7 @@ def test_a_small_request_for_a_huge_answer(tmp_path: Path) -> None:
         assert post(target, texts("word " * 60), "/json/embeddings").status_code == 200
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_requests_of_any_size(target: Target, seed: int) -> None:
     """Texts and pages of sizes drawn at random, pooled or not: done, or refused with a reason."""
     draw = np.random.default_rng(seed)
@@ -145,7 +146,6 @@ def time_pass(target: Target) -> float:
     return float(milliseconds) / 1000
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_is_nobody_elses_wait(tmp_path: Path, kind: str) -> None:
     """While one key floods, another one's query takes two passes at most, and its page four."""
@@ -169,7 +169,6 @@ def test_a_flood_is_nobody_elses_wait(tmp_path: Path, kind: str) -> None:
         target.process.popen.kill()  # what is in line would take minutes
 
 
-@pytest.mark.long
 def test_keys_share_the_queue(tmp_path: Path) -> None:
     """A key that has filled the queue gets a 503; another key's request is accepted."""
     limit = {"PAGEVEC_MAX_QUEUED_INPUTS": "24"}

@@ -23,6 +23,8 @@ from pagevec.engine.embedder import EXIT_ENGINE_FAILED
 from processes import COMMAND, Process, environment, serving
 from server.calls import texts, wait_for
 
+pytestmark = pytest.mark.long
+
 BACKENDS = ["hostile.lost_device:LostDevice", "hostile.lost_device:EndsItsThread"]
 FATAL = texts(LOST.decode())
 TESTS = Path(__file__).parents[1]

@@ -31,6 +31,8 @@ from pagevec.stores import open_store
 from pagevec.terminal import show_json, show_on_one_line
 from processes import environment, serving
 
+pytestmark = pytest.mark.long
+
 # Everything that is no visible character: the sets of Unicode, not those of the code under test.
 OBEYED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 FORGED = "2026-01-01T00:00:00Z [info] forged by a stranger"
@@ -217,7 +219,6 @@ def test_passwords_in_urls(user: str, password: str) -> None:
         assert "heim" not in f"{error} {error.message} {error!r}"
 
 
-@pytest.mark.long
 def test_passwords_in_the_log(tmp_path: Path) -> None:
     """A Redis that cannot be reached is named in the log, its password is not."""
     settings = environment(

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from hostile.target import attacked
 from processes import MIB
+
+pytestmark = pytest.mark.long
 
 
 def test_a_service_at_rest_is_alive(tmp_path: Path) -> None:

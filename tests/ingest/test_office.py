@@ -29,6 +29,8 @@ from pagevec.ingest.epub import epub_to_html
 from pagevec.ingest.page import ReadLimits, ReadOptions
 from pagevec.search.index import Index
 
+pytestmark = pytest.mark.long
+
 needs_office = pytest.mark.skipif(
     shutil.which("soffice") is None, reason="LibreOffice (soffice) is not installed here"
 )
@@ -56,14 +58,10 @@ KINDS = {
     "-dash.docx": (docx("ALBATROSS"), "ALBATROSS"),
     "a %20 b#c 'q' \"d\" 東京.odt": (odt("ALBATROSS"), "ALBATROSS"),
 }
-_QUICK = ("a.epub", "a.html", "-dash.docx")
 
 
 @needs_office
-@pytest.mark.parametrize(
-    "name",
-    [name if name in _QUICK else pytest.param(name, marks=pytest.mark.long) for name in KINDS],
-)
+@pytest.mark.parametrize("name", KINDS)
 def test_kinds(tmp_path: Path, name: str) -> None:
     """Each kind of file gives pages with its words, in its encoding, whatever the file's name."""
     content, expected = KINDS[name]
@@ -74,7 +72,6 @@ def test_kinds(tmp_path: Path, name: str) -> None:
 
 
 @needs_office
-@pytest.mark.long
 def test_slides_of_powerpoint(tmp_path: Path) -> None:
     """A .pptx, as LibreOffice itself writes it, is read."""
     (tmp_path / "a.odp").write_bytes(odp("ALBATROSS"))
@@ -224,7 +221,6 @@ def test_nothing_that_a_document_links_to(tmp_path: Path, outside: Outside) -> N
 
 
 @needs_office
-@pytest.mark.long
 def test_nothing_linked_is_found(service: Service, tmp_path: Path, outside: Outside) -> None:
     """A document that includes a marked file scores for its word as one that does not."""
     (tmp_path / "in").mkdir()
@@ -238,7 +234,6 @@ def test_nothing_linked_is_found(service: Service, tmp_path: Path, outside: Outs
 
 
 @needs_office
-@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="needs root, to be another user")
 def test_as_another_user(tmp_path: Path, outside: Outside) -> None:
     """The same holds for a user who may do little: links lead nowhere, documents are read."""

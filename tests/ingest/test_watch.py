@@ -20,6 +20,8 @@ from pagevec.ingest.catalogue import Catalogue
 from pagevec.stores import open_store
 from processes import environment
 
+pytestmark = pytest.mark.long
+
 ROUND = "there already"
 PATIENCE = 30.0
 
@@ -171,7 +173,6 @@ def test_bad_pages_do_not_end_it(service: Service, docs: Path, tmp_path: Path) -
         assert watcher.stop() < 2
 
 
-@pytest.mark.long
 def test_a_service_that_is_away(embedder: LocalEmbedder, docs: Path, tmp_path: Path) -> None:
     """While the service is away nothing is lost; when it is back the store catches up."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -219,7 +220,6 @@ def test_an_unmounted_folder(how: str, service: Service, docs: Path, tmp_path: P
         assert watcher.output.read_text().count("removed: ") == 1
 
 
-@pytest.mark.long
 def test_another_folder_in_its_place(service: Service, docs: Path, tmp_path: Path) -> None:
     """A folder that is replaced as a whole, as by a mount, is watched from then on."""
     with watching(service.url, "store", docs, folder=tmp_path, out=tmp_path) as watcher:
@@ -233,7 +233,6 @@ def test_another_folder_in_its_place(service: Service, docs: Path, tmp_path: Pat
         watcher.wait_for_names("docs/b.txt", "docs/f.txt")
 
 
-@pytest.mark.long
 def test_other_folders_are_left_alone(service: Service, docs: Path, tmp_path: Path) -> None:
     """Documents that came from folders that are not watched stay, although they are gone."""
     other = tmp_path / "other"

@@ -19,6 +19,8 @@ from conftest import png
 from pagevec.check import run_checks
 from pagevec.wire.decode import decode_json, decode_npz
 
+pytestmark = pytest.mark.long
+
 KEY = SECRETS["colpali-service-api-key"]["SERVICE_API_KEY"]
 REQUEST_SECONDS = 30
 DOCS = (ROOT / "docs" / "modal.md").read_text(encoding="utf-8")

@@ -25,6 +25,8 @@ from pagevec.stores.sqlite.store import SqliteStore
 from pagevec.types import Page, PageKey
 from pdf_files import pages_pdf
 
+pytestmark = pytest.mark.long
+
 RUN = (*MODULE[:1], f"{MODULE[1]}::embed")
 
 

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pagevec.engine.embedder import EXIT_ENGINE_FAILED
+
+pytestmark = pytest.mark.long
 
 TESTS = Path(__file__).parents[1]
 CONTAINER = """

@@ -19,6 +19,8 @@ from conftest import KEY
 from processes import Process, environment, serving
 from server.malformed import as_request, generated, image_files, malformed, repeatable, valid_texts
 
+pytestmark = pytest.mark.long
+
 BODIES = 10_000
 DOCUMENTED = {200, 400, 401, 404, 405, 408, 413, 415, 429, 431, 503}
 THREADS = 6
@@ -101,7 +103,6 @@ def send(port: int, requests: list[Request]) -> Counter[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's account of memory")
-@pytest.mark.long
 def test_malformed_bodies(process: Process) -> None:
     """10,000 different malformed bodies: only documented statuses, no fault, no growth.
 
