@@ -31,8 +31,8 @@ _SAMPLE_SECONDS = 1.0
 _PAUSE = 0.2  # of the honest caller, between two requests
 _ROUNDS = 12  # attacks, then a rest, in which only the honest caller asks
 _WARM = 3  # rounds before memory counts
-_REST = 0.4  # of a round: at 20 minutes longer than freed memory may stay with the process
-_SETTLED = 0.75  # of a rest goes before its memory is read
+_REST = 0.7  # of a round: what was begun has to end, and freed memory stays for half a minute
+_SETTLED = 0.7  # of a rest goes before its memory is read
 _TOLERANCE = 1e-4  # of a component; below it a sign may differ
 _MIB = 1024 * 1024
 _SECONDS = click.Option(["--minutes"], type=float, default=20.0, show_default=True)
@@ -43,7 +43,7 @@ class Memory:
     """What a process was resident with in a round, in MiB.
 
     Attributes:
-        at_rest: median over the end of the rest.
+        at_rest: the least at the end of the rest, between two requests of the honest caller.
         peak: the most at any time.
     """
 
@@ -155,7 +155,7 @@ def _run_round(pid: int, seconds: float, attacking: threading.Event) -> Memory:
     attacking.clear()
     settling = _sample_memory(pid, rest * _SETTLED)
     at_rest = _sample_memory(pid, rest * (1 - _SETTLED))
-    return Memory(float(np.median(at_rest)), max(under_attack + settling + at_rest))
+    return Memory(min(at_rest), max(under_attack + settling + at_rest))
 
 
 def _sample_memory(pid: int, seconds: float) -> list[float]:

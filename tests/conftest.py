@@ -77,12 +77,15 @@ def running(
         thread.join()
 
 
-def pagevec(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
+def pagevec(
+    *arguments: object, cwd: Path | None = None, **environment: str
+) -> "subprocess.CompletedProcess[str]":
     """Run the command line in a process of its own, without this one's settings."""
     clean = {n: v for n, v in os.environ.items() if not n.startswith(("PAGEVEC_", "SERVICE_"))}
     return subprocess.run(
         [sys.executable, "-c", "from pagevec.cli import main; main()", *map(str, arguments)],
         env={**clean, **environment},
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=120,

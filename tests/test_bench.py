@@ -61,7 +61,7 @@ def test_time_is_bounded(service: Service) -> None:
 def test_no_service_there() -> None:
     """An address without a service is an error that names it."""
     done = pagevec("bench", "http://127.0.0.1:9", "--key", "any")
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert "http://127.0.0.1:9" in done.stderr
     assert "Traceback" not in done.stderr
 

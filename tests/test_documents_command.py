@@ -186,7 +186,7 @@ def test_a_store_that_is_not_there(shell: Shell, tmp_path: Path) -> None:
     if "://" not in shell.store:
         shell.store = str(tmp_path / "typing-error")
     for command in (("search", "words"), ("documents",), ("remove", "a")):
-        assert "there is no store" in shell.run(*command, code=2)[1]
+        assert "there is no store" in shell.run(*command, code=3)[1]
     if "://" in shell.store:
         with psycopg.connect(shell.store) as connection:
             [(count,)] = connection.execute(

@@ -208,3 +208,7 @@ class StoreError(PagevecError):
     """A store of pages cannot be opened, read or written, or holds something else."""
 
     code = "store_error"
+
+
+class NoStore(StoreError):
+    """There is no store where one is looked for."""

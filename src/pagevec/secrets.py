@@ -23,6 +23,12 @@ _BEARER = re.compile(r"(\bBearer\s+)(?![<$])[^\s'\"`]+", re.IGNORECASE)
 _MIN_PIECE = 3  # characters; a shorter one would be found in innocent words
 
 
+def first_key(keys: str | None) -> str | None:
+    """Return the first of several keys, separated by commas or line ends; None if there is none."""
+    found = (key.strip() for key in (keys or "").replace("\n", ",").split(","))
+    return next(filter(None, found), None)
+
+
 def mask_url(text: str) -> str:
     """Return `text` with the passwords in URLs masked, and over HTTP tokens in a user's place."""
     return _URL.sub(_mask_match, text)

@@ -44,6 +44,11 @@ def echo(*lines: str, err: bool = False) -> None:
     click.echo("\n".join(map(show_on_one_line, lines)), err=err)
 
 
+def count(number: int, thing: str) -> str:
+    """Return how many `thing`s there are, such as `1 page` or `1,024 vectors`."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
 class LineFormatter(logging.Formatter):
     """Formats records of a log: each on one line, without secrets, a traceback below it."""
 

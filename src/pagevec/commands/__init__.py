@@ -1,15 +1,154 @@
-"""The commands of `pagevec`, one module each."""
+"""The commands of `pagevec`, one module each.
 
-from collections.abc import Callable, Iterable
+What takes long to import is imported where a command runs, so that its help comes at once, and in
+every installation.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from dotenv import dotenv_values
 
-from pagevec.secrets import mask_secrets
-from pagevec.terminal import echo
+from pagevec.errors import ConfigurationError
+from pagevec.secrets import first_key, mask_secrets
+from pagevec.stores import DEFAULT_STORE
+from pagevec.terminal import LineFormatter, echo
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from pagevec.client import Client
 
 AnyCommand = TypeVar("AnyCommand", bound=Callable[..., Any])
+
+FAILED, MISUSED, UNREACHABLE = 1, 2, 3
+"""Exit codes of all commands, besides 0 and `interrupts.INTERRUPTED` (docs/cli.md)."""
+
+DEFAULT_URL = "http://127.0.0.1:8765"
+_ENV_FILE = Path(".env")
+_QUIET = f"{__name__}.quiet"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service that a command asks.
+
+    Attributes:
+        url: its address.
+        key: one of its keys, if one was given.
+        ca: file of the certificates to trust.
+    """
+
+    url: str
+    key: str | None
+    ca: Path | None
+
+    def connect(self, **options: Any) -> "Client":
+        """Return a client of the service, which has answered.
+
+        Args:
+            **options: of `Client`.
+
+        Raises:
+            ConfigurationError: an option, the address or the key is not valid.
+            Unreachable: nobody answers at the address, which is tried once.
+        """
+        from pagevec.client import Client
+        from pagevec.client.reach import require_answer
+
+        client = Client(self.url, self.key, ca=self.ca, **options)
+        require_answer(self.url, self.ca)
+        return client
+
+
+class FromEnvironment(click.Option):
+    """An option whose variable may also stand in `.env`, below the environment."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Return the value of the option's variable, if it is set and not empty."""
+        variables = read_variables()
+        names = [self.envvar] if isinstance(self.envvar, str) else self.envvar or []
+        return next((variables[name] for name in names if variables.get(name)), None)
+
+
+class _KeyOption(FromEnvironment):
+    """The key: of several, the first one. It may also be in the file that the service reads."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        key = super().resolve_envvar_value(ctx)
+        file = read_variables().get("SERVICE_API_KEY_FILE")
+        if key is None and file:
+            try:
+                key = Path(file).read_text(encoding="utf-8")
+            except (OSError, UnicodeError) as error:
+                raise click.BadParameter(f"SERVICE_API_KEY_FILE={file}: {error}") from None
+        return first_key(key)
+
+
+@cache
+def read_variables() -> Mapping[str, str | None]:
+    """Return the environment, above the variables in `.env`."""
+    try:
+        in_file = dotenv_values(_ENV_FILE if _ENV_FILE.is_file() else os.devnull)
+    except (OSError, UnicodeError) as error:
+        raise click.UsageError(f"{_ENV_FILE}: {error}") from None
+    return {**in_file, **os.environ}
+
+
+def with_service(command: AnyCommand) -> AnyCommand:
+    """Give a command `url`, `key` and `ca`, from which it makes a `Service`."""
+    url = click.option(
+        "--url",
+        cls=FromEnvironment,
+        envvar="PAGEVEC_URL",
+        show_envvar=True,
+        default=DEFAULT_URL,
+        show_default=True,
+        help="The service.",
+    )
+    return url(with_key(with_ca(command)))
+
+
+def with_service_at(command: AnyCommand) -> AnyCommand:
+    """Give a command `url` as an argument that may be left out, `key` and `ca`."""
+    url = click.argument("url", required=False, callback=_find_url)
+    return url(with_key(with_ca(command)))
+
+
+def _find_url(_context: click.Context, _argument: click.Parameter, url: str | None) -> str:
+    return url or read_variables().get("PAGEVEC_URL") or DEFAULT_URL
+
+
+def with_key(command: AnyCommand) -> AnyCommand:
+    """Give a command `key`: a bearer key of the service, or None."""
+    return click.option(
+        "--key",
+        cls=_KeyOption,
+        envvar="SERVICE_API_KEY",
+        show_envvar=True,
+        callback=lambda _context, _option, key: first_key(key),
+        help="Bearer key; of several, separated by commas, the first.",
+    )(command)
+
+
+def require_key(key: str | None) -> str:
+    """Return `key`, for commands that are of no use without one.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if key is None:
+        raise ConfigurationError(
+            "there is no key: give one with --key, or in SERVICE_API_KEY (a variable, or a line "
+            "of .env)"
+        )
+    return key
 
 
 def with_ca(command: AnyCommand) -> AnyCommand:
@@ -20,6 +159,69 @@ def with_ca(command: AnyCommand) -> AnyCommand:
         help="File of the certificates (PEM) to trust; default: SSL_CERT_FILE, else the public "
         "ones.",
     )(command)
+
+
+def with_store(command: AnyCommand) -> AnyCommand:
+    """Give a command `store`: the name of a store."""
+    return click.option(
+        "--store", default=DEFAULT_STORE, show_default=True, help="Folder, or postgresql://"
+    )(command)
+
+
+def with_output(command: AnyCommand) -> AnyCommand:
+    """Give a command `--quiet` and `--verbose`, which `note`, `progress_bar` and logs obey."""
+    quiet = click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_quiet,
+        help="Only results and errors: no progress, no notes.",
+    )
+    verbose = click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        expose_value=False,
+        callback=_set_verbose,
+        help="Log to standard error what is done; -vv: in detail.",
+    )
+    return quiet(verbose(command))
+
+
+def _set_quiet(context: click.Context, _option: click.Parameter, quiet: bool) -> None:
+    context.meta[_QUIET] = quiet
+    if quiet:
+        logging.getLogger("pagevec").setLevel(logging.ERROR)
+
+
+def _set_verbose(_context: click.Context, _option: click.Parameter, times: int) -> None:
+    if times:
+        handler = logging.StreamHandler()
+        handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
+        logger = logging.getLogger("pagevec")
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO if times == 1 else logging.DEBUG)
+
+
+def is_quiet() -> bool:
+    """Whether the running command was asked to print results and errors only."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(_QUIET))
+
+
+def note(*lines: str) -> None:
+    """Tell a person what happens, on standard error, which no program reads."""
+    if lines and not is_quiet():
+        echo(*lines, err=True)
+
+
+def progress_bar(unit: str, total: int | None = None) -> "tqdm[Any]":
+    """Return a progress bar on standard error; there is none where that is no terminal."""
+    from tqdm import tqdm
+
+    hidden = True if is_quiet() else None
+    return tqdm(total=total, unit=f" {unit}", dynamic_ncols=True, disable=hidden)
 
 
 def with_passwords(command: AnyCommand) -> AnyCommand:

@@ -2,14 +2,16 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pagevec.bench import TEXTS_EACH, Bench, Phase
-from pagevec.client import Client
-from pagevec.commands import with_ca
+from pagevec.commands import Service, require_key, with_output, with_service_at
+from pagevec.commands.interrupts import interruptible
 from pagevec.terminal import echo, show_json
+
+if TYPE_CHECKING:
+    from pagevec.bench import Phase
 
 _SHARES = (50, 95, 99)
 
@@ -22,11 +24,7 @@ def _parse_size(_: click.Context, __: click.Parameter, value: str) -> tuple[int,
 
 
 @click.command("bench")
-@click.argument("url")
-@click.option(
-    "--key", envvar="SERVICE_API_KEY", show_envvar=True, required=True, help="A valid bearer key."
-)
-@with_ca
+@with_service_at
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 3600),
@@ -57,9 +55,11 @@ def _parse_size(_: click.Context, __: click.Parameter, value: str) -> tuple[int,
     help="Of a page, in pixels.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@with_output
+@interruptible
 def command(
     url: str,
-    key: str,
+    key: str | None,
     ca: Path | None,
     seconds: float,
     requests: int,
@@ -73,8 +73,11 @@ def command(
     new, so that nothing can be answered from a cache. The service does real work for this: on
     Modal it costs money, and other callers wait longer.
     """
+    from pagevec.bench import TEXTS_EACH, Bench
+
+    service = Service(url, require_key(key), ca)
     # One attempt: a retry would hide that a request failed, and count its waiting as latency.
-    with Client(url, key, resize=False, attempts=1, patience=0, ca=ca) as client:
+    with service.connect(resize=False, attempts=1, patience=0) as client:
         info = client.info()
         bench = Bench(client, seconds=seconds, requests=requests, callers=callers, size=size)
         about = f"{info.model} on {info.device} in {info.dtype}; {callers} callers, "
@@ -108,7 +111,7 @@ def command(
     )
 
 
-def _format(phase: Phase) -> str:
+def _format(phase: "Phase") -> str:
     # Queries come at their own pace: how many there were is no throughput.
     rate = "" if phase.name.startswith("queries") else f"{phase.per_second:.2f}"
     percentiles = (f"{phase.percentile(share):.1f}" for share in _SHARES)
@@ -119,7 +122,7 @@ def _line(name: str, *cells: str) -> str:
     return f"{name:22}" + "".join(f"{cell:>11}" for cell in cells)
 
 
-def _describe(phase: Phase) -> dict[str, Any]:
+def _describe(phase: "Phase") -> dict[str, Any]:
     return {
         "name": phase.name,
         "requests": len(phase.latencies),

@@ -2,35 +2,42 @@
 
 import logging
 import math
-import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
-import httpx
-from tqdm import tqdm
 
-from pagevec.client import Client
-from pagevec.commands import with_ca, with_passwords
-from pagevec.ingest.catalogue import Removal
-from pagevec.ingest.leases import LEASE_SECONDS
-from pagevec.ingest.sources import find_documents
-from pagevec.ingest.watch import watch_documents
-from pagevec.ingest.worker import Outcome
-from pagevec.search.index import Index, Report
-from pagevec.stores import DEFAULT_STORE
-from pagevec.terminal import LineFormatter, echo, show_json
+from pagevec.commands import (
+    FAILED,
+    Service,
+    note,
+    progress_bar,
+    with_output,
+    with_passwords,
+    with_service,
+    with_store,
+)
+from pagevec.commands.interrupts import INTERRUPTED, interruptible, report_when_interrupted
+from pagevec.errors import NoStore
+from pagevec.ingest import LEASE_SECONDS
+from pagevec.secrets import mask_secrets
+from pagevec.terminal import LineFormatter, count, echo, show_json
+
+if TYPE_CHECKING:
+    from pagevec.client import Client
+    from pagevec.ingest.catalogue import Removal
+    from pagevec.ingest.worker import Outcome
+    from pagevec.search.index import Index, Report
 
 # Tries of a request that fails: an ingestion of hours outlives a service that stumbles.
 ATTEMPTS = 8
 
 _RETRY_SECONDS = 10.0
-_END_SECONDS = 1.0
 
 
 def _take_former_option(
@@ -43,10 +50,8 @@ def _take_former_option(
 
 @click.command("ingest")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--store", default=DEFAULT_STORE, show_default=True, help="Folder, or postgresql://")
-@click.option("--url", default="http://127.0.0.1:8765", show_default=True, help="The service.")
-@click.option("--key", envvar="SERVICE_API_KEY", show_envvar=True, help="Bearer key.")
-@with_ca
+@with_store
+@with_service
 @click.option(
     "--as",
     "label",
@@ -77,6 +82,8 @@ def _take_former_option(
     expose_value=False,
     callback=_take_former_option,
 )
+@with_output
+@interruptible
 def command(
     paths: tuple[Path, ...],
     store: str,
@@ -100,56 +107,134 @@ def command(
     Ingestion can be stopped and started at any moment; pages that are stored already cost nothing.
     A page that cannot be read costs that page. What happens is also in STORE/logs/ingestion.log.
     """
-    known = passwords + more_passwords
+    from pagevec.ingest.sources import find_documents
+
     find_documents(paths)  # names all paths at fault before the first page
+    service = Service(url, key, ca)
+    if watch:
+        report_when_interrupted(lambda: "stopped", {signal.SIGINT: INTERRUPTED, signal.SIGTERM: 0})
     with (
-        Client(url, key, attempts=ATTEMPTS, ca=ca) as client,
-        Index(store, client, lease_seconds=lease_seconds, passwords=known) as index,
+        _connect(service, patiently=watch) as client,
+        _open_index(store, client, lease_seconds, passwords + more_passwords) as index,
     ):
         _log_to_file(store)
+        ingestion = _Ingestion(index, paths, label, follow_links, as_json)
         if watch:
-            _watch(index, paths, label, follow_links, as_json)
-            return
-        report = _update(index, paths, label, follow_links, as_json, prune)
-    sys.exit(1 if report.failed and strict else 0)
+            ingestion.watch()
+        else:
+            report = ingestion.update(prune, report_when_interrupted)
+            sys.exit(FAILED if report.failed and strict else 0)
 
 
-def _update(
-    index: Index,
-    paths: tuple[Path, ...],
-    label: str | None,
-    follow_links: bool,
-    as_json: bool,
-    prune: bool,
-) -> Report:
-    """Add what is there; then remove what is gone, because it may only have another name now."""
-    with tqdm(total=0, unit=" pages", dynamic_ncols=True, disable=None) as progress:
+def _connect(service: Service, patiently: bool) -> "Client":
+    """Return a client of the service; `patiently`: once it answers, however late that is."""
+    from pagevec.client.faults import Unreachable
 
-        def show(done: int, total: int) -> None:
-            progress.total = total
-            progress.update(done - progress.n)
+    is_first = True
+    while True:
+        try:
+            return service.connect(attempts=ATTEMPTS)
+        except Unreachable as error:
+            if not patiently:
+                raise
+            if is_first:
+                note(f"waiting: {error}")
+            is_first = False
+        time.sleep(_RETRY_SECONDS)
 
-        there = [path for path in paths if path.exists()] if prune else paths
-        report = (
-            index.add(there, label=label, follow_links=follow_links, on_progress=show)
-            if there
-            else Report(())
-        )
-    removal = index.prune(paths) if prune else Removal(())
-    if as_json:
-        click.echo(_as_json(report, removal))
-    else:
-        echo(*_as_lines(report, removal))
+
+def _open_index(
+    store: str, client: "Client", lease_seconds: float, passwords: tuple[str, ...]
+) -> "Index":
+    from pagevec.search.index import Index
+
+    options: dict[str, Any] = {"lease_seconds": lease_seconds, "passwords": passwords}
+    try:
+        return Index(store, client, create=False, **options)
+    except NoStore:
+        index = Index(store, client, **options)
+        note(f"made a new store: {mask_secrets(store)}")
+        return index
+
+
+@dataclass(frozen=True)
+class _Ingestion:
+    """What is kept in step: documents below `paths`, and the pages of `index`."""
+
+    index: "Index"
+    paths: tuple[Path, ...]
+    label: str | None
+    follow_links: bool
+    as_json: bool
+
+    def update(
+        self, prune: bool, on_start: Callable[[Callable[[], str]], None] = lambda report: None
+    ) -> "Report":
+        """Add what is there; then remove what is gone, because it may only have another name now.
+
+        Args:
+            prune: whether anything is removed.
+            on_start: is handed what says how far this came.
+        """
+        from pagevec.ingest.catalogue import Removal
+        from pagevec.search.index import Report
+
+        with progress_bar("pages", total=0) as progress:
+            on_start(lambda: _describe_interrupted(int(progress.n), int(progress.total or 0)))
+
+            def show(done: int, total: int) -> None:
+                progress.total, before = total, progress.n
+                progress.update(done - before)
+                progress.n = done  # a hidden bar does not count
+
+            there = [path for path in self.paths if path.exists()] if prune else self.paths
+            options: dict[str, Any] = {"label": self.label, "follow_links": self.follow_links}
+            report = self.index.add(there, on_progress=show, **options) if there else Report(())
+        removal = self.index.prune(self.paths) if prune else Removal(())
+        if self.as_json:
+            click.echo(_as_json(report, removal))
+        else:
+            echo(*_as_lines(report, removal))
+        note(*report.passed_over)
         for line in _complaints(report, removal):
             echo(line, err=True)
-    return report
+        return report
+
+    def watch(self) -> None:
+        """Keep the store in step until a signal; nothing that happens meanwhile ends it.
+
+        At the start, what will not pass by itself raises, such as a store of another model.
+        """
+        from pagevec.ingest.watch import watch_documents
+
+        is_first, retry_at = True, math.inf
+        for has_changed in watch_documents(self.paths):
+            if not has_changed and time.monotonic() < retry_at:
+                continue
+            try:
+                report = self.update(prune=True)
+                is_done = not any(outcome.is_temporary for outcome in report.failed)
+            except Exception as error:
+                if is_first and not _may_pass(error):
+                    raise
+                echo(f"pagevec: {error}", err=True)
+                is_done = False
+            is_first = False
+            retry_at = math.inf if is_done else time.monotonic() + _RETRY_SECONDS
 
 
-def _as_lines(report: Report, removal: Removal) -> list[str]:
+def _describe_interrupted(done: int, known: int) -> str:
+    return (
+        f"interrupted: {done:,} of {count(known, 'page')} are stored; "
+        "the same command goes on from there"
+    )
+
+
+def _as_lines(report: "Report", removal: "Removal") -> list[str]:
     skipped = len(report.skipped)
     lines = [
-        f"{_count(report.pages_stored, 'page')} stored; "
-        f"{_count(skipped, 'document')} {'was' if skipped == 1 else 'were'} there already"
+        f"{count(report.pages_stored, 'page')} stored; "
+        f"{count(skipped, 'document')} {'was' if skipped == 1 else 'were'} there already"
     ]
     for one in report.outcomes:
         if one.same_as in report.renamed:
@@ -160,8 +245,7 @@ def _as_lines(report: Report, removal: Removal) -> list[str]:
     return lines
 
 
-def _complaints(report: Report, removal: Removal) -> Iterator[str]:
-    yield from report.passed_over
+def _complaints(report: "Report", removal: "Removal") -> Iterator[str]:
     yield from removal.doubtful
     for outcome in report.outcomes:
         yield from (f"warning: {outcome.document}: {warning}" for warning in outcome.warnings)
@@ -169,13 +253,13 @@ def _complaints(report: Report, removal: Removal) -> Iterator[str]:
         yield f"{_kind(outcome)}: {outcome.document}: {outcome.error}"
 
 
-def _kind(outcome: Outcome) -> str:
+def _kind(outcome: "Outcome") -> str:
     return (
         "incomplete" if outcome.faults and len(outcome.faults) < (outcome.pages or 0) else "failed"
     )
 
 
-def _as_json(report: Report, removal: Removal) -> str:
+def _as_json(report: "Report", removal: "Removal") -> str:
     content = {
         "pages_stored": report.pages_stored,
         "documents": [asdict(outcome) for outcome in report.outcomes],
@@ -187,56 +271,10 @@ def _as_json(report: Report, removal: Removal) -> str:
     return show_json(content)
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def _watch(
-    index: Index, paths: tuple[Path, ...], label: str | None, follow_links: bool, as_json: bool
-) -> None:
-    """Keep the store in step with `paths` until a signal; nothing that happens meanwhile ends it.
-
-    At the start, what will not pass by itself raises, such as a store of another model.
-    """
-    _end_at_signals()
-    is_first, retry_at = True, math.inf
-    try:
-        for has_changed in watch_documents(paths):
-            if not has_changed and time.monotonic() < retry_at:
-                continue
-            try:
-                report = _update(index, paths, label, follow_links, as_json, prune=True)
-                is_done = not any(outcome.is_temporary for outcome in report.failed)
-            except Exception as error:
-                if is_first and not _may_pass(error):
-                    raise
-                echo(f"pagevec: {error}", err=True)
-                is_done = False
-            is_first = False
-            retry_at = math.inf if is_done else time.monotonic() + _RETRY_SECONDS
-    except KeyboardInterrupt:
-        click.echo("stopped", err=True)
-
-
-def _end_at_signals() -> None:
-    """Let SIGINT and SIGTERM interrupt this thread, and end the process soon in any case."""
-    signals, writing = os.pipe()
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing)  # written to at once, whatever this thread waits for
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    threading.Thread(target=_end_soon, args=(signals,), daemon=True).start()
-
-
-def _end_soon(signals: int) -> None:
-    """End the process a moment after a signal; pages at work are lost, as if it were killed."""
-    os.read(signals, 1)
-    time.sleep(_END_SECONDS)
-    os._exit(0)
-
-
 def _may_pass(error: Exception) -> bool:
     """Whether the service is only away, or busy."""
+    import httpx
+
     return isinstance(error, httpx.TransportError) or getattr(error, "status", 0) in (429, 503)
 
 

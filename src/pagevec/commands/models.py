@@ -2,8 +2,6 @@
 
 import click
 
-from pagevec.engine.models.registry import DEFAULT_CHECKPOINT, FAMILIES
-
 
 @click.command("models")
 def command() -> None:
@@ -11,6 +9,8 @@ def command() -> None:
 
     Any checkpoint of these families can be served, LoRA adapters too.
     """
+    from pagevec.engine.models.registry import DEFAULT_CHECKPOINT, FAMILIES
+
     click.echo(f"{'family':16}{'model':18}model_type in config.json")
     for family in FAMILIES:
         click.echo(f"{family.name:16}{family.model_class:18}{', '.join(family.model_types)}")

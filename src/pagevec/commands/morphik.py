@@ -6,9 +6,8 @@ from typing import get_args
 
 import click
 
-from pagevec.commands import print_outcomes, with_ca
-from pagevec.morphik.configure import plan
-from pagevec.morphik.verify import verify
+from pagevec.commands import FAILED, FromEnvironment, note, print_outcomes, with_ca, with_key
+from pagevec.commands.interrupts import interruptible
 from pagevec.terminal import echo
 from pagevec.wire.negotiation import WireFormat
 
@@ -24,13 +23,15 @@ def command() -> None:
 
 @command.command("configure")
 @_FOLDER
-@click.option("--url", required=True, help="Address of the service, such as https://host.")
 @click.option(
-    "--key",
-    envvar="SERVICE_API_KEY",
+    "--url",
+    cls=FromEnvironment,
+    envvar="PAGEVEC_URL",
     show_envvar=True,
-    help="Its bearer key; of several, the first is used. Without a key .env is not changed.",
+    required=True,
+    help="Address of the service, such as https://host.",
 )
+@with_key
 @click.option(
     "--format",
     "wire",
@@ -44,9 +45,11 @@ def configure(
     """Point DIR (with morphik.toml) at the service: edits morphik.toml and .env.
 
     Comments and layout are kept, and the files are backed up first. A second run changes nothing.
+    Without a key .env is not changed.
     """
-    first_key = key.split(",")[0].strip() if key else None
-    planned = plan(folder, url, first_key, wire)
+    from pagevec.morphik.configure import plan
+
+    planned = plan(folder, url, key, wire)
     for edit in planned.edits:
         echo(*edit.diff())
     if not planned.edits:
@@ -56,15 +59,18 @@ def configure(
     else:
         echo(f"written; backup: {planned.apply()}")
     for notice in planned.notices:
-        echo(f"NOTE  {notice}", err=True)
+        note(f"NOTE  {notice}")
 
 
 @command.command("verify")
 @_FOLDER
 @with_ca
+@interruptible
 def verify_command(folder: Path, ca: Path | None) -> None:
     """Check the service that the files in DIR name, with the requests of morphik-core.
 
     Prints PASS or FAIL for each check; the exit code is 1 if one fails.
     """
-    sys.exit(0 if print_outcomes(verify(folder, ca)) else 1)
+    from pagevec.morphik.verify import verify
+
+    sys.exit(0 if print_outcomes(verify(folder, ca)) else FAILED)

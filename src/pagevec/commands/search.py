@@ -2,29 +2,30 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pagevec.client import Client
-from pagevec.commands import with_ca
+from pagevec.commands import Service, note, progress_bar, with_output, with_service, with_store
+from pagevec.commands.interrupts import interruptible
 from pagevec.errors import PagevecError
-from pagevec.search.index import Hit, Index
-from pagevec.stores import DEFAULT_STORE
-from pagevec.terminal import echo, show_json
+from pagevec.terminal import count, echo, show_json
+
+if TYPE_CHECKING:
+    from pagevec.search.index import Hit
 
 _PATIENCE = 60.0  # seconds that a person waits for a service that is away
+_DRAWN = ".pagevec-maps"  # names of the maps that a search has drawn into a folder
 _STEM_BYTES = 100  # of a file name; file systems take 255 for all of it
 
 
 @click.command("search")
 @click.argument("query")
-@click.option("--store", default=DEFAULT_STORE, show_default=True, help="Folder, or postgresql://")
-@click.option("--url", default="http://127.0.0.1:8765", show_default=True, help="The service.")
-@click.option("--key", envvar="SERVICE_API_KEY", show_envvar=True, help="Bearer key.")
-@with_ca
-@click.option("-k", "count", type=click.IntRange(1), default=10, show_default=True, help="Hits.")
+@with_store
+@with_service
+@click.option("-k", "most", type=click.IntRange(1), default=10, show_default=True, help="Hits.")
 @click.option(
     "--document",
     "documents",
@@ -42,31 +43,40 @@ _STEM_BYTES = 100  # of a file name; file systems take 255 for all of it
 @click.option(
     "--maps",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Draw into this folder where each word of QUERY finds its answer.",
+    help="Draw into this folder where each word of QUERY finds its answer, in place of the maps of "
+    "an earlier search.",
 )
+@with_output
+@interruptible
 def command(
     query: str,
     store: str,
     url: str,
     key: str | None,
     ca: Path | None,
-    count: int,
+    most: int,
     documents: tuple[str, ...],
     where: tuple[str, ...],
     as_json: bool,
     maps: Path | None,
 ) -> None:
     """Search the pages of a store for QUERY, by late interaction (exact MaxSim)."""
+    from pagevec.search.index import Index
+    from pagevec.stores import open_store
+
     metadata = dict(map(_read_condition, where))
     with (
-        Client(url, key, ca=ca, patience=_PATIENCE) as client,
-        Index(store, client, create=False) as index,
+        open_store(store, create=False) as opened,
+        Service(url, key, ca).connect(patience=_PATIENCE) as client,
+        Index(opened, client) as index,
     ):
-        hits = index.search(query, count, documents=documents, metadata=metadata)
+        hits = index.search(query, most, documents=documents, metadata=metadata)
+        notice = client.info().notice
     if as_json:
         click.echo(_as_json(hits))
     else:
         echo(*_as_lines(hits))
+        note(*([notice] if notice else []))
     if maps is not None:
         _draw_maps(hits, maps)
 
@@ -83,7 +93,7 @@ def _read_condition(pair: str) -> tuple[str, Any]:
     return name, value if isinstance(read, list | dict) else read
 
 
-def _as_json(hits: Sequence[Hit]) -> str:
+def _as_json(hits: Sequence["Hit"]) -> str:
     rows = [
         {
             "document": hit.document,
@@ -97,22 +107,43 @@ def _as_json(hits: Sequence[Hit]) -> str:
     return show_json(rows)
 
 
-def _as_lines(hits: Sequence[Hit]) -> list[str]:
+def _as_lines(hits: Sequence["Hit"]) -> list[str]:
     rows = [f"{hit.score:8.3f}  {hit.document}, page {hit.page}{_remark(hit)}" for hit in hits]
     return rows or ["no pages"]
 
 
-def _remark(hit: Hit) -> str:
+def _remark(hit: "Hit") -> str:
     return f"  ({hit.error})" if hit.error else ""
 
 
-def _draw_maps(hits: Sequence[Hit], folder: Path) -> None:
+def _draw_maps(hits: Sequence["Hit"], folder: Path) -> None:
     """Draw for each hit a map of the whole query, and one for each of its words."""
+    _remove_maps(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for rank, hit in enumerate(hits, start=1):
-        stem = Path(hit.document).stem.encode()[:_STEM_BYTES].decode(errors="ignore")
-        try:
-            hit.maps().save(hit.picture(), folder / f"{rank:02}-{stem}-{hit.page}.jpg")
-        except (PagevecError, OSError) as error:  # costs this map, not the others
-            echo(f"no map of {hit.document}, page {hit.page}: {error}", err=True)
-    echo(f"maps are in {folder}")
+    drawn = 0
+    with progress_bar("maps", total=len(hits)) as progress, (folder / _DRAWN).open("w") as names:
+        for rank, hit in enumerate(hits, start=1):
+            stem = Path(hit.document).stem.encode()[:_STEM_BYTES].decode(errors="ignore")
+            file = folder / f"{rank:02}-{stem}-{hit.page}.jpg"
+            print(json.dumps(file.name), file=names, flush=True)
+            try:
+                hit.maps().save(hit.picture(), file)
+                drawn += 1
+            except (PagevecError, OSError) as error:  # costs this map, not the others
+                echo(f"no map of {hit.document}, page {hit.page}: {error}", err=True)
+            progress.update()
+    note(f"maps of {count(drawn, 'page')} are in {folder}")
+
+
+def _remove_maps(folder: Path) -> None:
+    """Remove the maps of an earlier search, and nothing else that may be in `folder`."""
+    try:
+        names = [Path(json.loads(line)).name for line in (folder / _DRAWN).open()]
+    except (OSError, ValueError, TypeError):
+        return
+    for name in names:
+        whole = folder / name
+        for file in [whole, *whole.with_suffix("").glob("*.jpg")]:
+            file.unlink(missing_ok=True)
+        with suppress(OSError):  # something else is in it
+            whole.with_suffix("").rmdir()

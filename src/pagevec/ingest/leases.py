@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from pagevec.ingest import LEASE_SECONDS
 from pagevec.stores.base import Ledger
 
 log = logging.getLogger(__name__)
 
-# A killed worker gives up its documents after this long.
-LEASE_SECONDS = 15.0
 _RENEWALS = 3  # per lease: two of them may be late
 _RETRIES = 15  # per lease, while the store cannot be written
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pagevec.errors import DocumentError
+from pagevec.extras import how_to_install
 from pagevec.ingest.page import Pages, ReadOptions, SourcePage, page_from_image
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def open_pdf(document: Path, options: ReadOptions) -> Iterator[Pages]:
     try:
         import pypdfium2
     except ImportError:
-        raise DocumentError("PDF needs `pip install 'pagevec[pdf]'`") from None
+        raise DocumentError(f"PDF needs {how_to_install('pdf')}") from None
     pdf = _open(pypdfium2, document, options.passwords)
     with suppress(pypdfium2.PdfiumError):
         pdf.init_forms()

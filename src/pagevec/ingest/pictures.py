@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from pagevec.errors import DocumentError, PagevecError
+from pagevec.extras import how_to_install
 from pagevec.ingest.page import Pages, ReadOptions, SourcePage, page_from_image
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def open_picture(document: Path, options: ReadOptions) -> Iterator[Pages]:
     try:
         import PIL  # noqa: F401
     except ImportError:
-        raise DocumentError("pictures need `pip install 'pagevec[pdf]'`") from None
+        raise DocumentError(f"pictures need {how_to_install('pdf')}") from None
     data = document.read_bytes()
     if _is_svg(data):
         yield Pages(1, lambda number: page_from_image(number, _draw_svg(data), options))
@@ -135,7 +136,7 @@ def _open(data: bytes) -> "ImageFile":
         try:
             import pillow_heif
         except ImportError:
-            raise DocumentError("HEIC needs `pip install 'pagevec[heic]'`") from None
+            raise DocumentError(f"HEIC needs {how_to_install('heic')}") from None
         pillow_heif.register_heif_opener()
         # Which of the two a general mark stands for, only they can tell.
         formats = [AvifImagePlugin.AvifImageFile.format, "HEIF"]
@@ -229,7 +230,7 @@ def _draw_svg(data: bytes) -> "Image.Image":
     try:
         import resvg_py
     except ImportError:
-        raise DocumentError("SVG needs `pip install 'pagevec[svg]'`") from None
+        raise DocumentError(f"SVG needs {how_to_install('svg')}") from None
     try:
         root = _read_svg(data)
         drawn = resvg_py.svg_to_bytes(

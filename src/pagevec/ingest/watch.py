@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pagevec.errors import ConfigurationError
+from pagevec.extras import how_to_install
 from pagevec.ingest.openers import SUFFIXES
 from pagevec.ingest.sources import LOCKS, STORE_FILE
 
@@ -40,7 +41,7 @@ def _watch(folders: Sequence[Path]) -> Iterator[set[Path]]:
     try:
         from watchfiles import watch
     except ImportError:
-        raise ConfigurationError("--watch needs `pip install 'pagevec[watch]'`") from None
+        raise ConfigurationError(f"--watch needs {how_to_install('watch')}") from None
     while not folders:
         time.sleep(_TICK)
         yield set()

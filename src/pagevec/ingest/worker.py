@@ -18,9 +18,10 @@ from threading import Event
 from typing import TypeVar
 
 from pagevec.errors import DocumentError, InvalidRequest, PagevecError
+from pagevec.ingest import LEASE_SECONDS
 from pagevec.ingest.boundary import open_document
 from pagevec.ingest.catalogue import is_of_another_program, note_failure
-from pagevec.ingest.leases import LEASE_SECONDS, Leases
+from pagevec.ingest.leases import Leases
 from pagevec.ingest.names import SourceDocument, hash_file
 from pagevec.ingest.page import ReadOptions
 from pagevec.ingest.pipeline import (

@@ -9,6 +9,7 @@ import httpx
 from pagevec.check import TIMEOUT, Outcome, run_checks
 from pagevec.client.connections import CertificateAuthority, trust
 from pagevec.client.faults import wrap_error
+from pagevec.client.reach import require_answer
 from pagevec.errors import ConfigurationError
 from pagevec.morphik.installation import DOMAIN, VARIABLE, MorphikSettings, read_key
 from pagevec.morphik.release import detect_format, read_format, remove_format
@@ -28,6 +29,7 @@ def verify(folder: Path, ca: CertificateAuthority | None = None) -> Iterator[Out
 
     Raises:
         ConfigurationError: the files name no address or no key, or cannot be read.
+        Unreachable: nobody answers at an address.
     """
     settings = MorphikSettings.read(folder)
     # As in morphik-core, `.env` takes precedence over the environment.
@@ -40,6 +42,8 @@ def verify(folder: Path, ca: CertificateAuthority | None = None) -> Iterator[Out
         # The error of the HTTP library would repeat the key.
         raise ConfigurationError(f"{VARIABLE} has characters that an HTTP header cannot carry")
     yield _check_switch(settings)
+    for domain in settings.domains:
+        require_answer(remove_format(domain), ca)
     for domain in settings.domains:
         yield _check_answer(domain, key, detect_format(folder) or read_format(domain), ca)
         yield from run_checks(remove_format(domain), key, ca)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
+from pagevec.ingest import LEASE_SECONDS
 from pagevec.ingest.catalogue import Removal, StoredDocument
-from pagevec.ingest.leases import LEASE_SECONDS
 from pagevec.ingest.worker import Outcome
 from pagevec.search.index import Hit, Index, Paths, Report
 from pagevec.stores.base import Store

@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from pagevec.errors import InvalidRequest, PagevecError
+from pagevec.ingest import LEASE_SECONDS
 from pagevec.ingest.boundary import open_document
 from pagevec.ingest.catalogue import Catalogue, Removal, StoredDocument
-from pagevec.ingest.leases import LEASE_SECONDS
 from pagevec.ingest.names import Names, hash_file, name_documents
 from pagevec.ingest.page import ReadOptions
 from pagevec.ingest.sources import find_documents

@@ -123,13 +123,25 @@ def token_maps(vectors: MultiVector, page: Page) -> NDArray[np.float32]:
     """
     grid = page.grid
     tiles = page.tiles
-    if grid is None or len(tiles[0]) < grid.first + grid.cells:
-        raise InvalidRequest(
-            f"{page.key.document}, page {page.key.number}: the patch grid is not known "
-            "(the page is a text, its vectors are pooled, or the model cuts pages into tiles)"
-        )
+    if grid is None:
+        raise InvalidRequest(f"{_name(page)}: {_explain_no_grid(page)}")
+    if len(tiles[0]) < grid.first + grid.cells:
+        raise InvalidRequest(f"{_name(page)}: its vectors are pooled, each stands for many patches")
     maps = [_tile_maps(vectors, tile, grid) for tile in tiles]
     return maps[0] if len(maps) == 1 else _join_tiles(maps)
+
+
+def _name(page: Page) -> str:
+    return f"{page.key.document}, page {page.key.number}"
+
+
+def _explain_no_grid(page: Page) -> str:
+    if page.thumbnail is None and page.text is not None:
+        return "it is a text, which has no patches"
+    return (
+        "no patch grid is stored with it: its model cuts pages into tiles, or another program "
+        "stored it"
+    )
 
 
 def _tile_maps(vectors: MultiVector, tile: MultiVector, grid: PatchGrid) -> NDArray[np.float32]:

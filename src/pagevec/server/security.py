@@ -13,6 +13,7 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from limits.storage import storage_from_string
 
 from pagevec.errors import ConfigurationError, RateLimited, Unauthorized
+from pagevec.extras import how_to_install
 from pagevec.secrets import mask_pieces
 from pagevec.settings import Settings
 
@@ -101,7 +102,7 @@ class RateLimits:
             raise ConfigurationError(
                 f"{settings.cite('rate_limit_storage')}: "
                 f"{mask_pieces(str(error), settings.rate_limit_storage)}; "
-                "use memory://, or redis://host:port with `pip install 'pagevec[redis]'`"
+                f"use memory://, or redis://host:port with {how_to_install('redis')}"
             ) from None
         self._limiter = MovingWindowRateLimiter(counts)
 

@@ -1,14 +1,18 @@
 """Stores of pages and their multi-vectors, in SQLite or PostgreSQL. No torch here."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pagevec.errors import StoreError
-from pagevec.stores.base import NO_STORE, Store
+from pagevec.errors import NoStore, StoreError
+from pagevec.extras import how_to_install
+
+if TYPE_CHECKING:
+    from pagevec.stores.base import Store
 
 DEFAULT_STORE = "./pagevec-store"
 
 
-def open_store(name: str = DEFAULT_STORE, *, create: bool = True) -> Store:
+def open_store(name: str = DEFAULT_STORE, *, create: bool = True) -> "Store":
     """Open a store.
 
     Args:
@@ -16,19 +20,21 @@ def open_store(name: str = DEFAULT_STORE, *, create: bool = True) -> Store:
         create: whether a store is made if there is none.
 
     Raises:
-        StoreError: it cannot be opened, or is not there and shall not be made.
+        NoStore: it is not there and shall not be made.
+        StoreError: it cannot be opened.
     """
     if not name.startswith(("postgresql://", "postgres://")):
+        from pagevec.stores.base import NO_STORE
         from pagevec.stores.sqlite.store import FILE, SqliteStore
 
         if not create and not _is_there(Path(name) / FILE):
-            raise StoreError(f"there is no store at {name}: {NO_STORE}")
+            raise NoStore(f"there is no store at {name}: {NO_STORE}")
         return SqliteStore(name)
     try:
         from pagevec.stores.postgres.store import PostgresStore
     except ImportError:
         raise StoreError(
-            "a store in PostgreSQL needs psycopg: pip install 'pagevec[postgres]'"
+            f"a store in PostgreSQL needs psycopg: {how_to_install('postgres')}"
         ) from None
     return PostgresStore(name, create=create)
 

@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from pagevec.errors import ConfigurationError
+from pagevec.extras import how_to_install
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def require_precision(precision: str, device: torch.device, dtype: torch.dtype) 
         return
     setting = f"PAGEVEC_PRECISION={precision!r}"
     if importlib.util.find_spec("torchao") is None:
-        raise ConfigurationError(f"{setting} requires `pip install 'pagevec[precision]'`")
+        raise ConfigurationError(f"{setting} requires {how_to_install('precision')}")
     if precision == "int8" and device.type not in ("cpu", "cuda"):
         raise ConfigurationError(f"{setting} is not supported on {device}; use full")
     if precision == "fp8" and not _has_fp8(device):

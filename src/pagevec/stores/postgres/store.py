@@ -8,7 +8,7 @@ its types is used, as this process compares bits faster than anything in SQL.
 
 from collections.abc import Mapping, Sequence
 
-from pagevec.errors import StoreError
+from pagevec.errors import NoStore
 from pagevec.stores.base import (
     EVERYTHING,
     NO_STORE,
@@ -87,7 +87,7 @@ class PostgresStore(Store):
         self.ledger = PostgresLedger(self._connections)
         with self._connections.opening() as connection:
             if not create and not has_pages_table(connection):
-                raise StoreError(f"there is no store in this database: {NO_STORE}")
+                raise NoStore(f"there is no store in this database: {NO_STORE}")
             prepare(connection)
 
     def add(self, pages: Sequence[Page]) -> None:

@@ -1,0 +1,71 @@
+"""One place for the address and the key of the service: options, the environment, `.env`."""
+
+from pathlib import Path
+
+import pytest
+
+from conftest import EXAMPLES, KEY, Service, pagevec
+
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize("command", ["search words", "embed notes.txt", "check", "bench"])
+def test_in_a_file(command: str, service: Service, tmp_path: Path) -> None:
+    """Every command takes the address from .env, below the environment and options."""
+    (tmp_path / "notes.txt").write_bytes((EXAMPLES / "notes.txt").read_bytes())
+    stored = pagevec("ingest", "notes.txt", "--url", service.url, cwd=tmp_path, SERVICE_API_KEY=KEY)
+    assert stored.returncode == 0, stored.stderr
+    assert "made a new store: ./pagevec-store" in stored.stderr
+    (tmp_path / ".env").write_text(f"PAGEVEC_URL={NOBODY}\nSERVICE_API_KEY={KEY},second\n")
+    words = command.split()
+    asked = pagevec(*words, cwd=tmp_path)
+    assert (asked.returncode, NOBODY in asked.stderr) == (3, True), asked.stderr
+    more = ["--seconds", "0.1"] if command == "bench" else []
+    done = pagevec(*words, *more, cwd=tmp_path, PAGEVEC_URL=service.url)
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+def test_a_file_of_keys(service: Service, tmp_path: Path) -> None:
+    """The file that the service reads its keys from serves the commands, too."""
+    (tmp_path / "keys").write_text(f"{KEY}\nsecond\n")
+    done = pagevec(
+        "embed",
+        EXAMPLES / "notes.txt",
+        cwd=tmp_path,
+        PAGEVEC_URL=service.url,
+        SERVICE_API_KEY_FILE="keys",
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "said"), [("", "the service wants a key"), ("wrong", "the service refuses the key")]
+)
+def test_a_key_that_is_missing_or_wrong(
+    key: str, said: str, service: Service, tmp_path: Path
+) -> None:
+    """The sentence is the command line's: which option, which variable."""
+    done = pagevec(
+        "embed", EXAMPLES / "notes.txt", "--url", service.url, cwd=tmp_path, SERVICE_API_KEY=key
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"pagevec: {said}: give one of its keys with --key, or in SERVICE_API_KEY (a variable, or "
+        "a line of .env)\n"
+    )
+
+
+def test_serve_is_told_apart(service: Service, tmp_path: Path) -> None:
+    """A mistyped command is suggested; `-q` leaves errors and results alone."""
+    done = pagevec("serch", "x")
+    assert done.returncode == 2
+    assert "Did you mean 'search'?" in done.stderr
+    quiet = pagevec(
+        "ingest", EXAMPLES / "notes.txt", "-q", "--url", service.url, "--key", KEY, cwd=tmp_path
+    )
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    assert quiet.stdout.startswith("1 page stored")
+    loud = pagevec(
+        "ingest", EXAMPLES / "notes.txt", "-v", "--url", service.url, "--key", KEY, cwd=tmp_path
+    )
+    assert "INFO" in loud.stderr
