@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -29,7 +29,8 @@ from postgres_server import binaries, new_database, running_postgres
 
 import_torchvision()  # before any test imports colpali-engine
 
-KEY = "test-key"
+KEY = "test-key-5b1d9ec07a"
+"""The key of the tests; nothing that pagevec prints may show it (`assert_shows_no_key`)."""
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -82,7 +83,7 @@ def pagevec(
 ) -> "subprocess.CompletedProcess[str]":
     """Run the command line in a process of its own, without this one's settings."""
     clean = {n: v for n, v in os.environ.items() if not n.startswith(("PAGEVEC_", "SERVICE_"))}
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", "from pagevec.cli import main; main()", *map(str, arguments)],
         env={**clean, **environment},
         cwd=cwd,
@@ -90,6 +91,23 @@ def pagevec(
         text=True,
         timeout=120,
     )
+    assert_shows_no_key(done.stdout + done.stderr)
+    return done
+
+
+def assert_shows_no_key(text: str) -> None:
+    """Fail where the key of the tests stands in what a command, a service or a log shows."""
+    assert KEY not in text, text.replace(KEY, "<THE KEY>")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test in which anything of this process printed or logged the key."""
+    report = yield
+    if any(KEY in text for _, text in report.sections):
+        report.outcome = "failed"
+        report.longrepr = "the key of the tests was printed or logged (see the captured output)"
+    return report
 
 
 def png(width: int, height: int, seed: int = 0) -> bytes:

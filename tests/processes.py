@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from conftest import KEY, Service
+from conftest import KEY, Service, assert_shows_no_key
 
 MIB = 1024 * 1024
 COMMAND = [sys.executable, "-c", "from pagevec.cli import main; main()", "serve"]
@@ -89,6 +89,7 @@ def serving(
             except subprocess.TimeoutExpired:
                 popen.kill()
                 popen.wait()
+        assert_shows_no_key(output.read_text() + log.read_text())
 
 
 def _address(popen: "subprocess.Popen[bytes]", output: Path, log: Path) -> str:
