@@ -55,17 +55,18 @@ def test_a_key_that_is_missing_or_wrong(
     )
 
 
-def test_serve_is_told_apart(service: Service, tmp_path: Path) -> None:
-    """A mistyped command is suggested; `-q` leaves errors and results alone."""
+def test_a_mistyped_command() -> None:
+    """The command that was meant is suggested."""
     done = pagevec("serch", "x")
     assert done.returncode == 2
     assert "Did you mean 'search'?" in done.stderr
-    quiet = pagevec(
-        "ingest", EXAMPLES / "notes.txt", "-q", "--url", service.url, "--key", KEY, cwd=tmp_path
-    )
-    assert (quiet.returncode, quiet.stderr) == (0, "")
-    assert quiet.stdout.startswith("1 page stored")
-    loud = pagevec(
-        "ingest", EXAMPLES / "notes.txt", "-v", "--url", service.url, "--key", KEY, cwd=tmp_path
-    )
-    assert "INFO" in loud.stderr
+
+
+@pytest.mark.parametrize(("option", "said"), [("-q", ""), ("-v", "INFO")])
+def test_quiet_and_verbose(option: str, said: str, service: Service, tmp_path: Path) -> None:
+    """`-q` leaves the results alone, `-v` logs what is done; results are the same."""
+    address = ("--url", service.url, "--key", KEY)
+    done = pagevec("ingest", EXAMPLES / "notes.txt", option, *address, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("1 page stored")
+    assert said in done.stderr if said else done.stderr == ""

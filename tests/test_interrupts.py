@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def interrupted(command: str, folder: Path, service: Service, begun: Path) -> str:
-    """Press Ctrl-C a while after the file `begun` is there; return what was said."""
+def interrupted(command: str, folder: Path, service: Service, has_begun: Callable[[], bool]) -> str:
+    """Press Ctrl-C once the first pages are done; return what was said."""
     popen = subprocess.Popen(
         [sys.executable, "-m", "pagevec", command, "documents", "--url", service.url],
         cwd=folder,
@@ -37,9 +38,8 @@ def interrupted(command: str, folder: Path, service: Service, begun: Path) -> st
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not begun.exists():
-        time.sleep(0.1)
-    time.sleep(4)
+    while not has_begun():
+        time.sleep(0.2)
     popen.send_signal(signal.SIGINT)
     sent = time.monotonic()
     _, errors = popen.communicate(timeout=30)
@@ -51,7 +51,12 @@ def interrupted(command: str, folder: Path, service: Service, begun: Path) -> st
 
 def test_ingest(folder: Path, service: Service) -> None:
     """It says how many pages are stored, and so many are; the same command stores the others."""
-    said = interrupted("ingest", folder, service, folder / "pagevec-store")
+
+    def has_begun() -> bool:
+        listed = pagevec("documents", cwd=folder).stdout
+        return re.search(r"^ +[1-9]", listed, re.MULTILINE) is not None
+
+    said = interrupted("ingest", folder, service, has_begun)
     found = re.search(r"interrupted: ([\d,]+) of ([\d,]+) pages? are stored", said)
     assert found is not None, said
     told = int(found[1].replace(",", ""))
@@ -65,7 +70,9 @@ def test_ingest(folder: Path, service: Service) -> None:
 def test_embed(folder: Path, service: Service) -> None:
     """The pages that came until then are in FILE.part, and a second run leaves them alone."""
     draft = folder / "embeddings.npz.part"
-    said = interrupted("embed", folder, service, draft)
+    said = interrupted(
+        "embed", folder, service, lambda: draft.exists() and draft.stat().st_size > 100_000
+    )
     with np.load(draft) as kept:
         names = kept["names"].tolist()
         assert names and kept[f"emb_{len(names) - 1}"].shape[1] == 128

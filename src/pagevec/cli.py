@@ -18,6 +18,7 @@ from pagevec.commands.interrupts import INTERRUPTED
 from pagevec.errors import (
     ConfigurationError,
     InvalidRequest,
+    OtherModel,
     PagevecError,
     StoreError,
 )
@@ -145,6 +146,8 @@ def _describe(error: PagevecError) -> str:
 def _exit_code(error: PagevecError) -> int:
     from pagevec.client.faults import ServiceError, Unreachable
 
+    if isinstance(error, OtherModel):
+        return MISUSED
     if isinstance(error, StoreError | Unreachable):
         return UNREACHABLE
     if isinstance(error, ServiceError):

@@ -212,3 +212,7 @@ class StoreError(PagevecError):
 
 class NoStore(StoreError):
     """There is no store where one is looked for."""
+
+
+class OtherModel(StoreError):
+    """The pages of a store were embedded by another model than the one in use."""

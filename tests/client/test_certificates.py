@@ -131,14 +131,14 @@ def test_commands(company: Company, tmp_path: Path) -> None:
     done = pagevec("check", company.url, "--ca", company.ca, SERVICE_API_KEY=KEY)
     assert done.returncode == 0, done.stdout + done.stderr
     done = pagevec("check", company.url, SERVICE_API_KEY=KEY)
-    assert done.returncode == 1
-    assert "--ca" in done.stdout
+    assert done.returncode == 3
+    assert "--ca" in done.stderr
     text, out = tmp_path / "a.txt", tmp_path / "a.npz"
     text.write_text("The night route carried the most passengers.")
     ask = ["embed", text, "--out", out, "--url", company.url]
     done = pagevec(*ask, SERVICE_API_KEY=KEY, SSL_CERT_FILE=str(company.ca))
     assert done.returncode == 0, done.stdout + done.stderr
     done = pagevec(*ask, SERVICE_API_KEY=KEY)
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert "--ca" in done.stderr
     assert "Traceback" not in done.stderr

@@ -143,7 +143,7 @@ def test_the_map_of_a_word_is_highest_on_the_word(service: Service, tmp_path: Pa
 def test_a_text_has_no_map(index: Index) -> None:
     """A page without a patch grid is refused by name."""
     [hit] = index.search(QUERY, documents=["examples/notes.txt"])
-    with pytest.raises(InvalidRequest, match=r"notes\.txt, page 1: the patch grid is not known"):
+    with pytest.raises(InvalidRequest, match=r"notes\.txt, page 1: it is a text"):
         hit.maps()
 
 

@@ -6,7 +6,7 @@ checkpoint may be served under a hub's name or from a folder, and a folder's con
 
 import numpy as np
 
-from pagevec.errors import StoreError
+from pagevec.errors import OtherModel
 from pagevec.stores.base import Store
 from pagevec.types import MultiVector
 
@@ -26,7 +26,7 @@ def agree_on_model(store: Store, vectors: MultiVector) -> None:
         vectors: the model's embedding of FINGERPRINT_TEXT, float32 (vectors, dim).
 
     Raises:
-        StoreError: the pages of the store are of another model.
+        OtherModel: the pages of the store are of another model.
     """
     store.save_fingerprint(vectors)
     check_model(store, vectors)
@@ -40,11 +40,11 @@ def check_model(store: Store, vectors: MultiVector) -> None:
         vectors: the model's embedding of FINGERPRINT_TEXT, float32 (vectors, dim).
 
     Raises:
-        StoreError: the pages of the store are of another model.
+        OtherModel: the pages of the store are of another model.
     """
     saved = store.fingerprint()
     if saved is not None and not _is_same_model(saved, vectors):
-        raise StoreError(
+        raise OtherModel(
             "the pages of this store were embedded by another model than the one in use: "
             "use the model of these pages, or ingest into a new store"
         )
