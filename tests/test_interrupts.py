@@ -16,7 +16,7 @@ from conftest import KEY, Service, pagevec
 
 pytestmark = pytest.mark.long
 
-_TEXTS = 3000
+_TEXTS = 600
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_embed(folder: Path, service: Service) -> None:
     """The pages that came until then are in FILE.part, and a second run leaves them alone."""
     draft = folder / "embeddings.npz.part"
     said = interrupted(
-        "embed", folder, service, lambda: draft.exists() and draft.stat().st_size > 100_000
+        "embed", folder, service, lambda: draft.exists() and draft.stat().st_size > 20_000
     )
     with np.load(draft) as kept:
         names = kept["names"].tolist()
