@@ -12,11 +12,12 @@ from typing import Any
 import httpx
 import numpy as np
 
+from pagevec.client.base import bearer
 from pagevec.client.connections import CertificateAuthority, trust
-from pagevec.client.faults import wrap_error
-from pagevec.errors import ConfigurationError
+from pagevec.client.faults import without_key, wrap_error
+from pagevec.client.retry import normalize_url
 from pagevec.samples import TEXTS, draw_pages
-from pagevec.secrets import mask_pieces, mask_secrets
+from pagevec.secrets import mask_key, mask_secrets
 from pagevec.types import MultiVector
 from pagevec.wire.decode import decode_json, decode_npz
 
@@ -46,15 +47,13 @@ def run_checks(url: str, key: str, ca: CertificateAuthority | None = None) -> It
     """Check the service at `url`, trusting `ca`; yield the outcome of each check.
 
     Raises:
-        ConfigurationError: `url` is no address, or `ca` holds no certificates.
+        ConfigurationError: `url` is no address, `key` cannot be sent, or `ca` holds no
+            certificates.
     """
-    try:
-        client = httpx.Client(
-            base_url=url.rstrip("/"), timeout=TIMEOUT, trust_env=False, verify=trust(ca, url)
-        )
-    except httpx.InvalidURL as error:
-        reason = mask_pieces(str(error), url)
-        raise ConfigurationError(f"invalid service URL {url!r}: {reason}") from None
+    bearer(key)
+    client = httpx.Client(
+        base_url=normalize_url(url), timeout=TIMEOUT, trust_env=False, verify=trust(ca, url)
+    )
     with client as http:
         checks = _Checks(http, key)
         for check in (
@@ -76,7 +75,8 @@ def run_checks(url: str, key: str, ca: CertificateAuthority | None = None) -> It
             checks.too_much_is_refused,
             checks.latency,
         ):
-            yield _outcome(check)
+            name, passed, detail = _outcome(check)
+            yield name, passed, mask_key(detail, key)
 
 
 def _outcome(check: Callable[[], str]) -> Outcome:
@@ -226,13 +226,14 @@ class _Checks:
     ) -> httpx.Response:
         headers = {"Accept": accept}
         if key is not None:
-            headers["Authorization"] = f"Bearer {key or self._key}"
+            headers |= bearer(key or self._key)
         body = json.dumps({"input_type": input_type, "inputs": list(inputs)})
         return self._http.post(path, content=body, headers=headers)
 
 
 def _status(response: httpx.Response, expected: int) -> str:
-    _expect(response.status_code == expected, f"{response.status_code}: {response.text[:200]}")
+    said = without_key(response.text, response)[:200]  # before a cut could leave a part of it
+    _expect(response.status_code == expected, f"{response.status_code}: {said}")
     return str(expected)
 
 

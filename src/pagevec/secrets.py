@@ -1,6 +1,7 @@
-"""Masks secrets in texts that people and logs get to see: the one place that does."""
+"""Keys as they are given, and masks for secrets in texts that people and logs get to see."""
 
 import re
+from typing import Any
 
 MASK = "***"
 
@@ -21,12 +22,41 @@ _OPTION = re.compile(
 )
 _BEARER = re.compile(r"(\bBearer\s+)(?![<$])[^\s'\"`]+", re.IGNORECASE)
 _MIN_PIECE = 3  # characters; a shorter one would be found in innocent words
+_BETWEEN_KEYS = re.compile(r"[,\r\n]")
 
 
-def first_key(keys: str | None) -> str | None:
-    """Return the first of several keys, separated by commas or line ends; None if there is none."""
-    found = (key.strip() for key in (keys or "").replace("\n", ",").split(","))
-    return next(filter(None, found), None)
+def split_keys(text: str) -> tuple[str, ...]:
+    """Return the bearer keys in `text`, where commas or line ends separate them."""
+    return tuple(filter(None, map(str.strip, _BETWEEN_KEYS.split(text))))
+
+
+def first_key(text: str | None) -> str | None:
+    """Return the bearer key to send, of a setting that may hold several.
+
+    A service accepts each of its keys while they are rotated; a caller sends one.
+
+    Args:
+        text: keys, separated by commas or line ends.
+
+    Returns:
+        The first of them; None where there is none.
+    """
+    return next(iter(split_keys(text or "")), None)
+
+
+def fault_of_key(key: Any) -> str | None:
+    """Return why `key` cannot be sent as a bearer key, without showing it; None where it can."""
+    if not isinstance(key, str):
+        return f"it is no text but of the type {type(key).__name__}"
+    if "," in key or len(split_keys(key)) > 1:
+        return "it holds several keys, separated by commas or line ends: give one of them"
+    if key != key.strip():
+        return "it begins or ends with a space or a line end: give it without, as .strip() does"
+    if not key.isascii():
+        return "it has characters that are not ASCII, which an HTTP header cannot carry"
+    if not key.isprintable() or " " in key:
+        return "it has spaces or control characters, which an HTTP header cannot carry"
+    return None
 
 
 def mask_url(text: str) -> str:
@@ -38,6 +68,15 @@ def mask_secrets(text: str) -> str:
     """Return `text` without passwords in URLs, passwords given as options, and bearer keys."""
     masked = _OPTION.sub(rf"\g<name>\g<equals>{MASK}", mask_url(text))
     return _BEARER.sub(rf"\g<1>{MASK}", masked)
+
+
+def mask_key(text: str, key: str) -> str:
+    """Return `text` without `key`, a bearer key or the whole header that carries it.
+
+    Whoever answers a request may repeat what was sent.
+    """
+    secret = key.rpartition(" ")[2]
+    return text.replace(secret, MASK) if len(secret) >= _MIN_PIECE else text
 
 
 def mask_pieces(text: str, url: str) -> str:

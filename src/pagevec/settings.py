@@ -7,6 +7,7 @@ from pydantic import SecretStr, field_validator, model_validator
 
 from pagevec.environment import EnvironmentSettings, bounded, named
 from pagevec.errors import ConfigurationError
+from pagevec.secrets import fault_of_key, split_keys
 from pagevec.types import ImageLimits
 
 _MIB = 1024 * 1024
@@ -156,7 +157,7 @@ class Settings(EnvironmentSettings):
     @classmethod
     def _check_keys(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            split_keys(value.get_secret_value())
+            _usable_keys(value.get_secret_value())
         return value
 
     @model_validator(mode="after")
@@ -194,11 +195,11 @@ class Settings(EnvironmentSettings):
         if self.service_api_key_file is not None:
             return self._read_keys(self.service_api_key_file)
         secret = self.service_api_key
-        return () if secret is None else split_keys(secret.get_secret_value())
+        return () if secret is None else _usable_keys(secret.get_secret_value())
 
     def _read_keys(self, file: Path) -> tuple[str, ...]:
         try:
-            return split_keys(file.read_text(encoding="utf-8"))
+            return _usable_keys(file.read_text(encoding="utf-8"))
         except UnicodeDecodeError:
             reason = "the file is not text"  # the error itself would show what is in it
         except OSError as error:
@@ -208,17 +209,18 @@ class Settings(EnvironmentSettings):
         raise ConfigurationError(f"{self.cite('service_api_key_file')}: {reason}")
 
 
-def split_keys(text: str) -> tuple[str, ...]:
-    """Split a text at its commas and line ends into keys.
+def _usable_keys(text: str) -> tuple[str, ...]:
+    """Return the keys in `text`.
 
     Raises:
-        ValueError: there is no key, or one that an HTTP header cannot carry.
+        ValueError: there is no key, or one that cannot be sent.
     """
-    keys = tuple(key.strip() for key in text.replace("\n", ",").split(",") if key.strip())
+    keys = split_keys(text)
     if not keys:
         raise ValueError("there is no key in it")
-    if any(not key.isascii() or not key.isprintable() or " " in key for key in keys):
-        raise ValueError("a key has characters that an HTTP header cannot carry")
+    for number, key in enumerate(keys, 1):
+        if fault := fault_of_key(key):
+            raise ValueError(f"key {number} cannot be used: {fault}")
     return keys
 
 

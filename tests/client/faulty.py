@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from conftest import make_settings
-from pagevec.client.sync import BaseClient
+from pagevec.client.base import BaseClient
 from pagevec.server.run import address_of, listen
 from pagevec.wire.encode import encode
 

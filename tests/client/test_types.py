@@ -18,7 +18,7 @@ from typing import assert_type
 from pagevec.client import AsyncClient, Client
 from pagevec.types import AsyncModel, Model, ModelInfo, MultiVector, Query
 
-model: Model = Client("http://127.0.0.1:8765", "key", dtype="float32", resize=False)
+model: Model = Client("http://127.0.0.1:8765", "key", dtype="float32", timeout=5.0)
 with Client(["http://a", "http://b"]) as client:
     assert_type(client, Client)
     assert_type(client.embed_images(["page.png", b"a file"]), list[MultiVector])

@@ -8,9 +8,9 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from pagevec.client.base import BaseClient
 from pagevec.client.core import Exchange, Reconnect, Send, Sleep, Step
 from pagevec.client.requests import Call, Embedding, RequestOptions
-from pagevec.client.sync import BaseClient
 from pagevec.types import ImageInput, ModelInfo, MultiVector, Progress, Query
 from pagevec.wire.quantize import Dtype
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class AsyncClient(BaseClient[httpx.AsyncClient]):
-    """The asynchronous twin of `Client`; it takes the same arguments.
+    """The asynchronous twin of `Client`; it takes the same arguments, which `__init__` documents.
 
     Each event loop that it is used from has connections of its own.
 

@@ -11,7 +11,7 @@ import httpx
 
 from pagevec import errors
 from pagevec.errors import PagevecError
-from pagevec.secrets import mask_url
+from pagevec.secrets import mask_key, mask_url
 
 
 class ServiceError(PagevecError, httpx.HTTPStatusError):
@@ -97,12 +97,18 @@ def read_error(response: httpx.Response) -> ServiceError:
     try:
         content = response.json()
         kind = _BY_CODE.get(content["code"], ServiceError)
-        message, index = str(content["error"])[:_MOST_CHARS], content.get("index")
+        message, index = without_key(str(content["error"]), response), content.get("index")
         index = index if isinstance(index, int) else None
     except (ValueError, KeyError, TypeError):  # from a gateway in front of the service
         kind, index = ServiceError, None
-        message = f"{response.url} answered {response.status_code} {response.reason_phrase}"
-    return kind(message, response=response, index=index, retry_after=retry_after)
+        reason = without_key(response.reason_phrase, response)
+        message = f"{response.url} answered {response.status_code} {reason}"
+    return kind(message[:_MOST_CHARS], response=response, index=index, retry_after=retry_after)
+
+
+def without_key(text: str, response: httpx.Response) -> str:
+    """Return `text`, which cites `response`, without the key that was sent."""
+    return mask_key(text, response.request.headers.get("authorization", ""))
 
 
 def wrap_error(error: httpx.RequestError, url: str) -> PagevecError:
@@ -112,9 +118,9 @@ def wrap_error(error: httpx.RequestError, url: str) -> PagevecError:
     return wrapped
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield `error`, what caused it, what caused that, and so on."""
-    cause: BaseException | None = error
+    cause = error
     while cause is not None:
         yield cause
         cause = cause.__cause__ or cause.__context__

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import httpx
 import numpy as np
 
-from pagevec.client.faults import ForeignAnswer, UnsafeRedirect, WrongAnswer
+from pagevec.client.faults import ForeignAnswer, UnsafeRedirect, WrongAnswer, without_key
 from pagevec.client.images import image_file
 from pagevec.errors import InvalidText, PagevecError
 from pagevec.grid import PageResizing
@@ -86,7 +86,7 @@ class RequestOptions:
             vectors = decode_npz(response.content)
             tokens = decode_tokens(response.content) if self.tokens else [()] * len(vectors)
         except ValueError as error:
-            raise WrongAnswer(f"{response.url}: unexpected answer: {error}") from error
+            raise _unexpected(response, error) from None
         if len(vectors) != expected:
             raise WrongAnswer(f"{response.url}: {len(vectors)} answers to {expected} inputs")
         if fault := _fault_of(vectors, dim):
@@ -194,7 +194,7 @@ def read_info(response: httpx.Response) -> ModelInfo:
     try:
         return ModelInfo.from_json(response.json())
     except ValueError as error:
-        raise WrongAnswer(f"{response.url}: unexpected answer: {error}") from error
+        raise _unexpected(response, error) from None
 
 
 def read_redirect(response: httpx.Response) -> str:
@@ -212,6 +212,11 @@ def read_redirect(response: httpx.Response) -> str:
         raise UnsafeRedirect(f"{response.url} redirects to another origin, {origin}")
     # httpx would send a user name in the address in place of the key.
     return str(target.copy_with(userinfo=b""))
+
+
+def _unexpected(response: httpx.Response, error: ValueError) -> WrongAnswer:
+    reason = without_key(str(error), response)
+    return WrongAnswer(f"{response.url}: unexpected answer: {reason}")
 
 
 def _fault_of(vectors: Sequence[MultiVector], dim: int | None) -> str | None:

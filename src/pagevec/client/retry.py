@@ -18,6 +18,7 @@ from pagevec.client.faults import (
     causes,
 )
 from pagevec.errors import ConfigurationError, PagevecError
+from pagevec.secrets import mask_pieces
 
 _INTERNAL, _REQUEST_TIMEOUT = 500, 408
 # "Later": of the service itself (429, 503), or of a gateway that does not reach it (502, 504, and
@@ -51,7 +52,7 @@ class Endpoints:
         aside_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._aside_until = dict.fromkeys(map(_normalize, urls), 0.0)
+        self._aside_until = dict.fromkeys(map(normalize_url, urls), 0.0)
         if not self._aside_until:
             raise ConfigurationError("no service URL given: expected at least one")
         self._aside_seconds = aside_seconds
@@ -60,6 +61,11 @@ class Endpoints:
         # ever. Two threads that pick at the same moment may pick the same address.
         self._turns = count()
         self._last_turn = dict.fromkeys(self._aside_until, -1)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The addresses, without a slash at their end."""
+        return tuple(self._aside_until)
 
     def __len__(self) -> int:
         return len(self._aside_until)
@@ -196,6 +202,32 @@ def is_passing(error: BaseException) -> bool:
     return outlook_after(error) != "lasting"
 
 
+def normalize_url(url: str) -> str:
+    """Return the address of a service without a slash at its end.
+
+    Raises:
+        ConfigurationError: it is no address of http or https. A text without either is not cited:
+            the key may stand in the address's place.
+    """
+    if not isinstance(url, str) or "://" not in url:
+        raise ConfigurationError(
+            "the service's URL does not begin with http:// or https://: expected one such as "
+            "http://127.0.0.1:8765"
+        )
+    if fault := _fault_of_url(url):
+        raise ConfigurationError(f"invalid service URL {url!r}: {fault}")
+    return url.rstrip("/")
+
+
+def _fault_of_url(url: str) -> str | None:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:  # it cites parts of a password
+        return mask_pieces(str(error), url)
+    is_one = parsed.scheme in ("http", "https") and parsed.host
+    return None if is_one else "expected http://host[:port] or https://host[:port]"
+
+
 def _outlook_without_answer(error: Unreachable) -> Outlook:
     cause = error.__cause__
     if isinstance(cause, (httpx.NetworkError, httpx.ConnectTimeout)):
@@ -213,15 +245,3 @@ def _backoff(attempt: int) -> float:
     """Return seconds by exponential backoff with full jitter."""
     longest = _FIRST_BACKOFF * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS)
     return random.uniform(0.0, min(longest, _LONGEST_BACKOFF))  # noqa: S311  # not a secret
-
-
-def _normalize(url: str) -> str:
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ConfigurationError(f"invalid service URL {url!r}: {error}") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigurationError(
-            f"invalid service URL {url!r}: expected http://host[:port] or https://host[:port]"
-        )
-    return url.rstrip("/")

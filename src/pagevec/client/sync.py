@@ -1,102 +1,21 @@
-"""The synchronous client, whose threads perform the core's steps, and what both clients share."""
+"""The synchronous client, whose threads perform the core's steps."""
 
-import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
-from pagevec.client.connections import (
-    CertificateAuthority,
-    Connections,
-    HttpClient,
-    import_ahead,
-    trust,
-)
-from pagevec.client.core import Core, Exchange, Reconnect, Send, Sleep, Step
+from pagevec.client.base import BaseClient
+from pagevec.client.core import Exchange, Reconnect, Send, Sleep, Step
 from pagevec.client.requests import Embedding, RequestOptions
-from pagevec.client.retry import Endpoints, RetryPolicy
-from pagevec.errors import ConfigurationError
-from pagevec.types import ImageInput, InputType, ModelInfo, MultiVector, Progress, Query
+from pagevec.types import ImageInput, ModelInfo, MultiVector, Progress, Query
 from pagevec.wire.quantize import Dtype
 
 T = TypeVar("T")
-_MIB = 1024 * 1024
-# A request may queue behind others; morphik-core waits as long.
-_TIMEOUT = httpx.Timeout(600.0, connect=30.0)
-
-
-class BaseClient(Generic[HttpClient]):
-    """What `Client` and `AsyncClient` share: their arguments, which `Client` documents."""
-
-    _http_class: type[HttpClient]
-
-    def __init__(
-        self,
-        url: str | Sequence[str],
-        key: str | None = None,
-        *,
-        dtype: Dtype = "float16",
-        resize: bool = True,
-        timeout: httpx.Timeout = _TIMEOUT,
-        max_inputs: int = 16,
-        max_bytes: int = 32 * _MIB,
-        in_flight: int = 4,
-        attempts: int = 3,
-        patience: float = 600.0,
-        set_aside_seconds: float = 60.0,
-        ca: CertificateAuthority | None = None,
-    ) -> None:
-        limits = {"max_inputs": max_inputs, "max_bytes": max_bytes}
-        for name, number in {**limits, "in_flight": in_flight, "attempts": attempts}.items():
-            if number < 1:
-                raise ConfigurationError(f"{name}={number}: expected at least 1")
-        if not patience >= 0:
-            raise ConfigurationError(f"patience={patience}: expected at least 0")
-        import_ahead(images=resize)
-        urls = [url] if isinstance(url, str) else url
-        self._dtype, self._resize, self._in_flight = dtype, resize, in_flight
-        self._core = Core(
-            Endpoints(urls, set_aside_seconds),
-            RetryPolicy(attempts, patience),
-            polling_seconds=timeout.read or math.inf,
-            **limits,
-        )
-        self._timeout = timeout
-        # Made here, so that a file without certificates is an error now.
-        made = dict[str, Any](
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            verify=trust(ca, *urls),
-            trust_env=False,  # a proxy or .netrc of the environment would see or replace the key
-            follow_redirects=False,  # the core follows those that are safe
-        )
-        self._connections: Connections[HttpClient]
-        self._connections = Connections(lambda: self._http_class(**made))
-
-    def _options(
-        self, input_type: InputType, dtype: Dtype | None, pool_factor: int = 1, tokens: bool = False
-    ) -> RequestOptions:
-        return RequestOptions(input_type, dtype or self._dtype, pool_factor, tokens)
-
-    def _request(self, step: Send) -> dict[str, Any]:
-        """Return the arguments of httpx's request; no timeout is longer than `step.seconds`."""
-        parts = {
-            name: min(step.seconds, math.inf if seconds is None else seconds)
-            for name, seconds in self._timeout.as_dict().items()
-        }
-        return {
-            "method": step.method,
-            "url": step.url,
-            "content": step.content,
-            "headers": step.headers,
-            "timeout": httpx.Timeout(
-                **{name: None if math.isinf(most) else most for name, most in parts.items()}
-            ),
-        }
 
 
 class Client(BaseClient[httpx.Client]):
@@ -105,27 +24,7 @@ class Client(BaseClient[httpx.Client]):
     >>> with Client("http://127.0.0.1:8765", key) as client:  # doctest: +SKIP
     ...     vectors = client.embed_texts(["night route", "fares in 2024"])
 
-    Args:
-        url: address of the service. Several are asked in rotation; one that fails is set aside.
-        key: bearer key, the same for all addresses.
-        dtype: data type of vectors on the wire (see docs/http-api.md); calls return float32.
-        resize: whether images are resized to the model's own size before they are sent, which
-            takes fewer bytes. Needs Pillow.
-        timeout: of a single attempt; its `read` also bounds how long a result is polled for.
-        max_inputs: inputs in one request; the service's own limit counts too.
-        max_bytes: bytes of one request; the service's own limit counts too.
-        in_flight: requests of one call at the same time.
-        attempts: of a request at each address, where the service fails or does not answer in
-            time. With 1, a connection that is refused or breaks is not tried again either.
-        patience: seconds for one request with all that it waits for: answers, pauses, attempts
-            at a service that is busy, starting or away. With 0, each request is sent once.
-        set_aside_seconds: how long a failing address is left alone.
-        ca: whom to trust for https: a file of certificates (PEM), or a context. Default:
-            what SSL_CERT_FILE and SSL_CERT_DIR name, else httpx's list.
-
-    Raises:
-        ConfigurationError: an address is invalid, a number is too small, or there are no
-            certificates where `ca` or the environment says.
+    `__init__` documents its arguments.
     """
 
     _http_class = httpx.Client

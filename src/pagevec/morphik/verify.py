@@ -13,6 +13,7 @@ from pagevec.client.reach import require_answer
 from pagevec.errors import ConfigurationError
 from pagevec.morphik.installation import DOMAIN, VARIABLE, MorphikSettings, read_key
 from pagevec.morphik.release import detect_format, read_format, remove_format
+from pagevec.secrets import fault_of_key
 from pagevec.wire.decode import decode_json, decode_npz
 from pagevec.wire.negotiation import WireFormat
 
@@ -38,9 +39,8 @@ def verify(folder: Path, ca: CertificateAuthority | None = None) -> Iterator[Out
         raise ConfigurationError(f"{DOMAIN} is not set: run `pagevec morphik configure`")
     if not key:
         raise ConfigurationError(f"{VARIABLE} is neither in .env nor in the environment")
-    if not (key.isascii() and key.isprintable() and key == key.strip()):
-        # The error of the HTTP library would repeat the key.
-        raise ConfigurationError(f"{VARIABLE} has characters that an HTTP header cannot carry")
+    if fault := fault_of_key(key):  # which an error of the HTTP library would repeat
+        raise ConfigurationError(f"{VARIABLE}: {fault}")
     yield _check_switch(settings)
     for domain in settings.domains:
         require_answer(remove_format(domain), ca)
