@@ -5,12 +5,12 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
-from pagevec import __version__
 from pagevec.engine.api import Embedder
 from pagevec.errors import PagevecError
+from pagevec.server.docs import docs_routes
 from pagevec.server.errors import answer_http_exception, answer_pagevec_error
 from pagevec.server.middleware import DrainUnreadBody, Observe
-from pagevec.server.openapi import EMBEDDINGS, GETS, add_bearer_scheme
+from pagevec.server.openapi import describe
 from pagevec.server.routes import Routes
 from pagevec.server.telemetry import Metrics
 from pagevec.settings import Settings
@@ -29,9 +29,7 @@ def create_app(settings: Settings, embedder: Embedder) -> FastAPI:
     metrics = Metrics(embedder)
     routes = Routes(settings, embedder, metrics)
     app = FastAPI(
-        title="pagevec",
-        version=__version__,
-        redoc_url=None,
+        openapi_url=None,  # `describe` does it
         redirect_slashes=False,  # clients do not follow redirects: a 404 tells them more
     )
     app.state.metrics = metrics
@@ -52,13 +50,12 @@ def create_app(settings: Settings, embedder: Embedder) -> FastAPI:
         "/info": routes.info,
         "/metrics": routes.metrics,
     }
+    added: dict[str, Any] = {"response_model": None, "include_in_schema": False}
     for path, endpoint in posts.items():
-        app.add_api_route(path, endpoint, methods=["POST"], **EMBEDDINGS)
+        app.add_api_route(path, endpoint, methods=["POST"], **added)
     for path, endpoint in gets.items():
-        app.add_api_route(
-            path, endpoint, methods=["GET"], response_model=None, **GETS.get(path, {})
-        )
+        app.add_api_route(path, endpoint, methods=["GET"], **added)
         # The server leaves out the body.
-        app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
-    add_bearer_scheme(app)
+        app.add_api_route(path, endpoint, methods=["HEAD"], **added)
+    app.router.routes.extend(docs_routes(describe(settings.default_format)))
     return app

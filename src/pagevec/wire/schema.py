@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 
 from pagevec.errors import InvalidRequest
 from pagevec.types import InputType, Token
@@ -28,17 +29,22 @@ class EmbeddingsRequest(BaseModel):
     )
 
 
+# Fields of answers that may be missing, and are never null.
+
+
 class EmbeddingsResponse(BaseModel):
     """One multi-vector for each input, in the inputs' order, ragged."""
 
-    embeddings: list[list[list[float]]]
-    dtype: Literal["float16", "int8", "binary"] | None = Field(
+    embeddings: list[list[list[float]]] = Field(
+        description="of each input its vectors, of each vector its components"
+    )
+    dtype: Literal["float16", "int8", "binary"] | SkipJsonSchema[None] = Field(
         None, description="dtype of the vectors, unless it is float32"
     )
-    scales: list[list[float]] | None = Field(
+    scales: list[list[float]] | SkipJsonSchema[None] = Field(
         None, description="int8 only: the scale of each vector"
     )
-    tokens: list[list[Token]] | None = Field(
+    tokens: list[list[Token]] | SkipJsonSchema[None] = Field(
         None, description="if asked for: for each text, one token for each of its vectors"
     )
 
@@ -48,7 +54,15 @@ class ErrorResponse(BaseModel):
 
     error: str = Field(description="what is wrong, and what to do about it")
     code: str = Field(description="the kind of error, for programs to match")
-    index: int | None = Field(None, description="position of the input at fault, if it is one")
+    index: int | SkipJsonSchema[None] = Field(
+        None, description="position of the input at fault, if it is one"
+    )
+
+
+class ServiceStatus(BaseModel):
+    """What `/health` and `/ready` answer with 200."""
+
+    status: Literal["alive", "ready"] = Field(description="what was asked for")
 
 
 def check_request(content: Any) -> EmbeddingsRequest:
