@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import structlog
 from PIL import Image
 from starlette.types import ASGIApp
 
@@ -28,6 +29,13 @@ from pagevec.settings import Settings
 from postgres_server import binaries, new_database, running_postgres
 
 import_torchvision()  # before any test imports colpali-engine
+# As the service's own log does it: a traceback without variables, the key among them.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 KEY = "test-key-5b1d9ec07a"
 """The key of the tests; nothing that pagevec prints may show it (`assert_shows_no_key`)."""

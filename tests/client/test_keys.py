@@ -3,6 +3,8 @@
 import io
 import logging
 import traceback
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from pagevec.errors import ConfigurationError, PagevecError
 from pagevec.secrets import first_key
 
 MARK = "mark3d-K3Y"
+TESTS = Path(__file__).parents[1]
 BAD_KEYS = {
     f"{MARK}\n": "line end",
     f" {MARK}": "space",
@@ -85,6 +88,25 @@ def test_a_secret_in_a_wrong_address(kind: type, url: str) -> None:
     with pytest.raises(ConfigurationError, match="URL") as raised:
         kind(url, "http://127.0.0.1:8765")
     assert MARK not in "".join(map(repr, causes(raised.value)))
+
+
+def locals_of(error: BaseException | None) -> Iterator[str]:
+    """The variables of each frame of a traceback, which some programs log, but not a test's own."""
+    for one in causes(error):
+        for frame, _ in traceback.walk_tb(one.__traceback__):
+            if TESTS not in Path(frame.f_code.co_filename).parents:
+                yield repr(frame.f_locals)
+
+
+@pytest.mark.parametrize("form", ["error", "busy", "refused"])
+def test_no_frame_shows_the_key(either_client: Any, form: str) -> None:
+    """A traceback printed with all variables (rich, Sentry) has the key in none of them."""
+    with answering(Echo) as served, pytest.raises(PagevecError) as raised:
+        url = "http://127.0.0.1:9" if form == "refused" else f"{served}/{form}"
+        either_client(url, key=MARK, patience=0.1).embed_texts(["a"])
+    frames = list(locals_of(raised.value))
+    assert len(frames) > 3
+    assert MARK not in "".join(frames)
 
 
 @pytest.mark.parametrize("form", ["error", "busy", "dtype", "refused"])
