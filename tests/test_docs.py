@@ -81,7 +81,7 @@ def test_every_error_is_documented() -> None:
     table = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8")
     for error in vars(errors).values():
         if isinstance(error, type) and issubclass(error, errors.PagevecError):
-            if error in UNSEEN:
+            if issubclass(error, UNSEEN):
                 continue  # no caller of the service sees them
             rows = [row for row in table.splitlines() if f"`{error.code}`" in row]
             assert any(str(error.status) in row for row in rows), error.code
