@@ -95,7 +95,7 @@ def test_help(install: Install) -> None:
     assert b"pagevec" in subprocess.run(module, capture_output=True, check=True).stdout
     known = commands(install)
     assert len(known) >= 11
-    known += [["morphik", "configure"], ["morphik", "verify"]]
+    known += [["morphik", "configure"], ["morphik", "verify"], ["store", "backup"]]
     slow = {
         tuple(one): seconds
         for one in [[], *known]
@@ -118,6 +118,8 @@ def test_first_errors(install: Install) -> None:
         ("documents", 3, "there is no store at ./pagevec-store"),
         ("remove x", 3, "there is no store at ./pagevec-store"),
         ("documents --store postgresql://127.0.0.1:9/x", 3, "PostgreSQL"),
+        ("store backup x --to y", 3, "there is no store at x"),
+        ("store backup postgresql://a/x --to y", 2, "pg_dump"),
         ("check", 2, "there is no key"),
         (f"check {NOBODY} --key a", 3, "is it running?"),
         (f"bench {NOBODY} --key a", 3, "is it running?"),

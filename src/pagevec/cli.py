@@ -33,6 +33,7 @@ _COMMANDS = {
     "search": "Search the pages of a store for QUERY, by late interaction (exact MaxSim).",
     "documents": "List the documents of a store: their pages, and what is missing of them.",
     "remove": "Remove DOCUMENTS from a store, by their names or the paths of their files.",
+    "store": "Look after a store: back it up while it is used.",
     "models": "List the model families.",
     "check": "Check the service at URL: keys, inputs, formats, refusals, latency.",
     "bench": "Measure the service at URL: pages/s, texts/s, latency of queries.",

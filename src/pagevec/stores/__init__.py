@@ -1,15 +1,19 @@
 """Stores of pages and their multi-vectors, in SQLite or PostgreSQL. No torch here."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
-from pagevec.errors import NoStore, StoreError
+from pagevec.errors import InvalidRequest, NoStore, StoreError
 from pagevec.extras import how_to_install
 
 if TYPE_CHECKING:
     from pagevec.stores.base import Store
+    from pagevec.stores.sqlite.backup import Backup
+    from pagevec.types import Progress
 
 DEFAULT_STORE = "./pagevec-store"
+_POSTGRES = ("postgresql://", "postgres://")
 
 
 def open_store(name: str = DEFAULT_STORE, *, create: bool = True) -> "Store":
@@ -23,12 +27,11 @@ def open_store(name: str = DEFAULT_STORE, *, create: bool = True) -> "Store":
         NoStore: it is not there and shall not be made.
         StoreError: it cannot be opened.
     """
-    if not name.startswith(("postgresql://", "postgres://")):
-        from pagevec.stores.base import NO_STORE
-        from pagevec.stores.sqlite.store import FILE, SqliteStore
+    if not name.startswith(_POSTGRES):
+        from pagevec.stores.sqlite.store import SqliteStore
 
-        if not create and not _is_there(Path(name) / FILE):
-            raise NoStore(f"there is no store at {name}: {NO_STORE}")
+        if not create:
+            _require_store(name)
         return SqliteStore(name)
     try:
         from pagevec.stores.postgres.store import PostgresStore
@@ -39,8 +42,44 @@ def open_store(name: str = DEFAULT_STORE, *, create: bool = True) -> "Store":
     return PostgresStore(name, create=create)
 
 
-def _is_there(file: Path) -> bool:
+def back_up_store(
+    name: str, to: Path, on_progress: "Progress" = lambda done, total: None
+) -> "Backup":
+    """Copy a store in SQLite to another folder, while others may write to it.
+
+    Args:
+        name: path of the store's folder.
+        to: folder of the copy, which is empty or does not exist yet.
+        on_progress: called with the bytes that are copied, and those of the whole store.
+
+    Returns:
+        The copy, complete and checked.
+
+    Raises:
+        NoStore: there is no store.
+        StoreError: it cannot be read or is damaged, or the copy cannot be written.
+        InvalidRequest: `to` is no folder that can be made or is empty, or the store is in
+            PostgreSQL.
+    """
+    if name.startswith(_POSTGRES):
+        raise InvalidRequest(
+            "a store in PostgreSQL is backed up with PostgreSQL's own program: "
+            f"pg_dump --format=custom --file={quote(str(to))} {quote(name)}"
+        )
+    from pagevec.stores.sqlite.backup import back_up
+
+    _require_store(name)
+    return back_up(Path(name), to, on_progress)
+
+
+def _require_store(name: str) -> None:
+    from pagevec.stores.base import NO_STORE
+    from pagevec.stores.sqlite.store import FILE
+
+    file = Path(name) / FILE
     try:
-        return file.is_file()
+        is_there = file.is_file()
     except OSError as error:  # of a folder that this user may not enter
         raise StoreError(f"cannot use the store {file}: {error.strerror}") from error
+    if not is_there:
+        raise NoStore(f"there is no store at {name}: {NO_STORE}")

@@ -90,14 +90,15 @@ class Database:
     one at its end.
 
     Args:
-        file: the file, created if it does not exist.
+        file: the file.
+        must_exist: whether a missing file is an error; else it is created.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, must_exist: bool = False) -> None:
         self.file = file
         self._idle: deque[_Connection] = deque()
         self._missing: list[str] = []
-        self._mode = _CREATE
+        self._mode = _USE if must_exist else _CREATE
         self._guard = ProcessGuard(f"the store {file}")
 
     def create(self, form: str) -> None:
@@ -113,9 +114,7 @@ class Database:
         """
         # No lock if the tables are there: a store opens while another process writes.
         with self.reading() as connection:
-            version = _version(connection)
-        if version > SCHEMA_VERSION:
-            raise StoreError(f"the store {self.file} is of version {version}: update pagevec")
+            version = self.version(connection)
         if 0 < version < SCHEMA_VERSION and not _is_writable(self.file):
             self.close()
             self._missing = [one for one in _statements(version) if one.startswith("CREATE")]
@@ -123,6 +122,17 @@ class Database:
             with self.writing() as connection:
                 _upgrade(connection, form)
         self._mode = _USE
+
+    def version(self, connection: sqlite3.Connection) -> int:
+        """Return the version of the tables in the file; 0 if it has none.
+
+        Raises:
+            StoreError: it is later than the one that this pagevec knows.
+        """
+        version = _version(connection)
+        if version > SCHEMA_VERSION:
+            raise StoreError(f"the store {self.file} is of version {version}: update pagevec")
+        return version
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
