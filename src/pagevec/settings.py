@@ -1,5 +1,6 @@
 """The service's settings, read once, each with its help and its bounds."""
 
+import ipaddress
 from pathlib import Path
 from typing import Literal, Self
 
@@ -92,6 +93,11 @@ class Settings(EnvironmentSettings):
     # The HTTP service
     host: str = bounded("127.0.0.1", "address to listen on", min_length=1)
     port: int = bounded(8765, "port to listen on; 0 picks a free one", ge=0, le=65535)
+    trusted_proxies: str = bounded(
+        "127.0.0.1,::1",
+        "proxies whose X-Forwarded-For says who the caller is, for the log",
+        expected="addresses or networks, separated by commas",
+    )
     default_format: Literal["json", "npz"] = bounded(
         "json", "format of the answer to POST /embeddings where Accept does not decide"
     )
@@ -151,6 +157,13 @@ class Settings(EnvironmentSettings):
             from limits import parse_many
 
             parse_many(value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, value: str) -> str:
+        for one in value.split(","):
+            ipaddress.ip_network(one.strip())
         return value
 
     @field_validator("service_api_key")

@@ -66,6 +66,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
         super().connection_made(transport)
+        if self.client is not None:  # in IPv4, on a socket that listens to both
+            self.client = (self.client[0].removeprefix("::ffff:"), self.client[1])
         self.flow = _Flow(transport)
         self._deadline = time.monotonic() + self.deadlines.header_seconds
         if self._guard.closed:
@@ -234,7 +236,8 @@ class Connection(H11Protocol):
         # Closing while bytes arrive would reset the connection, and the answer with it.
         self.flow.resume_reading()
         self.transport.write_eof()
-        log.info("refused", id=identity, status=error.status, code=error.code)
+        client = self.client and self.client[0]
+        log.info("refused", id=identity, status=error.status, code=error.code, client=client)
 
     def _refuse_malformed(self, error: h11.RemoteProtocolError) -> None:
         reason = str(error).partition(": bytearray")[0]  # without what was sent

@@ -21,6 +21,7 @@ log = structlog.get_logger("pagevec.request")
 
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CLIENT_LEFT = 499  # nginx's status for it: logged, never sent
+_MAX_ADDRESS = 45  # characters of an address of IPv6
 _QUIET = frozenset({"/health", "/ready", "/metrics"})
 
 # A client that has not finished sending after this long loses the connection.
@@ -96,6 +97,7 @@ def _log_line(record: Record, scope: Scope, status: int) -> None:
         "path": scope["path"],
         "status": status,
         "code": record.code,
+        "client": _client(scope),
         "key": record.key,
         "input_type": record.input_type,
         "inputs": record.inputs,
@@ -105,6 +107,12 @@ def _log_line(record: Record, scope: Scope, status: int) -> None:
     }
     level = log.debug if scope["path"] in _QUIET and status < 400 else log.info
     level("request", **{name: value for name, value in fields.items() if value is not None})
+
+
+def _client(scope: Scope) -> str | None:
+    # uvicorn reads it from X-Forwarded-For where a trusted proxy sent the request, unchecked.
+    client = scope.get("client")
+    return client[0][:_MAX_ADDRESS] if client else None
 
 
 class DrainUnreadBody:

@@ -202,6 +202,7 @@ def server_for(
         log_config=None,
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=settings.trusted_proxies,
         http=Connection,
         ws="none",
         h11_max_incomplete_event_size=deadlines.max_header_bytes,
