@@ -17,8 +17,12 @@ def commands(document: str, mark: str) -> list[str]:
     return found
 
 
-def run(block: str, folder: Path, **variables: str) -> None:
-    """Run a block of shell commands in `folder`, with the programs of this environment."""
+def run(block: str, folder: Path, **variables: str) -> str:
+    """Run a block of shell commands in `folder`, with the programs of this environment.
+
+    Returns:
+        What it printed.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", block],
@@ -29,3 +33,4 @@ def run(block: str, folder: Path, **variables: str) -> None:
         timeout=200,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -1,5 +1,6 @@
 """`pagevec serve` as a process of its own: started, asked, watched, stopped."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from conftest import KEY, Service, assert_shows_no_key
 
@@ -34,6 +36,17 @@ class Process(Service):
         lines = Path(f"/proc/{self.popen.pid}/status").read_text().splitlines()
         (kib,) = (line.split()[1] for line in lines if line.startswith(f"{name}:"))
         return int(kib) * 1024
+
+    def line(self, identity: str) -> dict[str, Any]:
+        """Return the line of a request in a log in JSON, written once its answer was sent."""
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            for line in self.log.read_text().splitlines():
+                if f'"id": "{identity}"' in line:
+                    said: dict[str, Any] = json.loads(line)
+                    return said
+            time.sleep(0.02)
+        raise AssertionError(self.log.read_text())
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, return the exit code."""

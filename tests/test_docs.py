@@ -25,17 +25,11 @@ UNSEEN = (
     errors.LoadedElsewhere,
     errors.StoreError,
 )
-PAGES = ("http-api", "client", "documents", "ray", "hosting")
+PAGES = ("http-api", "client", "documents", "ray", "hosting", "operations")
 BLOCK = re.compile(r"<!-- run -->\n```(bash|python)\n(.*?)```", re.S)
 BLOCKS = [
     pytest.param(language, code, id=f"{document.name}-{number}")
-    for document in [
-        ROOT / "README.md",
-        *(
-            ROOT / "docs" / name
-            for name in ("http-api.md", "client.md", "documents.md", "ray.md", "hosting.md")
-        ),
-    ]
+    for document in [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)]
     for number, (language, code) in enumerate(BLOCK.findall(document.read_text(encoding="utf-8")))
 ]
 

@@ -10,13 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import promql_parser
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import Service, png
-from pagevec.client import Client
 from pagevec.environment import variable_names
 from pagevec.settings import Settings
 
@@ -153,44 +149,3 @@ def test_systemd_unit(tmp_path: Path) -> None:
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.fixture(scope="module")
-def exposition(service: Service) -> dict[str, set[str]]:
-    """All sample names in /metrics, with their labels, of a service that has been used."""
-    with Client(service.url, service.key) as client:
-        client.embed_texts(["fares"])
-        client.embed_images([png(200, 280)])
-    with service.client() as http:
-        page = http.get("/metrics").text
-    names: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(page):
-        for sample in family.samples:
-            names.setdefault(sample.name, set()).update(sample.labels)
-    return names
-
-
-def nodes(query: str) -> list[promql_parser.Expr]:
-    """Return all nodes of a parsed query."""
-    found: list[promql_parser.Expr] = []
-    promql_parser.walk(promql_parser.parse(query.replace("$__rate_interval", "1m")), found.append)
-    return found
-
-
-def test_dashboard(exposition: dict[str, set[str]]) -> None:
-    """Every query is valid PromQL over metrics and labels that /metrics has."""
-    dashboard = json.loads((DEPLOY / "monitoring/grafana/dashboards/pagevec.json").read_text())
-    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    assert len(queries) >= 10
-    for query in queries:
-        used = [one for one in nodes(query) if isinstance(one, promql_parser.VectorSelector)]
-        assert used, query
-        labels = set.union(*(exposition[selector.name] for selector in used))
-        for selector in used:
-            assert {matcher.name for matcher in selector.matchers.matchers} <= labels, query
-        for one in nodes(query):
-            if isinstance(one, promql_parser.AggregateExpr) and one.modifier is not None:
-                assert set(one.modifier.labels) <= labels, query
-    sources = load(DEPLOY / "monitoring/grafana/provisioning/datasources/prometheus.yaml")
-    uid = sources["datasources"][0]["uid"]
-    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {uid}

@@ -4,14 +4,14 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from conftest import KEY, Service
+from proxies import free_port, running_nginx
 from server.calls import HELLO, image, images
 
 pytestmark = pytest.mark.long
@@ -65,69 +65,31 @@ const fs = require('fs');
 """
 
 NGINX = """
-daemon off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-worker_processes 1;
-events {{ worker_connections 64; }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  upstream pagevec {{ server 127.0.0.1:{upstream}; keepalive 8; keepalive_timeout 30s; }}
-  server {{
-    listen 127.0.0.1:{port};
-    client_max_body_size 300m;
-    location / {{
-      proxy_pass http://pagevec;
-      proxy_http_version 1.1;
-      proxy_request_buffering off;
-      proxy_read_timeout 600s;
-      proxy_set_header Connection "{connection}";
-      proxy_set_header Upgrade $http_upgrade;
-    }}
+upstream pagevec {{ server 127.0.0.1:{upstream}; keepalive 8; keepalive_timeout 30s; }}
+server {{
+  listen 127.0.0.1:{port};
+  client_max_body_size 300m;
+  location / {{
+    proxy_pass http://pagevec;
+    proxy_http_version 1.1;
+    proxy_request_buffering off;
+    proxy_read_timeout 600s;
+    proxy_set_header Connection "{connection}";
+    proxy_set_header Upgrade $http_upgrade;
   }}
 }}
 """
 
 
-def port_of(service: Service) -> int:
-    return int(service.url.rpartition(":")[2])
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port: int = free.getsockname()[1]
-        return port
-
-
 @contextmanager
 def nginx(service: Service, folder: Path, connection: str) -> Iterator[Service]:
     """Put an nginx of its own in front of the service."""
-    if shutil.which("nginx") is None:
-        pytest.skip("there is no nginx")
     port = free_port()
-    configuration = folder / "nginx.conf"
-    configuration.write_text(
-        NGINX.format(folder=folder, port=port, upstream=port_of(service), connection=connection)
-    )
-    process = subprocess.Popen(["nginx", "-c", str(configuration), "-p", str(folder)])
-    try:
-        end = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert time.monotonic() < end, (folder / "error.log").read_text()
-                time.sleep(0.05)
+    upstream = int(service.url.rpartition(":")[2])
+    with running_nginx(
+        folder, port, NGINX.format(port=port, upstream=upstream, connection=connection)
+    ):
         yield Service(f"http://127.0.0.1:{port}", service.key)
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture(scope="module", params=["direct", "nginx", "nginx that hands upgrades on"])

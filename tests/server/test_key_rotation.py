@@ -1,6 +1,10 @@
 """Keys in a file: replaced while the service runs, under load."""
 
+import grp
+import hashlib
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -40,16 +44,44 @@ def status(service: Service, key: str) -> int:
     return httpx.post(f"{service.url}/embeddings", json=ASK, headers=headers).status_code
 
 
+def as_root(blocks: list[str], folder: Path) -> list[str]:
+    """Return commands that root types, for a group and a folder that are here."""
+    group = grp.getgrgid(os.getgid()).gr_name
+    return [
+        block.replace("-g pagevec", f"-g {group}").replace("/etc/pagevec", f"{folder}/etc")
+        for block in blocks
+    ]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where keys are in a way of hosting, and the marks of its commands in docs/hosting.md."""
+
+    make: str
+    rotate: str
+    file: str
+    new: str
+    modes: tuple[int, int]
+
+
+COMPOSE = Layout("run", "rotate", "secrets/keys/service_api_key", "secrets/new_key", (0o755, 0o644))
+SYSTEMD = Layout(
+    "make a key: systemd", "rotate: systemd", "etc/keys", "etc/new_key", (0o750, 0o640)
+)
+
+
 @pytest.mark.long
-def test_rotation_under_load(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", [COMPOSE, SYSTEMD], ids=["compose", "systemd"])
+def test_rotation_under_load(tmp_path: Path, layout: Layout) -> None:
     """The commands of docs/hosting.md: callers who change between see only 200; then old is out.
 
-    A real process that runs throughout; no call is tried again.
+    A real process that runs throughout; no call is tried again. No command shows a key, and the
+    file has the same modes at the end.
     """
-    [make] = commands("hosting.md", "run")
-    both, without_old = commands("hosting.md", "rotate")
-    run(make, tmp_path)
-    file = tmp_path / "secrets" / "keys" / "service_api_key"
+    [make] = as_root(commands("hosting.md", layout.make), tmp_path)
+    both, without_old = as_root(commands("hosting.md", layout.rotate), tmp_path)
+    shown = run(make, tmp_path)
+    file = tmp_path / layout.file
     old = file.read_text().strip()
     variables = environment(SERVICE_API_KEY_FILE=str(file))
     del variables["SERVICE_API_KEY"]
@@ -59,13 +91,13 @@ def test_rotation_under_load(tmp_path: Path) -> None:
         loaded(*(caller(process.url, keys, name) for name in keys)) as load,
     ):
         load.wait_for(50)
-        run(both, tmp_path)
-        new = (tmp_path / "secrets" / "new_key").read_text().strip()
+        shown += run(both, tmp_path)
+        new = (tmp_path / layout.new).read_text().strip()
         for name in keys:
             load.wait_for(20)
             keys[name] = new
         load.wait_for(20)
-        run(without_old, tmp_path)
+        shown += run(without_old, tmp_path)
         load.wait_for(50)
         assert status(process, old) == 401
     print(f"rotation: {load.answers}")
@@ -73,6 +105,25 @@ def test_rotation_under_load(tmp_path: Path) -> None:
     assert load.answers[200] >= 200
     log = process.log.read_text()
     assert log.count("the keys are now key-") == 2
+    assert (shown, file.read_text().split()) == ("", [new])
+    modes = tuple(path.stat().st_mode & 0o777 for path in (file.parent, file))
+    assert modes == layout.modes
+    assert [one.name for one in file.parent.iterdir()] == [file.name]
+
+
+def test_a_caller_is_shut_out(embedder: LocalEmbedder, tmp_path: Path) -> None:
+    """The documented command removes the key of a name, and no other, without showing one."""
+    [block] = as_root(commands("operations.md", "shut out"), tmp_path)
+    file = tmp_path / "etc" / "keys"
+    file.parent.mkdir()
+    write(file, "one\ntwo\nthree\n")
+    settings = make_settings(service_api_key=None, service_api_key_file=file)
+    with running(embedder, settings) as service:
+        assert [status(service, key) for key in ("one", "two", "three")] == [200, 200, 200]
+        name = hashlib.sha256(b"two").hexdigest()[:8]
+        assert run(block.replace("1a2b3c4d", name), tmp_path) == ""
+        assert [status(service, key) for key in ("one", "two", "three")] == [200, 401, 200]
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("one\nthree\n", 0o640)
 
 
 @pytest.mark.parametrize("damaged", ["", "two words", None], ids=["empty", "not a key", "gone"])
