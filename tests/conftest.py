@@ -128,6 +128,14 @@ def png(width: int, height: int, seed: int = 0) -> bytes:
     return file.getvalue()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what a service keeps between starts out of the home of who runs the tests."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def embedder() -> Iterator[LocalEmbedder]:
     settings = make_settings()

@@ -92,7 +92,7 @@ def serving(
         )
     try:
         url = _address(popen, output, log)
-        key = key or variables["SERVICE_API_KEY"].partition(",")[0]
+        key = key or variables.get("SERVICE_API_KEY", "").partition(",")[0]
         yield Process(url=url, key=key, popen=popen, output=output, log=log)
     finally:
         if popen.poll() is None:

@@ -127,6 +127,22 @@ def test_an_unknown_name(in_file: bool, monkeypatch: pytest.MonkeyPatch, tmp_pat
         read(tmp_path)
 
 
+@pytest.mark.parametrize("in_file", [True, False])
+def test_the_address_of_a_service(
+    in_file: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """PAGEVEC_URL is for the commands that ask a service: the start ignores it, and only it."""
+    for name in ("PAGEVEC_URL", "pagevec_url"):
+        if in_file:
+            (tmp_path / ".env").write_text(f"{name}=http://127.0.0.1:9000\n")
+        else:
+            monkeypatch.setenv(name, "http://127.0.0.1:9000")
+        assert read(tmp_path).model_fields_set == set()
+    (tmp_path / ".env").write_text("PAGEVEC_URLS=http://127.0.0.1:9000\n")
+    with pytest.raises(ConfigurationError, match="unknown setting PAGEVEC_URLS"):
+        read(tmp_path)
+
+
 OF_SERVICES = {
     # a Service named pagevec, with a named port
     "PAGEVEC_SERVICE_HOST": "10.0.0.1",

@@ -65,12 +65,14 @@ class EnvironmentSettings(BaseSettings):
 
     Attributes:
         other_prefixes: variables that begin with one of these belong to other settings.
+        other_names: variables with these names do, too.
     """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
     )
     other_prefixes: ClassVar[tuple[str, ...]] = ()
+    other_names: ClassVar[tuple[str, ...]] = ()
     _typed: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @classmethod
@@ -215,7 +217,9 @@ def _check_names(of: type[EnvironmentSettings], variables: Mapping[str, str | No
     ours = {
         name.upper(): value
         for name, value in variables.items()
-        if name.upper().startswith(prefix) and not name.upper().startswith(of.other_prefixes)
+        if name.upper().startswith(prefix)
+        and not name.upper().startswith(of.other_prefixes)
+        and name.upper() not in of.other_names
     }
     ignored = sorted(name for name, value in ours.items() if _is_of_a_service(name, value))
     if ignored:

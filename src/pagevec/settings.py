@@ -18,6 +18,7 @@ class Settings(EnvironmentSettings):
     """The service's configuration. Read it with :meth:`from_environment`."""
 
     other_prefixes = ("PAGEVEC_MODAL_",)
+    other_names = ("PAGEVEC_URL",)  # where the commands that ask a service find it
 
     # The model
     model: str = bounded(

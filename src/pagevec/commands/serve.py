@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import uvicorn
 from click.core import ParameterSource
 
 from pagevec.client import Client
-from pagevec.demo import demo_table
+from pagevec.demo import demo_table, next_steps
 from pagevec.engine.backends import load
 from pagevec.engine.embedder import (
     EXIT_ENGINE_FAILED,
@@ -21,10 +23,13 @@ from pagevec.engine.embedder import (
 )
 from pagevec.environment import describe_fields, option_name, variable_names
 from pagevec.server.app import create_app
-from pagevec.server.run import address_of, configure_logs, ensure_key, listen, run, server_for
+from pagevec.server.own_key import OwnKey, ensure_key
+from pagevec.server.run import address_of, configure_logs, listen, run, server_for
 from pagevec.settings import Settings
 from pagevec.terminal import echo
 from pagevec.types import ModelInfo
+
+_Compose = Callable[[ModelInfo, str], list[str]]
 
 # What slow readers have for the last answers of a failed engine.
 _LAST_ANSWERS_SECONDS = 3
@@ -41,14 +46,15 @@ def _serve(
 
     Every setting is an environment variable too, also in .env; the option wins.
     """
-    settings, key_is_new = ensure_key(Settings.from_environment(options=_typed_settings(context)))
+    settings, own_key = ensure_key(Settings.from_environment(options=_typed_settings(context)))
     configure_logs(settings)
     if replicas and not ray:
         raise click.UsageError("--replicas needs --ray")
+    compose = partial(_compose_greeting, settings, own_key, demo)
     if ray:
-        _serve_on_ray(settings, replicas, key_is_new, list(demo))
+        _serve_on_ray(settings, replicas, compose)
     else:
-        _serve_here(settings, key_is_new, list(demo))
+        _serve_here(settings, compose)
 
 
 def _typed_settings(context: click.Context) -> dict[str, Any]:
@@ -60,30 +66,23 @@ def _typed_settings(context: click.Context) -> dict[str, Any]:
     }
 
 
-def _serve_on_ray(
-    settings: Settings, replicas: int | None, key_is_new: bool, demo: list[Path]
-) -> None:
+def _serve_on_ray(settings: Settings, replicas: int | None, compose: _Compose) -> None:
     for name, value in _RAY.items():
         os.environ.setdefault(name, value)
     try:
         from pagevec.deploy.ray.host import run_on_ray
     except ImportError as error:
         raise click.ClickException(f"{error}; try `pip install 'pagevec[serve,ray]'`") from None
-    key = settings.keys[0]
-
-    def greet(info: ModelInfo, address: str) -> None:
-        echo(*_greeting(info, address, key, key_is_new, _demo_table(address, key, demo)))
-
-    run_on_ray(settings, replicas, greet)
+    run_on_ray(settings, replicas, lambda info, address: echo(*compose(info, address)))
 
 
-def _serve_here(settings: Settings, key_is_new: bool, demo: list[Path]) -> None:
+def _serve_here(settings: Settings, compose: _Compose) -> None:
     listener = listen(settings)
     embedder = LocalEmbedder.of(settings, lambda: load(settings))
     server = server_for(create_app(settings, embedder), settings)
     greeter = threading.Thread(
         target=_greet_when_ready,
-        args=(embedder, server, address_of(listener), settings.keys[0], key_is_new, demo),
+        args=(embedder, server, address_of(listener), compose),
         daemon=True,
     )
     greeter.start()
@@ -104,41 +103,58 @@ def _send_last_answers(server: uvicorn.Server) -> None:
 
 
 def _greet_when_ready(
-    embedder: LocalEmbedder,
-    server: uvicorn.Server,
-    address: str,
-    key: str,
-    key_is_new: bool,
-    demo: list[Path],
+    embedder: LocalEmbedder, server: uvicorn.Server, address: str, compose: _Compose
 ) -> None:
     """Wait for the model and print how to use it; if it fails, log why and stop the server."""
     try:
         embedder.wait_until_ready()
         if server.should_exit:
             return
-        table = _demo_table(address, key, demo)
+        greeting = compose(embedder.info(), address)
     except Exception as error:
         logging.getLogger("pagevec").error("startup failed: %s", error)
         server.should_exit = True
         return
     # Printed in one piece: the demo's requests write to the log meanwhile.
-    echo(*_greeting(embedder.info(), address, key, key_is_new, table))
+    echo(*greeting)
 
 
-def _demo_table(address: str, key: str, demo: list[Path]) -> str:
+def _compose_greeting(
+    settings: Settings,
+    own_key: OwnKey | None,
+    demo: tuple[Path, ...],
+    info: ModelInfo,
+    address: str,
+) -> list[str]:
+    """Embed the documents of `demo`; return the lines that say what is served, and how to ask it.
+
+    They show a key only if the service made it.
+    """
+    parts = [
+        f"{info.model} ({info.family}, {info.device}, {info.dtype}, {info.precision} precision)",
+        info.notice,
+        _demo_table(address, settings, demo),
+        f"address  {address}\nkey      {_about_key(settings, own_key)}",
+        "in another terminal:",
+        "\n".join(next_steps(address, own_key.key if own_key else None, demo)),
+    ]
+    return ["", *"\n\n".join(part for part in parts if part).split("\n"), ""]
+
+
+def _demo_table(address: str, settings: Settings, demo: tuple[Path, ...]) -> str:
     if not demo:
         return ""
-    with Client(address, key) as model:
+    with Client(address, settings.keys[0]) as model:
         return demo_table(model, demo)
 
 
-def _greeting(info: ModelInfo, address: str, key: str, key_is_new: bool, table: str) -> list[str]:
-    key = key if key_is_new else "$SERVICE_API_KEY"
-    model = f"{info.model} ({info.family}, {info.device}, {info.dtype}, {info.precision} precision)"
-    body = '{"input_type": "text", "inputs": ["hello"]}'
-    curl = f"curl -s {address}/embeddings -H \"Authorization: Bearer {key}\" -d '{body}'"
-    parts = [model, info.notice, table, f"address  {address}\nkey      {key}", curl]
-    return ["", *"\n\n".join(part for part in parts if part).split("\n"), ""]
+def _about_key(settings: Settings, own_key: OwnKey | None) -> str:
+    if own_key is None:
+        is_file = settings.service_api_key_file is not None
+        return f"what you set in {'SERVICE_API_KEY_FILE' if is_file else 'SERVICE_API_KEY'}"
+    if own_key.fault is not None:
+        return f"for this start only: {own_key.fault}"
+    return f"kept in {own_key.file} for the next start"
 
 
 class _Setting(click.Option):

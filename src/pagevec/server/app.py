@@ -45,6 +45,7 @@ def create_app(settings: Settings, embedder: Embedder) -> FastAPI:
         "/npz/embeddings": routes.npz_embeddings,
     }
     gets: dict[str, Any] = {
+        "/": routes.home,
         "/health": routes.health,
         "/ready": routes.ready,
         "/info": routes.info,

@@ -5,6 +5,7 @@ import math
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from pagevec.errors import EngineFailed, InternalError, MethodNotAllowed, NotFound, PagevecError
 from pagevec.server.telemetry import get_record
@@ -50,5 +51,13 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
         raise error
     get_record(request).code = known.code
     response = error_response(known)
-    response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(sorted(_methods_at(request)))
     return response
+
+
+def _methods_at(request: Request) -> set[str]:
+    """Return the methods of all routes at the path; the router names those of the first."""
+    routes = [one for one in request.app.routes if isinstance(one, Route)]
+    path = request.scope["path"]
+    return {method for one in routes if one.path == path for method in one.methods or ()}

@@ -16,14 +16,16 @@ from pagevec.errors import (
     Draining,
     EngineFailed,
     NotReady,
+    PagevecError,
 )
 from pagevec.server.bodies import Call, CallReader, receive_body
 from pagevec.server.budget import ByteBudget, Hold
 from pagevec.server.errors import error_response
+from pagevec.server.home import home_response
 from pagevec.server.security import Keys, RateLimits
 from pagevec.server.telemetry import Metrics, get_record, is_draining
 from pagevec.settings import Settings
-from pagevec.types import Limits
+from pagevec.types import Limits, ModelInfo
 from pagevec.wire.encode import bytes_of_vector, encode_pieces
 from pagevec.wire.negotiation import MEDIA_TYPES, WireFormat, choose_format
 from pagevec.wire.receipt import REQUEST_HEADER, receipt_headers
@@ -94,6 +96,14 @@ class Routes:
     async def npz_embeddings(self, request: Request) -> Response:
         """Embed texts or page images; npz unless Accept says otherwise."""
         return await self._embed(request, "npz")
+
+    async def home(self, request: Request) -> Response:
+        """Say what is at this address: a page for browsers, else JSON."""
+        try:
+            model: ModelInfo | str = self._embedder.info()
+        except PagevecError as error:
+            model = error.message  # it is not ready yet
+        return home_response(request.headers.get("accept"), model)
 
     async def health(self, request: Request) -> Response:
         """Answer 200 while the process is alive, and 503 when its model has failed for good."""

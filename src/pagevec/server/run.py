@@ -1,9 +1,7 @@
 """The process that serves: its log, a socket, uvicorn, a clean end."""
 
 import asyncio
-import ipaddress
 import logging
-import secrets
 import signal
 import socket
 import sys
@@ -13,7 +11,6 @@ from types import FrameType
 
 import structlog
 import uvicorn
-from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from pagevec.errors import ConfigurationError
@@ -91,35 +88,6 @@ def _quote_controls(
         else show_on_one_line(value)
         for name, value in event.items()
     }
-
-
-def ensure_key(settings: Settings) -> tuple[Settings, bool]:
-    """Make a key if none is set, which is allowed on loopback only.
-
-    Returns:
-        The settings with a key, and whether it was made just now.
-
-    Raises:
-        ConfigurationError: no key is set, and other hosts could reach the service.
-    """
-    if settings.keys:
-        return settings, False
-    if not is_loopback(settings.host):
-        raise ConfigurationError(
-            "SERVICE_API_KEY is not set, and other hosts can reach the service "
-            f"({settings.cite('host')}): set a key (several with commas; or "
-            "SERVICE_API_KEY_FILE), or listen on 127.0.0.1"
-        )
-    made = SecretStr(secrets.token_urlsafe(24))
-    return settings.model_copy(update={"service_api_key": made}), True
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def listen(settings: Settings) -> socket.socket:

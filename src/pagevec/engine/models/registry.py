@@ -14,7 +14,8 @@ BUNDLED = "bundled"
 BUNDLED_REVISION = "drawn-3"
 BUNDLED_NOTICE = (
     "a small model for a first look: it finds printed words (Latin letters, 14 points and above "
-    "at A4), it does not understand; for real work name a real checkpoint"
+    "at A4), it does not understand: ask with words that stand on the page; for real work name a "
+    "real checkpoint"
 )
 
 # Beyond this side ratio the resizing of the Qwen families raises (smart_resize in transformers).

@@ -1,0 +1,151 @@
+"""`pagevec serve` as a newcomer starts it: what it prints, and what its lines do when copied."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from conftest import EXAMPLES, KEY
+from processes import Process, environment, serving
+
+pytestmark = pytest.mark.long
+
+
+def newcomer(state: Path, **variables: str) -> dict[str, str]:
+    """Return an environment without a key, whose state folder is `state`."""
+    made = environment(XDG_STATE_HOME=str(state), **variables)
+    del made["SERVICE_API_KEY"]
+    return made
+
+
+def lines_to_copy(process: Process) -> list[str]:
+    said = process.output.read_text()
+    return said.partition("in another terminal:\n\n")[2].rstrip().splitlines()
+
+
+def key_in(process: Process) -> str:
+    [line] = [one for one in lines_to_copy(process) if one.startswith("export SERVICE_API_KEY=")]
+    return line.partition("=")[2]
+
+
+def copy_and_run(process: Process) -> "subprocess.CompletedProcess[str]":
+    """Run the printed lines in a shell that knows nothing of the service."""
+    clean = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    return subprocess.run(
+        ["sh", "-euc", "\n".join(lines_to_copy(process))],
+        env=clean,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@contextmanager
+def started(folder: Path, variables: dict[str, str], *options: str) -> Iterator[Process]:
+    """Serve in `folder`, made for it."""
+    folder.mkdir(exist_ok=True)
+    with serving(folder, variables, "--max-visual-tokens", "16", *options) as process:
+        yield process
+
+
+def embeds(process: Process, key: str) -> bool:
+    body = {"input_type": "text", "inputs": ["hello"]}
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.post(f"{process.url}/", json=body, headers=headers).status_code == 200
+
+
+def test_the_printed_lines_show_an_answer(tmp_path: Path) -> None:
+    """With the examples, as `make serve` does it: copied as they are, the lines find the page."""
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    with serving(tmp_path, newcomer(tmp_path / "s"), "--demo", "examples") as process:
+        said = process.output.read_text()
+        done = copy_and_run(process)
+        assert done.returncode == 0, done.stderr
+    assert "ask with words that stand on the page" in said
+    assert "examples/annual-report.pdf#1" in said
+    assert "8 pages stored" in done.stdout
+    [first] = [line for line in done.stdout.splitlines() if "page" in line and "." in line][1:2]
+    assert "examples/annual-report.pdf, page" in first
+    assert len(done.stdout) < 2000
+
+
+def test_the_key_is_kept(tmp_path: Path) -> None:
+    """A second start has the key of the first and shows it; the log of neither does."""
+    state, logs = tmp_path / "s", []
+    keys = []
+    for number in (1, 2):
+        variables = newcomer(state, PAGEVEC_LOG_LEVEL="debug")
+        with started(tmp_path / str(number), variables) as process:
+            keys.append(key_in(process))
+            assert embeds(process, keys[0])
+            assert not embeds(process, "wrong")
+            assert f"key      kept in {state}/pagevec/key" in process.output.read_text()
+        logs.append(process.log.read_text())
+        assert process.output.read_text().count(keys[0]) == 1
+    assert keys[0] == keys[1]
+    assert keys[0] not in "".join(logs)
+    assert (state / "pagevec" / "key").read_text() == f"{keys[0]}\n"
+
+
+def test_two_first_starts_at_once(tmp_path: Path) -> None:
+    """Both have the same key."""
+
+    def start(name: str) -> str:
+        with started(tmp_path / name, newcomer(tmp_path / "s")) as process:
+            return key_in(process)
+
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(start, ["one", "other"])
+    assert one == other
+
+
+def test_where_no_key_can_be_kept(tmp_path: Path) -> None:
+    """The service starts with a key for this start, and says that and why."""
+    with started(tmp_path / "here", newcomer(Path("/proc"))) as process:
+        assert embeds(process, key_in(process))
+        said = process.output.read_text()
+    assert "key      for this start only: /proc/pagevec/key cannot be used: " in said
+
+
+def test_a_key_of_the_users_own_is_not_shown(tmp_path: Path) -> None:
+    """Neither the banner nor the log has a key that the user set; both its sources are named."""
+    file = tmp_path / "keys"
+    file.write_text("key-of-a-file")
+    of_a_file = newcomer(tmp_path / "s", SERVICE_API_KEY_FILE=str(file))
+    cases = {"SERVICE_API_KEY": (KEY, environment()), file.name: ("key-of-a-file", of_a_file)}
+    for name, (key, variables) in cases.items():
+        with started(tmp_path / f"with {name}", variables) as process:
+            assert embeds(process, key)
+        said = process.output.read_text()
+        assert "key      what you set in SERVICE_API_KEY" in said
+        assert "export SERVICE_API_KEY" not in said
+        assert key not in said + process.log.read_text()
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_lines_without_documents(tmp_path: Path) -> None:
+    """Where no documents were given, the first line that asks the service is a check of it."""
+    with started(tmp_path / "it's here", newcomer(tmp_path / "s")) as process:
+        *_, check, ingest, search = lines_to_copy(process)
+        assert check.endswith(f" check {process.url}")
+        assert "ingest FOLDER" in ingest and "words that stand on a page" in search
+        process.output.write_text(process.output.read_text().replace(f"{ingest}\n{search}", ""))
+        done = copy_and_run(process)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all passed" in done.stdout
+
+
+def test_the_address_of_another_service(tmp_path: Path) -> None:
+    """PAGEVEC_URL, in the environment and in `.env`, is not a setting of the service."""
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / ".env").write_text("PAGEVEC_URL=https://elsewhere.example\n")
+    variables = newcomer(tmp_path / "s", PAGEVEC_URL="https://elsewhere.example")
+    with started(here, variables) as process:
+        assert f"export PAGEVEC_URL={process.url}" in lines_to_copy(process)
