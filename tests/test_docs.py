@@ -42,6 +42,7 @@ def test_block(language: str, code: str, service: Service, tmp_path: Path) -> No
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PAGEVEC_")},
         "SERVICE_API_KEY": service.key,
+        "PAGEVEC_URL": service.url,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "NO_PROXY": "*",
     }
