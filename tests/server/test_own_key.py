@@ -189,7 +189,25 @@ def test_where_nothing_can_be_written() -> None:
     own = own_key(Path("/proc/pagevec"))
     assert own.fault is not None and own.fault.startswith("/proc/pagevec/key cannot be used: ")
     assert own_key(Path("/proc/pagevec")).key != own.key
-    assert own_key(Path("no/home")).fault == "there is no home folder to keep it in"
+
+
+def test_a_user_without_a_home() -> None:
+    """In a container whose user is only a number the key lasts for this start."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    program = (
+        "import os; from conftest import make_settings; "
+        "from pagevec.server.own_key import ensure_key; os.setuid(54321); "
+        "print(ensure_key(make_settings(service_api_key=None))[1].fault)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "there is no home folder to keep it in\n", done.stderr
 
 
 def test_a_key_that_cannot_be_written_whole(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def ensure_key(settings: Settings) -> tuple[Settings, OwnKey | None]:
             f"({settings.cite('host')}): set a key (several with commas; or "
             "SERVICE_API_KEY_FILE), or listen on 127.0.0.1"
         )
-    own = own_key(user_state_path("pagevec"))
+    own = own_key(_state_folder())
     return settings.model_copy(update={"service_api_key": SecretStr(own.key)}), own
 
 
@@ -65,8 +65,15 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _state_folder() -> Path:
+    try:
+        return user_state_path("pagevec")
+    except RuntimeError:  # the user has no home, as in many containers
+        return Path()
+
+
 def own_key(folder: Path) -> OwnKey:
-    """Return the key that is kept in `folder`; the first start makes it.
+    """Return the key that is kept in `folder`, an absolute path; the first start makes it.
 
     Starts at the same time agree on one key. What others could have written or can read is not
     trusted, and not touched.
