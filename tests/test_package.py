@@ -31,6 +31,14 @@ def test_wheel(built: Path) -> None:
     assert "pagevec/engine/models/weights/model.safetensors" in names
 
 
+def test_what_readme_installs(built: Path) -> None:
+    """README installs a checkout or its wheel, by the name that it has: no index has pagevec."""
+    [wheel] = built.glob("*.whl")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [line.strip() for line in readme.splitlines() if line.startswith("    pip install ")]
+    assert lines == ["pip install '.[pdf]'", f"pip install 'dist/{wheel.name}[pdf]'"]
+
+
 @pytest.mark.long
 def test_source_distribution(built: Path, tmp_path: Path) -> None:
     """Every test can be collected in an unpacked source distribution; the licence is in it."""

@@ -44,7 +44,9 @@ def _serve(
 ) -> None:
     """Serve a model over HTTP.
 
-    Every setting is an environment variable too, also in .env; the option wins.
+    Every setting is an environment variable too, also in .env; the option wins. Without a key in
+    SERVICE_API_KEY or SERVICE_API_KEY_FILE it makes one, on loopback only, prints it, and keeps it
+    for the next start where no other user can read it.
     """
     settings, own_key = ensure_key(Settings.from_environment(options=_typed_settings(context)))
     configure_logs(settings)
