@@ -51,7 +51,7 @@ def next_steps(address: str, key: str | None, paths: Sequence[Path]) -> list[str
         is_example = any((path / _EXAMPLE).is_file() for path in paths)
         query = _EXAMPLE_QUERY if is_example else "words that stand on a page"
         return [*lines, f"{program} ingest {join(map(str, paths))}", f'{program} search "{query}"']
-    lines.append(f"{program} check {quote(address)}")
+    lines.append(f"{program} check")
     if importlib.util.find_spec("pypdfium2") is not None:
         lines += [
             f"{program} ingest FOLDER   # with documents of your own",

@@ -71,10 +71,8 @@ def _typed_settings(context: click.Context) -> dict[str, Any]:
 def _serve_on_ray(settings: Settings, replicas: int | None, compose: _Compose) -> None:
     for name, value in _RAY.items():
         os.environ.setdefault(name, value)
-    try:
-        from pagevec.deploy.ray.host import run_on_ray
-    except ImportError as error:
-        raise click.ClickException(f"{error}; try `pip install 'pagevec[serve,ray]'`") from None
+    from pagevec.deploy.ray.host import run_on_ray
+
     run_on_ray(settings, replicas, lambda info, address: echo(*compose(info, address)))
 
 
