@@ -51,8 +51,10 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
         raise error
     get_record(request).code = known.code
     response = error_response(known)
-    if error.status_code == 405:
-        response.headers["Allow"] = ", ".join(sorted(_methods_at(request)))
+    response.headers.update(error.headers or {})
+    methods = _methods_at(request)
+    if error.status_code == 405 and methods:
+        response.headers["Allow"] = ", ".join(sorted(methods))
     return response
 
 
