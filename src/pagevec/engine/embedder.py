@@ -31,6 +31,10 @@ WIND_DOWN_SECONDS = 5.0
 _RETRY_WHILE_LOADING = 5.0
 
 
+def _say_loading() -> NotReady:
+    return NotReady("the model is being loaded", retry_after=_RETRY_WHILE_LOADING)
+
+
 class LocalEmbedder:
     """Implements `Embedder`. Loading starts at once, in the thread that will run the model.
 
@@ -50,6 +54,7 @@ class LocalEmbedder:
         request_seconds: float = Budgets.request_seconds,
         max_answer_bytes: int = Budgets.answer_bytes,
         max_working_bytes: int = Budgets.working_bytes,
+        say_loading: Callable[[], NotReady] = _say_loading,
     ) -> None:
         """Begin to load.
 
@@ -62,9 +67,11 @@ class LocalEmbedder:
             request_seconds: time budget of one request.
             max_answer_bytes: bytes of one answer, where callers say what a vector takes.
             max_working_bytes: bytes that decoding pictures and pooling hold at the same time.
+            say_loading: returns what callers are told while it loads.
         """
         budgets = Budgets(max_queued_inputs, request_seconds, max_answer_bytes, max_working_bytes)
         self.failed = threading.Event()
+        self._say_loading = say_loading
         build = partial(
             Engine,
             batch_tokens=batch_tokens,
@@ -84,7 +91,12 @@ class LocalEmbedder:
         self._thread.start()
 
     @classmethod
-    def of(cls, settings: Settings, load: Callable[[], Backend[Any]]) -> Self:
+    def of(
+        cls,
+        settings: Settings,
+        load: Callable[[], Backend[Any]],
+        say_loading: Callable[[], NotReady] = _say_loading,
+    ) -> Self:
         """Return an embedder with the limits of `settings`."""
         return cls(
             load,
@@ -95,6 +107,7 @@ class LocalEmbedder:
             request_seconds=settings.request_seconds,
             max_answer_bytes=settings.max_answer_bytes,
             max_working_bytes=settings.max_working_bytes,
+            say_loading=say_loading,
         )
 
     def info(self) -> ModelInfo:
@@ -196,7 +209,7 @@ class LocalEmbedder:
             return Draining("the service is shutting down; ask another one")
         if self._state == "failed":
             return EngineFailed("the model failed for good; see the log of the service")
-        return NotReady("the model is being loaded", retry_after=_RETRY_WHILE_LOADING)
+        return self._say_loading()
 
     def _run(self, load: Callable[[], Backend[Any]], build: Callable[..., Engine]) -> None:
         try:

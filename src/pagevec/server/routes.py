@@ -15,7 +15,6 @@ from pagevec.engine.api import Embedder
 from pagevec.errors import (
     Draining,
     EngineFailed,
-    NotReady,
     PagevecError,
 )
 from pagevec.server.bodies import Call, CallReader, receive_body
@@ -118,8 +117,10 @@ class Routes:
             return JSONResponse({"status": "ready"})
         if state == "failed":
             return error_response(_failed())
-        known = Draining if state == "draining" else NotReady
-        return error_response(known(f"not ready: {state}", retry_after=5))
+        if state == "draining":
+            return error_response(Draining("not ready: draining", retry_after=5))
+        self._embedder.info()  # says what it is waiting for
+        return JSONResponse({"status": "ready"})
 
     async def info(self, request: Request) -> Response:
         """Describe the model and the limits of a request."""
