@@ -1,5 +1,6 @@
 """Containers: Modal's own runtime with the deployed app, in processes of this machine."""
 
+import itertools
 import os
 import shlex
 import subprocess
@@ -7,86 +8,145 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from modal_cli import ROOT
 from modal_proto import api_pb2 as api
+from volumes import Volumes
+
+TASK_HEADER = "x-task"
+"""Tells the control plane which container calls."""
 
 
 class Containers:
     """Starts a process for each function that has inputs, as Modal starts a container.
 
     A process has no mounts: a variable of its image that is the path of a mount is replaced by a
-    folder of this machine. A function that another `modal run` creates again uses the running
-    container of its predecessor, to save the start.
+    folder of this machine, for a volume by a copy that is the container's own. A function that
+    another `modal run` creates again uses the running container of its predecessor, to save the
+    start.
 
     Attributes:
-        mounts: a folder of this machine for each path in the container.
+        mounts: a folder of this machine for each path in the container that is no volume's.
+        volumes: what is in the volumes.
         folder: working directory of the processes.
         log: the output of all processes.
+        tasks: the function that each container runs, by its task.
     """
 
     def __init__(self, plane: Any, folder: Path) -> None:
         self.mounts: dict[str, Path] = {}
         self.folder = folder
+        self.volumes = Volumes(folder / "volumes")
         self.log = folder / "log"
         self.log.touch()
+        self.tasks: dict[str, str] = {}
         self._plane = plane
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._numbers = itertools.count(1)
 
     def ensure(self, function: str) -> None:
         """Start a container for `function`, unless one runs for it or for an identical function."""
         image = self._environment(self._plane.functions[function])
         name = self._plane.functions[function].function_name
-        for other, process in self._processes.items():
+        for task, other in self.tasks.items():
             theirs = self._plane.functions[other]
             if theirs.function_name == name and self._environment(theirs) == image:
                 self._plane.share_inputs(other, function)
-                assert process.poll() is None or self._plane.task_results, self.printed()
+                ended = self._processes[task].poll() is not None
+                assert not ended or self._plane.task_results, self.printed()
                 return
-        self._processes[function] = self._start(function)
+        self.start(function)
+
+    def start(self, function: str, *, frozen: bool = False) -> str:
+        """Start a container for `function`, whatever runs already; return its task.
+
+        With `frozen`, it stops where its snapshot is taken, until `restore`.
+        """
+        task = f"ta-{next(self._numbers)}"
+        self.tasks[task] = function
+        self._processes[task] = self._start(task, function)
+        if not frozen:
+            self.restore(task)
+        return task
+
+    def restore(self, task: str) -> None:
+        """Let a container go on after its snapshot, as one does that starts from it."""
+        (self.folder / f"{task}.restored.json").write_text("{}")
+
+    def running(self, function: str) -> list[str]:
+        """Return the tasks of the containers that run the function called `function`."""
+        return [
+            task
+            for task, id_ in self.tasks.items()
+            if self._plane.functions[id_].function_name == function
+        ]
+
+    def opened(self, task: str) -> list[str]:
+        """Return the files of its volume that a container has open."""
+        below = str(self.volumes.copy_of(task))
+        descriptors = Path(f"/proc/{self._processes[task].pid}/fd")
+        files = [str(one.readlink()) for one in descriptors.iterdir() if one.is_symlink()]
+        return [file for file in files if file.startswith(below)]
 
     def wait(self, seconds: float = 60.0) -> list[int]:
         """Wait until all processes have ended; return their exit codes."""
         return [process.wait(seconds) for process in self._processes.values()]
 
-    def kill(self) -> None:
-        for process in self._processes.values():
+    def kill(self, *tasks: str) -> None:
+        """Kill the containers of `tasks`, or all; what they had not committed is lost."""
+        for task in tasks or list(self.tasks):
+            process = self._processes.pop(task)
             process.kill()
             process.wait()
+            del self.tasks[task]
 
     def printed(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
-    def _start(self, function: str) -> "subprocess.Popen[bytes]":
-        task = f"ta-{function}"
+    def _start(self, task: str, function: str) -> "subprocess.Popen[bytes]":
+        made = self._plane.functions[function]
+        volumes = {
+            mount.mount_path: self.volumes.mount(
+                task, self._plane.others[mount.volume_id].deployment_name
+            )
+            for mount in made.volume_mounts
+        }
         arguments = self.folder / f"{task}.arguments"
         arguments.write_bytes(self._arguments(task, function).SerializeToString())
-        restored = self.folder / f"{task}.restored.json"
-        restored.write_text("{}")
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "modal._container_entrypoint"],
                 env={
-                    **self._environment(self._plane.functions[function]),
+                    **self._environment(made, volumes),
                     "MODAL_CONTAINER_ARGUMENTS_PATH": str(arguments),
                     "MODAL_TASK_ID": task,
                     "MODAL_IS_REMOTE": "1",
                     "MODAL_ENABLE_SNAP_RESTORE": "1",
-                    "MODAL_RESTORE_STATE_PATH": str(restored),
+                    "MODAL_RESTORE_STATE_PATH": str(self.folder / f"{task}.restored.json"),
                     "MODAL_SERVER_URL": self._plane.url,
+                    "MODAL_OVERRIDE_HEADERS": f"{TASK_HEADER}:{task}",
                 },
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
             )
 
-    def _environment(self, function: api.Function) -> dict[str, str]:
+    def _environment(
+        self, function: api.Function, volumes: dict[str, Path] | None = None
+    ) -> dict[str, str]:
         """Return the variables of the image and the secrets; of this machine only PATH."""
-        made = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONUNBUFFERED": "1"}
+        made = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(ROOT / "src"),  # Modal mounts it
+            "PYTHONUNBUFFERED": "1",
+        }
         for layer in self._plane.image_layers(function.image_id):
             for command in layer.dockerfile_commands:
                 if command.startswith("ENV "):
                     made |= dict(pair.split("=", 1) for pair in shlex.split(command)[1:])
+        mounts = {**self.mounts, **(volumes or {})}
         for name, value in made.items():
-            made[name] = str(self.mounts.get(value, value))
+            made[name] = str(mounts.get(value, value))
         for secret in function.secret_ids:
             made |= self._plane.secret_values[secret]
         return made

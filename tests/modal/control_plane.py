@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from containers import Containers
+from containers import TASK_HEADER, Containers
 from deploy_calls import DeployCalls
 from gateway import Gateway
 from google.protobuf import message_factory
@@ -21,7 +21,7 @@ from grpclib import GRPCError, Status
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Server, Stream
 from modal_proto import api_pb2
-from run_calls import RunCalls
+from run_calls import TASK, RunCalls
 
 SECRETS = {
     "my-huggingface-secret": {"HUGGINGFACE_TOKEN": "hf_of-the-secret"},
@@ -62,6 +62,7 @@ class ControlPlane(DeployCalls, RunCalls):
     def _unary(self, name: str, response: type) -> Callable[[Stream[Any, Any]], Any]:
         async def handle(stream: Stream[Any, Any]) -> None:
             request = await stream.recv_message()
+            TASK.set(_task_of(stream))
             answer = self._known(name)(request)
             answer = await answer if inspect.isawaitable(answer) else answer
             await stream.send_message(response() if answer is None else answer)
@@ -71,6 +72,7 @@ class ControlPlane(DeployCalls, RunCalls):
     def _streaming(self, name: str) -> Callable[[Stream[Any, Any]], Any]:
         async def handle(stream: Stream[Any, Any]) -> None:
             request = await stream.recv_message()
+            TASK.set(_task_of(stream))
             answers: AsyncIterator[Any] = self._known(name)(request)
             async for answer in answers:
                 await stream.send_message(answer)
@@ -120,6 +122,10 @@ def serving(plane: ControlPlane, gateway_seconds: float = 150.0) -> Iterator[Con
         plane.containers.kill()
         loop.call_soon_threadsafe(plane.stopped.set)
         thread.join(10)
+
+
+def _task_of(stream: Stream[Any, Any]) -> str:
+    return str(stream.metadata.get(TASK_HEADER, "")) if stream.metadata else ""
 
 
 def _config(app: Gateway) -> uvicorn.Config:

@@ -2,11 +2,13 @@
 
 import itertools
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 from google.protobuf import empty_pb2
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2 as api
+from volumes import files_below
 
 IMAGE_BUILDER = "2025.06"
 
@@ -27,6 +29,8 @@ class DeployCalls:
         rollovers: number of rollovers.
         others: messages of all other objects, by their ids.
     """
+
+    containers: Any
 
     def __init__(self, secrets: dict[str, dict[str, str]]) -> None:
         self.secrets = dict(secrets)
@@ -116,6 +120,18 @@ class DeployCalls:
         metadata = api.VolumeMetadata(version=request.version, name=request.deployment_name)
         return api.VolumeGetOrCreateResponse(
             volume_id=volume, version=request.version, metadata=metadata
+        )
+
+    async def VolumeListFiles(self, request: Any) -> AsyncIterator[Any]:
+        volume = self.containers.volumes.committed(self.others[request.volume_id].deployment_name)
+        files = files_below(volume / request.path)
+        if not files:
+            raise GRPCError(Status.NOT_FOUND, f"no such file or directory: {request.path}")
+        yield api.VolumeListFilesResponse(
+            entries=[
+                api.FileEntry(path=f"{request.path}/{file}", type=api.FileEntry.FILE)
+                for file in files
+            ]
         )
 
     def MountBatchedCheckExistence(self, request: Any) -> Any:

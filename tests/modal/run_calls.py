@@ -1,12 +1,18 @@
 """The calls of running functions: inputs on their way to containers, outputs on their way back."""
 
 import asyncio
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf import empty_pb2
+from grpclib import GRPCError, Status
 from modal_proto import api_pb2 as api
+
+TASK: ContextVar[str] = ContextVar("TASK", default="")
+"""The container that calls, by its task; empty for clients."""
 
 _LONG_POLL_SECONDS = 1.0
 
@@ -39,9 +45,12 @@ class RunCalls:
         task_results: failures of containers outside of any input.
         checkpoints: what had been printed when each container was ready for a snapshot.
         commits: ids of the volumes that were committed.
+        held: the inputs that each container has now, by its task.
+        answered: how many inputs each container has answered, by its task.
     """
 
     containers: Any
+    functions: dict[str, api.Function]
     blobs: dict[str, bytes]
     stopped: asyncio.Event
     loop: asyncio.AbstractEventLoop
@@ -51,6 +60,8 @@ class RunCalls:
         self.task_results: list[api.GenericResult] = []
         self.checkpoints: list[str] = []
         self.commits: list[str] = []
+        self.held: dict[str, dict[str, api.FunctionGetInputsItem]] = defaultdict(dict)
+        self.answered: Counter[str] = Counter()
         self.blobs = {}
         self._calls: dict[str, Call] = {}
         self._inputs: dict[str, asyncio.Queue[api.FunctionGetInputsItem]] = {}
@@ -81,7 +92,17 @@ class RunCalls:
             )
         )
         self.containers.ensure(call.function)
+        if self._is_busy(call.function):
+            self.containers.start(call.function)
         return id_
+
+    def _is_busy(self, function: str) -> bool:
+        """Whether Modal would start another container: there are more inputs, and it may."""
+        definition = self.functions[function]
+        tasks = self.containers.running(definition.function_name)
+        inputs = self._queue(function).qsize() + sum(len(self.held[task]) for task in tasks)
+        most = definition.autoscaler_settings.max_containers or inputs
+        return not definition.max_concurrent_inputs and len(tasks) < min(inputs, most)
 
     def share_inputs(self, one: str, other: str) -> None:
         """Give the inputs of both functions to the container of `one`."""
@@ -96,7 +117,17 @@ class RunCalls:
         for queue in {id(queue): queue for queue in self._inputs.values()}.values():
             self.loop.call_soon_threadsafe(queue.put_nowait, end)
 
-    # From `modal run`
+    def crash(self, task: str) -> None:
+        """Kill a container; its inputs go to a new one, as Modal promises for deployed apps."""
+        function, held = self.containers.tasks[task], self.held.pop(task, {})
+        self.containers.kill(task)
+        self.in_flight -= len(held)
+        for item in held.values():
+            self.loop.call_soon_threadsafe(self._queue(function).put_nowait, item)
+        if held:
+            self.containers.ensure(function)
+
+    # From `modal run`, and from containers that call others
 
     async def AppGetLogs(self, request: Any) -> AsyncIterator[Any]:
         await asyncio.sleep(0.2)
@@ -176,11 +207,14 @@ class RunCalls:
         if not item.kill_switch:
             self.in_flight += 1
             self.peak = max(self.peak, self.in_flight)
+            self.held[TASK.get()][item.input_id] = item
         return api.FunctionGetInputsResponse(inputs=[item])
 
     def FunctionPutOutputs(self, request: Any) -> Any:
         for output in request.outputs:
             self.in_flight -= 1
+            self.held[TASK.get()].pop(output.input_id, None)
+            self.answered[TASK.get()] += 1
             self._of_input[output.input_id][0].outputs.put_nowait(output)
         return empty_pb2.Empty()
 
@@ -198,9 +232,16 @@ class RunCalls:
 
     def VolumeCommit(self, request: Any) -> Any:
         self.commits.append(request.volume_id)
+        self.containers.volumes.commit(TASK.get())
         return api.VolumeCommitResponse()
 
     def VolumeReload(self, request: Any) -> Any:
+        if opened := self.containers.opened(TASK.get()):
+            raise GRPCError(
+                Status.FAILED_PRECONDITION,
+                f"there are open files preventing the operation: {opened}",
+            )
+        self.containers.volumes.reload(TASK.get())
         return empty_pb2.Empty()
 
     def TaskResult(self, request: Any) -> Any:

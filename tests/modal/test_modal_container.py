@@ -2,6 +2,7 @@
 
 import base64
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.long
 KEY = SECRETS["colpali-service-api-key"]["SERVICE_API_KEY"]
 REQUEST_SECONDS = 30
 DOCS = (ROOT / "docs" / "modal.md").read_text(encoding="utf-8")
-STEPS = 3  # secrets, weights, the service
+STEPS = 2  # secrets, the service
 ADDRESS = "https://<workspace>--embeddings.modal.run"
 BLOCKS = re.findall(r"<!-- run -->\n```bash\n(.*?)```", DOCS, re.S)
 
@@ -32,7 +33,9 @@ BLOCKS = re.findall(r"<!-- run -->\n```bash\n(.*?)```", DOCS, re.S)
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """An empty account, after the first steps of docs/modal.md."""
-    with serving(ControlPlane(tmp_path_factory.mktemp("containers"), secrets={})) as started:
+    folder = tmp_path_factory.mktemp("containers")
+    shutil.copy(ROOT / "colpali_modal_app.py", folder)
+    with serving(ControlPlane(folder, secrets={})) as started:
         for code in BLOCKS[:STEPS]:
             shell(code, started)
         yield started

@@ -1,6 +1,5 @@
 """`modal run ...::embed` and `::download`: a corpus over containers, weights into the volume."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from control_plane import ControlPlane, serving
-from hub import hub_with
+from hub import Hub, serving_hub
 from modal_cli import MODULE, modal
 
 from conftest import EXAMPLES
@@ -248,22 +247,21 @@ def test_wrong_sources(tmp_path: Path) -> None:
         mount_bucket("s3:///prefix", "", "")
 
 
-def test_download_fills_the_volume(plane: ControlPlane, tmp_path: Path) -> None:
+def test_download_fills_the_volume(plane: ControlPlane) -> None:
     """An adapter and its base are downloaded into the volume; a second run fetches nothing."""
     repositories = {
         "team/adapter": {
-            "adapter_config.json": json.dumps({"base_model_name_or_path": "team/base"}),
-            "adapter_model.safetensors": "weights",
-            "training.log": "not read",
-            "checkpoint-10/adapter_model.safetensors": "not read either",
+            "adapter_config.json": b'{"base_model_name_or_path": "team/base"}',
+            "adapter_model.safetensors": b"weights",
+            "training.log": b"not read",
+            "checkpoint-10/adapter_model.safetensors": b"not read either",
         },
-        "team/base": {"config.json": "{}", "model.safetensors": "more weights"},
+        "team/base": {"config.json": b"{}", "model.safetensors": b"more weights"},
     }
-    plane.containers.mounts["/weights"] = volume = tmp_path / "volume"
-    downloads: list[str] = []
-    with hub_with(repositories, downloads) as address:
+    volume = plane.containers.volumes.committed("pagevec-weights")
+    with serving_hub(Hub(repositories)) as hub:
         plane.secrets = {
-            "my-huggingface-secret": {"HUGGINGFACE_TOKEN": "hf", "HF_ENDPOINT": address}
+            "my-huggingface-secret": {"HUGGINGFACE_TOKEN": "hf", "HF_ENDPOINT": hub.url}
         }
         plane.secrets |= {"colpali-service-api-key": {"SERVICE_API_KEY": "key"}}
         command = ("run", MODULE[0], f"{MODULE[1]}::download")
@@ -273,9 +271,9 @@ def test_download_fills_the_volume(plane: ControlPlane, tmp_path: Path) -> None:
         again = modal(plane, *command, PAGEVEC_MODEL="team/adapter")
         assert again.returncode == 0, again.stdout + again.stderr
     for repository in ("team/adapter", "team/base"):
-        assert f"{repository}: 2 files, 0.00 GB, of which 0.00 GB to download" in printed
+        assert f"{repository}: 2 files, 0.0 MB, of which 0.0 MB to download" in printed
         assert f"{repository}: complete" in printed
-    files = ["adapter_config.json", "adapter_model.safetensors", "config.json", "model.safetensors"]
-    assert sorted(path.name for path in volume.rglob("snapshots/*/*")) == files
-    assert sorted(downloads) == files
+    read = ["adapter_config.json", "adapter_model.safetensors", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in volume.rglob("snapshots/*/*")) == read
+    assert sorted(name for name, _ in hub.downloads) == read
     assert plane.commits

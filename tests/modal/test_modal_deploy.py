@@ -79,10 +79,7 @@ DEFAULTS: dict[str, Any] = {
             (plane.others[id_].deployment_name, list(plane.others[id_].required_keys))
             for id_ in f.secret_ids
         ],
-        [
-            ("my-huggingface-secret", ["HUGGINGFACE_TOKEN"]),
-            ("colpali-service-api-key", ["SERVICE_API_KEY"]),
-        ],
+        [("colpali-service-api-key", ["SERVICE_API_KEY"])],
     ),
     "environment": (
         lambda plane, f: environment_of(plane),
@@ -118,12 +115,56 @@ def test_it_is_published(deployed: ControlPlane) -> None:
 
 
 def test_download_may_write(deployed: ControlPlane) -> None:
-    """The function that fills the volume can write to it and has no GPU."""
+    """The function that fills the volume can write to it, alone; it has the token and no GPU."""
     function = deployed.function("download")
     volume, mount = volume_of(deployed, function)
     assert (volume.deployment_name, mount.mount_path) == ("pagevec-weights", "/weights")
     assert not mount.read_only
     assert not function.resources.gpu_config.gpu_type
+    assert function.autoscaler_settings.max_containers == 1
+    assert not function.max_concurrent_inputs
+    (secret,) = (deployed.others[id_] for id_ in function.secret_ids)
+    assert secret.deployment_name == "my-huggingface-secret"
+    assert list(secret.required_keys) == ["HUGGINGFACE_TOKEN"]
+
+
+@pytest.mark.parametrize(
+    ("model", "held", "said"),
+    [
+        ("team/pages", "", "does not hold them yet; the first start fetches them"),
+        ("team/pages", "config.json", "holds them already"),
+        ("team/adapter", "adapter_config.json", "holds them already"),
+        ("bundled", "", "not needed, the model is part of the package"),
+    ],
+)
+def test_the_plan(model: str, held: str, said: str, plane: ControlPlane) -> None:
+    """Before anything is sent, the command says what it will do and what the volume holds."""
+    if held:
+        volume = plane.containers.volumes.committed("weights-of-mine")
+        folder = volume / "hub" / f"models--{model.replace('/', '--')}" / "snapshots" / "0123"
+        folder.mkdir(parents=True)
+        (folder / held).touch()
+    done = modal(
+        plane, "deploy", *MODULE,
+        PAGEVEC_MODEL=model, PAGEVEC_MODAL_GPU="L4", PAGEVEC_MODAL_VOLUME="weights-of-mine",
+    )  # fmt: skip
+    plan, _, _ = done.stdout.partition("Created objects")
+    for line in (
+        "pagevec deploys colpali-embedding-service-prod",
+        f"model   {model}",
+        "machine L4, 2 cores, 16,384 MiB; 0 to 5 containers",
+        f"weights volume weights-of-mine: {said}",
+        "secrets my-huggingface-secret (HUGGINGFACE_TOKEN), colpali-service-api-key",
+        "address https://<workspace>--embeddings.modal.run",
+    ):
+        assert line in plan, done.stdout + done.stderr
+
+
+def test_other_commands_print_no_plan(plane: ControlPlane) -> None:
+    """`modal run` imports the same module and says nothing of a deployment."""
+    done = modal(plane, "run", MODULE[0], f"{MODULE[1]}::download", "--help")
+    assert "--only-if-missing" in done.stdout, done.stderr
+    assert "pagevec deploys" not in done.stdout
 
 
 def test_no_deprecation(deployed: ControlPlane) -> None:
@@ -266,8 +307,8 @@ def test_every_setting_arrives(plane: ControlPlane) -> None:
     assert (function.max_concurrent_inputs, function.target_concurrent_inputs) == (8, 4)
     assert dict(function.experimental_options) == {"enable_gpu_snapshot": "True"}
     assert volume.deployment_name == "my-weights"
-    names = [plane.others[id_].deployment_name for id_ in function.secret_ids]
-    assert names == ["hf", "keys"]
+    ids = [*plane.function("download").secret_ids, *function.secret_ids]
+    assert [plane.others[id_].deployment_name for id_ in ids] == ["hf", "keys"]
     in_container = environment_of(plane)
     assert variables.items() <= in_container.items()
     assert "of-this-machine" not in str(plane.others.values()) + str(in_container)

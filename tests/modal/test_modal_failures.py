@@ -1,41 +1,14 @@
 """Containers that cannot start: what the operator and the waiting caller see."""
 
 import threading
-from pathlib import Path
+import time
 
-import httpx
 import pytest
 import torch
-from control_plane import ControlPlane, serving
-from modal_cli import MODULE, modal
-from modal_proto import api_pb2 as api
+from starlette.testclient import TestClient
 
 from pagevec.deploy.modal.container import Container
 from pagevec.errors import ConfigurationError
-
-
-def failure_of(plane: ControlPlane) -> str:
-    """Return the exception that the started container reports to Modal."""
-    plane.containers.wait()
-    (result,) = plane.task_results
-    assert result.status == api.GenericResult.GENERIC_STATUS_FAILURE
-    return str(result.exception)
-
-
-def test_an_empty_volume(tmp_path: Path) -> None:
-    """A container without weights names the volume, the model, and the command that fills it.
-
-    The caller only gets Modal's 303, which has no explanation.
-    """
-    with serving(ControlPlane(tmp_path), gateway_seconds=0.5) as plane:
-        assert modal(plane, "deploy", *MODULE).returncode == 0
-        plane.containers.mounts["/weights"] = tmp_path / "empty"
-        answer = httpx.post(f"{plane.gateway}/embeddings", json={}, trust_env=False)
-        assert answer.status_code == 303
-        said = failure_of(plane)
-        assert "the volume 'pagevec-weights' does not hold tsystems/colqwen2.5" in said
-        assert "run `modal run -m pagevec.deploy.modal.app::download`" in said
-        assert "CheckpointError" in plane.containers.printed()
 
 
 @pytest.fixture
@@ -55,14 +28,15 @@ def prepared(monkeypatch: pytest.MonkeyPatch, device: str) -> Container:
     }.items():
         monkeypatch.setenv(name, value)
     threads = threading.active_count()
-    container = Container()
-    container.prepare("pagevec-weights", gpu_snapshot=False)
+    container = Container("pagevec-weights")
+    container.prepare(gpu_snapshot=False)
     assert threading.active_count() == threads, "a snapshot must not hold threads"
     return container
 
 
 def test_a_snapshot_holds_weights_and_nothing_else(prepared: Container) -> None:
     """The weights are on the CPU, in the dtype of the GPU; CUDA was not initialized."""
+    assert prepared._loaded is not None
     weights = next(prepared._loaded.model.parameters())
     assert (weights.device.type, weights.dtype) == ("cpu", torch.bfloat16)
     assert not torch.cuda.is_initialized()
@@ -72,7 +46,7 @@ def test_a_snapshot_holds_weights_and_nothing_else(prepared: Container) -> None:
 def test_a_failing_start_says_what_to_do(prepared: Container) -> None:
     """On a machine without the device the error says what to change."""
     with pytest.raises(ConfigurationError, match="0 CUDA devices: name another one"):
-        prepared.start()
+        prepared.start(never, never)
 
 
 @pytest.mark.parametrize("device", ["cpu"])
@@ -81,7 +55,7 @@ def test_keys_are_read_after_the_snapshot(
 ) -> None:
     """A container that starts from an old snapshot accepts today's keys and not yesterday's."""
     monkeypatch.setenv("SERVICE_API_KEY", "today")
-    prepared.start()
+    prepared.start(never, never)
     statuses = {key: ask(prepared, key) for key in ("today", "when-it-was-taken")}
     prepared.stop()
     assert statuses == {"today": 200, "when-it-was-taken": 401}
@@ -93,12 +67,40 @@ def test_without_a_key_nothing_is_served(
     """Without a key in the secret the start fails: no service without keys is ever open."""
     monkeypatch.setenv("SERVICE_API_KEY", "")
     with pytest.raises(ConfigurationError, match="SERVICE_API_KEY is not set"):
-        prepared.start()
+        prepared.start(never, never)
+
+
+@pytest.mark.parametrize("device", ["cpu"])
+def test_a_container_stops_while_it_waits(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that is scaled down before the weights are there ends at once."""
+    for name, value in {
+        "PAGEVEC_MODEL": "nobody/has-this",
+        "PAGEVEC_DEVICE": device,
+        "SERVICE_API_KEY": "key",
+    }.items():
+        monkeypatch.setenv(name, value)
+    asked, end = threading.Event(), threading.Event()
+
+    def fetch() -> None:
+        asked.set()
+        end.wait(60)
+
+    container = Container("pagevec-weights")
+    container.prepare(gpu_snapshot=False)
+    container.start(fetch, end.is_set)
+    assert asked.wait(10)
+    assert ask(container, "key") == 503
+    started = time.monotonic()
+    container.stop()
+    assert time.monotonic() - started < 1
+    end.set()
+
+
+def never() -> None:
+    raise AssertionError("the weights are there")
 
 
 def ask(container: Container, key: str) -> int:
-    from starlette.testclient import TestClient
-
     body = {"input_type": "text", "inputs": ["hello"]}
     headers = {"Authorization": f"Bearer {key}"}
     return TestClient(container.app).post("/embeddings", json=body, headers=headers).status_code

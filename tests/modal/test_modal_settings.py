@@ -8,6 +8,7 @@ import pytest
 from pagevec.deploy.modal.environment import GATEWAY_SECONDS, START_SECONDS, container_environment
 from pagevec.deploy.modal.prices import GPU_SECOND, Gpu
 from pagevec.deploy.modal.settings import ModalSettings
+from pagevec.engine.models.registry import DEFAULT_CHECKPOINT
 from pagevec.environment import settings_table
 from pagevec.errors import ConfigurationError
 from pagevec.settings import Settings
@@ -97,6 +98,24 @@ def test_a_backend_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("PAGEVEC_BACKEND", "my_model:Backend")
     with pytest.raises(ConfigurationError, match="PAGEVEC_BACKEND='my_model:Backend'"):
         container_environment(ModalSettings())
+
+
+@pytest.mark.parametrize("model", ["/models/mine", "./mine", "mine", "~/models/mine"])
+def test_a_folder_of_ones_own(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A model in a folder is refused: containers do not have it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PAGEVEC_MODEL", model)
+    with pytest.raises(ConfigurationError, match=f"PAGEVEC_MODEL='{model}': expected `bundled`"):
+        container_environment(ModalSettings())
+
+
+def test_auto_is_a_model_that_can_be_fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Containers are told which checkpoint `auto` is, so that its weights are fetched."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PAGEVEC_MODEL", "auto")
+    assert container_environment(ModalSettings())["PAGEVEC_MODEL"] == DEFAULT_CHECKPOINT
 
 
 def test_a_container_reads_what_was_deployed(

@@ -11,6 +11,7 @@ import modal
 
 from pagevec.deploy.modal.environment import CORPUS, WEIGHTS, exit_on_error, read_deployment
 from pagevec.deploy.modal.image import service_image
+from pagevec.deploy.modal.plan import announce
 
 if TYPE_CHECKING:
     from pagevec.deploy.modal.corpus import Document, EmbeddedDocument
@@ -19,18 +20,49 @@ if TYPE_CHECKING:
 DOCUMENT_SECONDS = 24 * 3600
 """Time limit for one document of a corpus: the longest that Modal lets a function run."""
 
+DOWNLOAD_SECONDS = 4 * 3600
+"""Time limit for fetching the weights."""
+
 with exit_on_error():
     DEPLOYED, ENVIRONMENT = read_deployment()
 
 weights = modal.Volume.from_name(DEPLOYED.volume, create_if_missing=True)
 Mounts = dict[str | PurePosixPath, modal.Volume | modal.CloudBucketMount]
-read_only: Mounts = {WEIGHTS: weights.with_mount_options(read_only=True)}
+weights_to_read = weights.with_mount_options(read_only=True)
+read_only: Mounts = {WEIGHTS: weights_to_read}
 huggingface = modal.Secret.from_name(
     DEPLOYED.huggingface_secret, required_keys=["HUGGINGFACE_TOKEN"]
 )
 api_keys = modal.Secret.from_name(DEPLOYED.api_key_secret, required_keys=["SERVICE_API_KEY"])
 
 app = modal.App(DEPLOYED.app, image=service_image(ENVIRONMENT), include_source=False)
+announce(DEPLOYED, ENVIRONMENT, weights)
+
+
+@app.function(
+    volumes={WEIGHTS: weights},
+    secrets=[huggingface],
+    timeout=DOWNLOAD_SECONDS,
+    cpu=2.0,
+    # One container, which takes one call after the other: this is what keeps containers that start
+    # at the same time from fetching at the same time.
+    max_containers=1,
+    # So that the next try finds a corrected secret.
+    scaledown_window=2,
+)
+def download(only_if_missing: bool = False) -> None:
+    """Fetch the weights into the volume, except what is already there.
+
+    Args:
+        only_if_missing: do not even ask the hub if the volume holds the weights.
+    """
+    from pagevec.deploy.modal.weights import fetch, is_whole
+    from pagevec.settings import Settings
+
+    weights.reload()
+    settings = Settings.from_environment()
+    if not (only_if_missing and is_whole(settings)):
+        fetch(settings, weights.commit, lambda line: print(line, flush=True))
 
 
 @app.cls(
@@ -43,7 +75,7 @@ app = modal.App(DEPLOYED.app, image=service_image(ENVIRONMENT), include_source=F
     scaledown_window=DEPLOYED.scaledown_window,
     timeout=DEPLOYED.timeout,
     volumes=read_only,
-    secrets=[huggingface, api_keys],
+    secrets=[api_keys],
     enable_memory_snapshot=DEPLOYED.memory_snapshot,
     experimental_options={"enable_gpu_snapshot": True} if DEPLOYED.gpu_snapshot else None,
 )
@@ -53,16 +85,19 @@ class Embeddings:
 
     @modal.enter(snap=DEPLOYED.memory_snapshot)
     def prepare(self) -> None:
-        """Import everything and read the weights; a memory snapshot is taken after this."""
+        """Import everything and read the weights, if they are there: a snapshot is taken then."""
         from pagevec.deploy.modal.container import Container
 
-        self._container = Container()
-        self._container.prepare(DEPLOYED.volume, DEPLOYED.gpu_snapshot)
+        self._container = Container(DEPLOYED.volume)
+        self._container.prepare(DEPLOYED.gpu_snapshot)
 
     @modal.enter(snap=False)
     def start(self) -> None:
         """Move the weights to the GPU, warm up and read the keys, in each container."""
-        self._container.start()
+        self._container.start(
+            fetch=lambda: download.spawn(only_if_missing=True).get(),
+            reload=weights_to_read.reload,
+        )
 
     @modal.exit()
     def stop(self) -> None:
@@ -88,16 +123,6 @@ class Embeddings:
     def embed_document(self, document: "Document") -> "EmbeddedDocument":
         """Render and embed one document of a corpus."""
         return self._container.embed_document(document)
-
-
-@app.function(volumes={WEIGHTS: weights}, secrets=[huggingface], timeout=4 * 3600, cpu=2.0)
-def download() -> None:
-    """Download the weights into the volume, except files that are already there."""
-    from pagevec.deploy.modal.container import download_weights
-    from pagevec.settings import Settings
-
-    download_weights(Settings.from_environment(), lambda line: print(line, flush=True))
-    weights.commit()
 
 
 @app.local_entrypoint()
@@ -127,7 +152,7 @@ def embed(
         is_bucket = source.startswith("s3://")
         corpus = {CORPUS: embed_corpus.mount_bucket(source, secret, endpoint)} if is_bucket else {}
         containers = Embeddings.with_options(  # type: ignore[attr-defined] # a modal.Cls by now
-            timeout=DOCUMENT_SECONDS, volumes=read_only | corpus, secrets=[huggingface, api_keys]
+            timeout=DOCUMENT_SECONDS, volumes=read_only | corpus, secrets=[api_keys]
         )()
         if is_bucket:
             embed_corpus.embed_bucket(containers, source, results)

@@ -1,61 +1,71 @@
-"""A container of the service, and the volume of weights that it reads.
+"""A container of the service, which reads the weights in the volume, or waits for them.
 
 A container may start from a snapshot of its memory. `Container.prepare` runs before the snapshot:
 imports and weights, but no thread, no device and no key. `Container.start` runs after it, in every
-container: the device, the threads, and the keys as they are now.
+container: the device, the threads, and the keys as they are now. A snapshot that was taken before
+the weights were in the volume holds the imports alone; `start` reads the weights then.
 """
 
-import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
-from huggingface_hub import snapshot_download, try_to_load_from_cache
 
 from pagevec.deploy.modal.corpus import Document, EmbeddedDocument, embed_document, list_bucket
-from pagevec.errors import CheckpointError, ConfigurationError
+from pagevec.deploy.modal.weights import is_whole
+from pagevec.engine.models.files import describe
+from pagevec.errors import ConfigurationError, Draining, NotReady, PagevecError
 from pagevec.local import LocalModel
 from pagevec.settings import Settings
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT
 from pagevec.types import MultiVector
 
+if TYPE_CHECKING:
+    from pagevec.engine.models.loader import LoadedModel
+
 log = logging.getLogger(__name__)
 
-_DOWNLOAD = "modal run -m pagevec.deploy.modal.app::download"
-_WEIGHT_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
-_SUBFOLDERS = ["*/*"]
-_GB = 1e9
+_LOAD_SECONDS = 5.0
+_FETCH_SECONDS = 30.0
+_FETCH_AGAIN_SECONDS = 60.0
 
 
 class Container:
     """The engine and the application of one container.
 
+    Args:
+        volume: name of the volume of weights, for messages.
+
     Attributes:
         app: the ASGI application; set by `start`.
         embedder: the engine behind it; set by `start`.
-        model: the engine as a `Model`, which embeds the documents of a corpus; set by `start`.
     """
 
     app: FastAPI
 
-    def prepare(self, volume: str, gpu_snapshot: bool) -> None:
-        """Import everything and read the weights.
+    def __init__(self, volume: str) -> None:
+        self._volume = volume
+        self._loaded: LoadedModel | None = None
+        self._refusal = NotReady("the model is being loaded", retry_after=_LOAD_SECONDS)
+        self._stopping = threading.Event()
+
+    def prepare(self, gpu_snapshot: bool) -> None:
+        """Import everything, and read the weights if the volume holds them.
 
         Args:
-            volume: name of the volume of weights, for the error message.
             gpu_snapshot: move the weights to the GPU already, since the snapshot keeps its memory.
 
         Raises:
-            CheckpointError: `volume` does not hold the weights, or they cannot be loaded.
+            CheckpointError: the weights cannot be loaded.
         """
         started = time.perf_counter()
         settings = Settings.from_environment()
-        require_weights(settings, volume)
         from pagevec.engine.backends.packed import backend  # noqa: F401 - for the snapshot
         from pagevec.engine.embedder import LocalEmbedder  # noqa: F401
         from pagevec.engine.models.loader import find_device, on_device, read
@@ -64,36 +74,61 @@ class Container:
 
         configure_logs(settings)
         imported = time.perf_counter() - started
+        if not is_whole(settings):
+            log.info("prepared: import %.2f s, and no weights to read yet", imported)
+            return
         model = read(settings)
         if gpu_snapshot:
             model = on_device(model, find_device(settings.device))
         self._loaded = replace(model, seconds={"import": imported, **model.seconds})
         log.info("prepared: import %.2f s, read %.2f s", imported, model.seconds["read"])
 
-    def start(self) -> None:
+    def start(self, fetch: Callable[[], object], reload: Callable[[], object]) -> None:
         """Move the weights to the device, warm up, and build the application.
 
         The application is not built in `prepare`: the snapshot would keep the keys that were
-        valid when it was taken.
+        valid when it was taken. Where the volume does not hold the weights yet, it answers 503
+        until another container has fetched them.
+
+        Args:
+            fetch: lets another container fetch the weights; returns when they are in the volume.
+            reload: shows this container what the volume holds now.
 
         Raises:
             ConfigurationError: no API key is set, or there is no such device.
+            CheckpointError: the weights cannot be loaded.
         """
         from pagevec.engine.backends import backend_of
         from pagevec.engine.embedder import LocalEmbedder, end_process_on_failure
-        from pagevec.engine.models.loader import find_device, on_device
+        from pagevec.engine.models.loader import find_device, on_device, read
         from pagevec.server.app import create_app
 
         self._since = time.monotonic()
         settings = Settings.from_environment()
         if not settings.keys:
             raise ConfigurationError("SERVICE_API_KEY is not set: put a key into the Modal secret")
-        loaded, device = self._loaded, find_device(settings.device)
-        self.embedder = LocalEmbedder.of(settings, lambda: backend_of(on_device(loaded, device)))
-        self.embedder.wait_until_ready()
+        device = find_device(settings.device)
+        if self._loaded is None:
+            reload()
+        has_weights = self._loaded is not None or is_whole(settings)
+
+        def load() -> Any:
+            if not has_weights:
+                self._wait_for_weights(settings, fetch, reload)
+            return backend_of(on_device(self._loaded or read(settings), device))
+
+        self.embedder = LocalEmbedder.of(settings, load, lambda: self._refusal)
         end_process_on_failure(self.embedder, _take_no_more_requests)
-        self.model = LocalModel(self.embedder, settings.image_limits)
         self.app = create_app(settings, self.embedder)
+        self._model = LocalModel(self.embedder, settings.image_limits)
+        if has_weights:
+            self.embedder.wait_until_ready()
+
+    @property
+    def model(self) -> LocalModel:
+        """The engine as a `Model`, which embeds the documents of a corpus, once it is ready."""
+        self.embedder.wait_until_ready()
+        return self._model
 
     def fingerprint(self) -> MultiVector:
         """Return the fingerprint of the model: float32 (vectors, dim)."""
@@ -110,51 +145,45 @@ class Container:
 
     def stop(self) -> None:
         """Finish the requests in flight, release the model, and log how long it was used."""
+        self._stopping.set()
+        up = time.monotonic() - self._since
+        if self.embedder.health().state == "loading":
+            log.info("stopped before the model was ready: up %.1f s", up)
+            return  # the thread that loads may wait for another container
         self.embedder.close()
-        busy, up = self.embedder.health().busy_seconds, time.monotonic() - self._since
+        busy = self.embedder.health().busy_seconds
         log.info("stopped: up %.1f s, of these the device was busy %.1f s", up, busy)
+
+    def _wait_for_weights(
+        self, settings: Settings, fetch: Callable[[], object], reload: Callable[[], object]
+    ) -> None:
+        """Return when the volume holds the weights; tell callers and the log until then."""
+        loading = self._refusal
+        where = f"the weights of {settings.model} into the volume {self._volume!r}"
+        self._refuse(f"fetching {where}: the app's log shows how far", _FETCH_SECONDS)
+        while True:
+            try:
+                fetch()
+                reload()
+                fault = "they do not show up there"
+            except Exception as error:  # whatever it is, the next try may be better
+                fault = error.message if isinstance(error, PagevecError) else describe(error)
+            if is_whole(settings):
+                break
+            if self._stopping.is_set():
+                raise Draining("this container stops")
+            again = f"the next try is in {_FETCH_AGAIN_SECONDS:.0f} s"
+            self._refuse(f"cannot fetch {where}: {fault}; {again}", _FETCH_AGAIN_SECONDS)
+            self._stopping.wait(_FETCH_AGAIN_SECONDS)
+        self._refusal = loading
+
+    def _refuse(self, message: str, retry_after: float) -> None:
+        self._refusal = NotReady(message, retry_after=retry_after)
+        log.warning("%s", self._refusal.message)
 
     @property
     def _mount(self) -> Path:
         return Path(os.environ["CORPUS_FOLDER"])
-
-
-def download_weights(settings: Settings, report: Callable[[str], None]) -> None:
-    """Download the checkpoint that `settings` name, and the base model of an adapter.
-
-    Files that are already there are not downloaded again.
-
-    Args:
-        settings: name the checkpoint, its revision and the Hugging Face token.
-        report: called with a line before and after each repository.
-
-    Raises:
-        huggingface_hub.errors.HfHubHTTPError: the checkpoint does not exist or needs permission.
-    """
-    if not _is_on_the_hub(settings.model):
-        report(f"{settings.model} needs no download")
-        return
-    token = settings.huggingface_token
-    secret = token.get_secret_value() if token else None
-    folder = _download(settings.model, settings.revision, secret, report)
-    adapter = folder / "adapter_config.json"
-    if adapter.is_file():
-        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-        _download(base, None, secret, report)
-
-
-def require_weights(settings: Settings, volume: str) -> None:
-    """Check that the checkpoint that `settings` name was downloaded.
-
-    Raises:
-        CheckpointError: it was not; the message has the command that fills `volume`.
-    """
-    files = ("config.json", "adapter_config.json")
-    if _is_on_the_hub(settings.model) and not any(_is_cached(settings, file) for file in files):
-        raise CheckpointError(
-            f"the volume {volume!r} does not hold {settings.model}: run `{_DOWNLOAD}` "
-            "with the same PAGEVEC_MODEL, then try again"
-        )
 
 
 def _take_no_more_requests() -> None:
@@ -165,32 +194,3 @@ def _take_no_more_requests() -> None:
         stop_fetching_inputs()
     except Exception as error:  # the process ends all the same
         log.warning("Modal was not told that this container ends: %s", error)
-
-
-def _is_on_the_hub(model: str) -> bool:
-    return "/" in model and not Path(model).is_absolute()
-
-
-def _is_cached(settings: Settings, file: str) -> bool:
-    return isinstance(try_to_load_from_cache(settings.model, file, revision=settings.revision), str)
-
-
-def _download(
-    repository: str, revision: str | None, token: str | None, report: Callable[[str], None]
-) -> Path:
-    """Download what is read of a repository; return the folder."""
-    options: dict[str, Any] = {
-        "revision": revision,  # as it is looked up later: the cache notes which commit it is
-        "token": token,
-        "allow_patterns": _WEIGHT_FILES,
-        "ignore_patterns": _SUBFOLDERS,
-    }
-    files = snapshot_download(repository, **options, dry_run=True)
-    size = sum(file.file_size for file in files) / _GB
-    missing = sum(file.file_size for file in files if file.will_download) / _GB
-    report(
-        f"{repository}: {len(files)} files, {size:.2f} GB, of which {missing:.2f} GB to download"
-    )
-    folder = Path(snapshot_download(repository, **options))
-    report(f"{repository}: complete")
-    return folder

@@ -1,5 +1,6 @@
 """The environment variables of a container on Modal: the settings of the service, as deployed."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ REQUEST_SECONDS = GATEWAY_SECONDS - START_SECONDS - _TRANSFER_SECONDS
 """The rest: the time budget of a request; one that cannot be answered within it gets a 413."""
 
 _LOCAL = ("HF_HOME", "PAGEVEC_HOST", "PAGEVEC_PORT")
+_MODEL = re.compile(r"bundled|\w[\w.-]*/[\w.-]+")  # in the package, or on the hub
 
 
 @contextmanager
@@ -58,10 +60,12 @@ def container_environment(deployed: ModalSettings) -> dict[str, str]:
     same settings.
 
     Raises:
-        ConfigurationError: a setting of the service is wrong, names a backend of the user's own,
-            or gives a request more time than Modal's gateway does.
+        ConfigurationError: a setting of the service is wrong, names a backend or a folder of the
+            user's own, or gives a request more time than Modal's gateway does.
     """
     service = Settings.from_environment()
+    if service.model == "auto":  # what it means where there is CUDA, as in all containers
+        service = service.model_copy(update={"model": DEFAULT_CHECKPOINT})
     _validate(service)
     threads = str(max(1, round(2 * deployed.cpu)))
     return {
@@ -85,6 +89,11 @@ def _validate(service: Settings) -> None:
         raise ConfigurationError(
             f"PAGEVEC_BACKEND={service.backend!r}: on Modal only checkpoints can be served, since "
             "the image does not hold your module"
+        )
+    if not _MODEL.fullmatch(service.model):
+        raise ConfigurationError(
+            f"PAGEVEC_MODEL={service.model!r}: expected `bundled`, or OWNER/NAME on the hub; "
+            "containers do not have your folders"
         )
     most = GATEWAY_SECONDS - _TRANSFER_SECONDS
     if "request_seconds" in service.model_fields_set and service.request_seconds > most:
