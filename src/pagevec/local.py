@@ -13,8 +13,9 @@ from pagevec.client.images import image_file
 from pagevec.engine.api import Embedded, Embedder
 from pagevec.errors import LoadedElsewhere, PagevecError
 from pagevec.images import EncodedImage, read_image
+from pagevec.limits import ImageLimits
 from pagevec.settings import Settings
-from pagevec.types import ImageInput, ImageLimits, Limits, ModelInfo, MultiVector, Query
+from pagevec.types import ImageInput, Limits, ModelInfo, MultiVector, Query
 
 T = TypeVar("T")
 

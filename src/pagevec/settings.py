@@ -8,8 +8,8 @@ from pydantic import SecretStr, field_validator, model_validator
 
 from pagevec.environment import EnvironmentSettings, bounded, named
 from pagevec.errors import ConfigurationError
+from pagevec.limits import ImageLimits
 from pagevec.secrets import fault_of_key, split_keys
-from pagevec.types import ImageLimits
 
 _MIB = 1024 * 1024
 

@@ -59,21 +59,6 @@ class Query:
     tokens: tuple[Token, ...] = ()
 
 
-@dataclass(frozen=True)
-class ImageLimits:
-    """What one image may be at most, in this process and over HTTP alike.
-
-    Attributes:
-        max_bytes: of the file.
-        max_pixels: width times height; never more than 2**28, where Pillow stops.
-        max_side: pixels of the longer side.
-    """
-
-    max_bytes: int = 192 * 1024 * 1024
-    max_pixels: int = 64_000_000
-    max_side: int = 65_500
-
-
 class _FormerlyMapping:
     """Lets a value that used to be a dict be read like one, with a warning, for one version."""
 

@@ -20,7 +20,7 @@ from pagevec.images.costs import Header
 from pagevec.images.decode import FORMATS, PIXELS_CEILING, decode_upright
 from pagevec.images.headers import read_header
 from pagevec.images.orientation import upright_size
-from pagevec.types import ImageLimits
+from pagevec.limits import ImageLimits
 
 # What decoding may fill and pass over, as multiples of the pixels that a picture may have: tiles
 # reach beyond a picture's edges, and formats differ in the work of a pixel.

@@ -6,7 +6,7 @@ from io import BytesIO
 import pybase64
 
 from pagevec.errors import ImageTooLarge, InvalidImage
-from pagevec.types import ImageLimits
+from pagevec.limits import ImageLimits
 
 _WHITE_SPACE = b" \t\r\n"
 _URL_SAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
