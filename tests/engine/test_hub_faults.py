@@ -1,6 +1,8 @@
 """A hub that is down, busy, or refuses: each its own sentence, within seconds."""
 
 import json
+import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -8,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download
 
 from answering import Answering, answering
 from checkpoints import build_checkpoint
-from pagevec.engine.models.hub import is_reachable
+from model_hub import Hub, serving_hub
+from pagevec.engine.models.hub import is_reachable, telling_progress
 from pagevec.errors import CheckpointError
 from processes import environment, run_to_the_end, serving
 
@@ -92,6 +95,28 @@ def test_what_the_hub_answers(status: int, code: str, said: str, tmp_path: Path)
     assert said in line
 
 
+def _ask_hub(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Let huggingface_hub in this process ask the hub at `url`."""
+    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+def test_a_download_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says what is downloaded, how much of it is there, and how fast it comes."""
+    slow = Hub({NAME: {"model.safetensors": bytes(60_000_000)}}, bytes_per_second=10_000_000)
+    monkeypatch.setattr("pagevec.engine.models.hub._TELL_SECONDS", 1.0)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with serving_hub(slow) as served, caplog.at_level(logging.INFO, "pagevec"):
+        _ask_hub(monkeypatch, served.url)
+        with telling_progress([NAME], None):
+            snapshot_download(NAME, cache_dir=tmp_path)
+    said = rf"downloading {NAME}: 0\.0[1-5] GB of at most 0\.06 GB, [\d.]+ MB/s"
+    assert re.search(said, caplog.text), caplog.text
+
+
 @pytest.mark.parametrize(("status", "silent"), [(200, True), (429, False), (500, False)])
 def test_the_hub_is_asked_for_seconds(
     status: int, silent: bool, monkeypatch: pytest.MonkeyPatch
@@ -99,12 +124,7 @@ def test_the_hub_is_asked_for_seconds(
     """Neither silence nor `Retry-After: 3600` keeps the start waiting."""
     started = time.monotonic()
     with hub(status, silent=silent) as url, pytest.raises(CheckpointError, match=url):
-        monkeypatch.setattr(constants, "ENDPOINT", url)
-        monkeypatch.setattr(
-            constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
-        )
+        _ask_hub(monkeypatch, url)
         is_reachable(NAME, None, None)
     assert time.monotonic() - started < 15
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from control_plane import ControlPlane, serving
-from hub import Hub, serving_hub
 from modal_cli import MODULE, modal
 
 from conftest import EXAMPLES
+from model_hub import Hub, serving_hub
 from pagevec.deploy.modal.corpus import Document, embed_document, list_bucket
 from pagevec.deploy.modal.embed_corpus import Shards, Stored, list_folder, mount_bucket
 from pagevec.engine.embedder import LocalEmbedder

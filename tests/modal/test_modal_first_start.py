@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 from control_plane import SECRETS, ControlPlane, serving
-from hub import Hub, files_of, serving_hub
 from modal_cli import ROOT, modal
 
+from model_hub import Hub, files_of, serving_hub
 from pagevec.engine.models.registry import bundled_checkpoint
 
 pytestmark = pytest.mark.long

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub import Hub, serving_hub
 from huggingface_hub import constants
 
 from conftest import make_settings
+from model_hub import Hub, serving_hub
 from pagevec.deploy.modal import weights
 from pagevec.deploy.modal.weights import fetch, is_whole
 from pagevec.errors import CheckpointError

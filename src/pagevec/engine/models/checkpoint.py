@@ -1,6 +1,7 @@
 """Find a checkpoint, identify its family, read all of its weights, merge its LoRA adapter."""
 
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,14 @@ class Checkpoint:
             processor.process_queries(["page"])
             processor.process_images([Image.new("RGB", (_TRIAL_SIDE, _TRIAL_SIDE), "white")])
         return processor
+
+    def telling_progress(self) -> AbstractContextManager[None]:
+        """Log what the block downloads of this checkpoint, if it does."""
+        from pagevec.engine.models import hub
+
+        named = {self.source, self.base or self.source}
+        on_hub = sorted(one for one in named if not self.offline and not Path(one).exists())
+        return hub.telling_progress(on_hub, self.token)
 
     @property
     def _weights_source(self) -> tuple[str, bool]:

@@ -5,10 +5,20 @@ each file, wait longer each time, and call a hub that is down a checkpoint witho
 """
 
 import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 
-from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_hf_file_metadata,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -28,6 +38,7 @@ _ASK_SECONDS = 8.0
 _BUSY = HTTPStatus.TOO_MANY_REQUESTS
 _REFUSALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _FIRST_FILES = ("config.json", "adapter_config.json")
+_TELL_SECONDS = 5.0
 
 
 def is_reachable(name: str, revision: str | None, token: str | None) -> bool:
@@ -84,6 +95,49 @@ def cached_folder(name: str, revision: str | None) -> Path | None:
     except HFValidationError:
         return None
     return next((Path(file).parent for file in found if isinstance(file, str)), None)
+
+
+@contextmanager
+def telling_progress(names: Sequence[str], token: str | None) -> Iterator[None]:
+    """Log what the block downloads, how much of it is there, and how fast it comes.
+
+    Args:
+        names: of the checkpoints on the hub that it may download.
+        token: of the hub.
+    """
+    ended = threading.Event()
+    for name in names:
+        threading.Thread(target=_tell, args=(name, token, ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _tell(name: str, token: str | None, ended: threading.Event) -> None:
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "blobs"
+    before, at, whole = _bytes_in(folder), time.monotonic(), ""
+    while not ended.wait(_TELL_SECONDS):
+        here, now = _bytes_in(folder), time.monotonic()
+        if here > before:
+            whole = whole or _describe_whole(name, token)
+            speed = (here - before) / (now - at) / 1e6
+            log.info("downloading %s: %.2f GB%s, %.1f MB/s", name, here / 1e9, whole, speed)
+        before, at = here, now
+
+
+def _bytes_in(folder: Path) -> int:
+    with suppress(OSError):  # it is not there yet, or a file has just got its name
+        return sum(file.stat().st_size for file in folder.iterdir())
+    return 0
+
+
+def _describe_whole(name: str, token: str | None) -> str:
+    with suppress(Exception):  # it is worth no failure
+        files = HfApi(token=token).model_info(name, files_metadata=True, timeout=_ASK_SECONDS)
+        sizes = [file.size or 0 for file in files.siblings or []]
+        return f" of at most {sum(sizes) / 1e9:.2f} GB"
+    return " so far"
 
 
 def _explain(error: Exception, name: str, revision: str | None) -> str:

@@ -85,7 +85,8 @@ def read(settings: Settings, device: torch.device | None = None) -> LoadedModel:
     _silence_libraries()
     checkpoint = Checkpoint.of(settings, device)
     family = checkpoint.find_family(settings.family)
-    model = checkpoint.load_model(family, _choose_dtype(settings.dtype, device))
+    with checkpoint.telling_progress():
+        model = checkpoint.load_model(family, _choose_dtype(settings.dtype, device))
     replace_patch_convolutions(model)
     model.eval()
     processor = checkpoint.load_processor(family, settings.max_visual_tokens)
@@ -157,8 +158,10 @@ def _silence_libraries() -> None:
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # Progress bars for a fraction of a second, and a warning for every page one pixel wide.
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
     from transformers.utils import logging as transformers_logging
 
+    disable_progress_bars()  # `hub.telling_progress` tells more, also in a log
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
 

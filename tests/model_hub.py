@@ -77,7 +77,8 @@ class _Handler(Answering):
     do_HEAD = do_GET
 
     def _info(self, name: str) -> bytes:
-        files = [{"rfilename": file} for file in self.hub.repositories[name]]
+        known = self.hub.repositories[name]
+        files = [{"rfilename": file, "size": len(content)} for file, content in known.items()]
         return json.dumps({"id": name, "sha": _COMMIT, "siblings": files}).encode()
 
     def _tree(self, files: dict[str, bytes]) -> bytes:
