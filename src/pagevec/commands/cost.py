@@ -2,6 +2,7 @@
 
 import click
 
+from pagevec.commands import with_output
 from pagevec.deploy.modal.prices import AS_OF, GPU_SECOND, SOURCE, Gpu, second
 
 
@@ -30,6 +31,7 @@ from pagevec.deploy.modal.prices import AS_OF, GPU_SECOND, SOURCE, Gpu, second
     show_default=True,
     help="MiB of memory of a container.",
 )
+@with_output
 def command(measured: tuple[str, ...], idle_seconds: float, cpu: float, memory: int) -> None:
     """Show what pages cost on Modal, for each kind of GPU.
 

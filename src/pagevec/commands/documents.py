@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pagevec.commands import with_store
+from pagevec.commands import with_output, with_store
 from pagevec.stores import open_store
 from pagevec.terminal import count, echo, show_json
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.command("documents")
 @with_store
 @click.option("--json", "as_json", is_flag=True, help="One JSON list of documents.")
+@with_output
 def command(store: str, as_json: bool) -> None:
     """List the documents of a store: their pages, and what is missing of them."""
     from pagevec.ingest.catalogue import Catalogue
@@ -35,6 +36,7 @@ def command(store: str, as_json: bool) -> None:
 @click.command("remove")
 @click.argument("documents", nargs=-1, required=True)
 @with_store
+@with_output
 def remove(documents: tuple[str, ...], store: str) -> None:
     """Remove DOCUMENTS from a store, by their names or the paths of their files.
 

@@ -2,8 +2,11 @@
 
 import click
 
+from pagevec.commands import with_output
+
 
 @click.command("models")
+@with_output
 def command() -> None:
     """List the model families.
 

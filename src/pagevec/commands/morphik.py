@@ -6,7 +6,15 @@ from typing import get_args
 
 import click
 
-from pagevec.commands import FAILED, FromEnvironment, note, print_outcomes, with_ca, with_key
+from pagevec.commands import (
+    FAILED,
+    FromEnvironment,
+    note,
+    print_outcomes,
+    with_ca,
+    with_key,
+    with_output,
+)
 from pagevec.commands.interrupts import interruptible
 from pagevec.terminal import echo
 from pagevec.wire.negotiation import WireFormat
@@ -39,6 +47,7 @@ def command() -> None:
     help="Format that the release reads. Default: detected in its source.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the changes without writing them.")
+@with_output
 def configure(
     folder: Path, url: str, key: str | None, wire: WireFormat | None, dry_run: bool
 ) -> None:
@@ -65,6 +74,7 @@ def configure(
 @command.command("verify")
 @_FOLDER
 @with_ca
+@with_output
 @interruptible
 def verify_command(folder: Path, ca: Path | None) -> None:
     """Check the service that the files in DIR name, with the requests of morphik-core.

@@ -130,9 +130,15 @@ def _draw_maps(hits: Sequence["Hit"], folder: Path) -> None:
                 hit.maps().save(hit.picture(), file)
                 drawn += 1
             except (PagevecError, OSError) as error:  # costs this map, not the others
-                echo(f"no map of {hit.document}, page {hit.page}: {error}", err=True)
+                echo(f"no map of {_describe(hit, error)}", err=True)
             progress.update()
-    note(f"maps of {count(drawn, 'page')} are in {folder}")
+    if drawn:
+        note(f"maps of {count(drawn, 'page')} are in {folder}")
+
+
+def _describe(hit: "Hit", error: Exception) -> str:
+    name, said = f"{hit.document}, page {hit.page}", str(error)
+    return said if said.startswith(name) else f"{name}: {said}"
 
 
 def _remove_maps(folder: Path) -> None:

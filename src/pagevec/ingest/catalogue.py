@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from itertools import starmap
 from pathlib import Path
 
@@ -126,7 +127,7 @@ class Catalogue:
         """
         name = self._known_name(os.fspath(document))
         if name is None:
-            raise _unknown(document)
+            raise self._unknown(document)
         return name
 
     def find_ours(self, document: str | os.PathLike[str]) -> str:
@@ -161,7 +162,7 @@ class Catalogue:
             if name.startswith(f"{given.rstrip('/')}/") or names.path(name).is_relative_to(folder)
         ]
         if not given or not below:
-            raise _unknown(document)
+            raise self._unknown(document)
         return below
 
     def _known_name(self, given: str) -> str | None:
@@ -170,10 +171,11 @@ class Catalogue:
             return given
         return Names.read(self._store).known_name(Path(given))
 
-
-def _unknown(document: str | os.PathLike[str]) -> InvalidRequest:
-    given = os.fspath(document)
-    return InvalidRequest(f"the store has no document {given!r}; give its name or its path")
+    def _unknown(self, document: str | os.PathLike[str]) -> InvalidRequest:
+        given = os.fspath(document)
+        close = get_close_matches(given, [one.name for one in self.list()], n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "give its name or its path"
+        return InvalidRequest(f"the store has no document {given!r}; {hint}")
 
 
 def is_of_another_program(store: Store, name: str, record: DocumentRecord | None) -> bool:
