@@ -150,7 +150,7 @@ def test_json_and_strict(shell: Shell, docs: Path) -> None:
     printed, _ = shell.run("ingest", docs, "--json", "--strict", code=1)
     content = json.loads(printed)
     assert content["pages_stored"] == 3
-    assert content["passed_over"] == ["passed over: 1 files of other types (.exe)"]
+    assert content["passed_over"] == ["passed over: 1 file of other types (.exe)"]
     by_name = {one["document"]: one for one in content["documents"]}
     assert "bad.pdf" in by_name["docs/bad.pdf"]["error"]
     assert by_name["docs/a.txt"]["stored"] == 1

@@ -46,16 +46,16 @@ def test_everything_is_found_or_counted(tmp_path: Path) -> None:
     assert sorted(found_in(folder)) == sorted(f"in/{name}" for name in documents)
     assert set(find_documents([folder]).describe()) == {
         "passed over: 2 files of other types (.exe)",
-        "passed over: 1 files of other types (.zip)",
-        "passed over: 1 files of other types (no suffix)",
-        "passed over: 1 files that were named twice",
-        "passed over: 1 hidden files",
-        "passed over: 1 hidden folders",
+        "passed over: 1 file of other types (.zip)",
+        "passed over: 1 file of other types (no suffix)",
+        "passed over: 1 file named twice",
+        "passed over: 1 hidden file",
+        "passed over: 1 hidden folder",
         "passed over: 2 lock files of Office programs",
-        "passed over: 1 links that lead out of the folder",
+        "passed over: 1 link leading out of the folder",
         "passed over: 2 links to folders",
-        "passed over: 2 names that are not files",
-        "passed over: 1 stores of pagevec",
+        "passed over: 2 names of what is no file",
+        "passed over: 1 store of pagevec",
     }
 
 

@@ -67,7 +67,8 @@ class Watcher:
         """Send a signal and return how many seconds the end took."""
         start = time.monotonic()
         self.popen.send_signal(number)
-        assert self.popen.wait(10) == 0, self.complaints.read_text()
+        code = 130 if number == signal.SIGINT else 0
+        assert self.popen.wait(10) == code, self.complaints.read_text()
         return time.monotonic() - start
 
 

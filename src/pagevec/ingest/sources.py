@@ -13,7 +13,7 @@ from pagevec.ingest.openers import SUFFIXES
 # Names that programs give to files which are no documents: locks of Office and LibreOffice.
 LOCKS = ("~$", ".~lock.")
 
-_LEADS_OUT = "links that lead out of the folder"
+_LEADS_OUT = "link{s} leading out of the folder"
 
 STORE_FILE = "pages.sqlite3"
 """A folder with a file of this name is a store of pagevec's own."""
@@ -40,7 +40,8 @@ class Found:
 
     Attributes:
         documents: each file once, in order.
-        passed_over: how many files and folders, by the reason.
+        passed_over: how many files and folders, by the reason, in which `{s}` stands for the
+            ending of a plural.
         unreadable: folders, and files in folders, that could not be looked into.
         links: links in a folder that lead out of it and were not followed.
     """
@@ -53,7 +54,11 @@ class Found:
     def describe(self) -> list[str]:
         """Return a line for each reason for which something was passed over."""
         counts = sorted(self.passed_over.items())
-        lines = [f"passed over: {count} {reason}" for reason, count in counts if count]
+        lines = [
+            f"passed over: {count} {reason.replace('{s}', '' if count == 1 else 's', 1)}"
+            for reason, count in counts
+            if count
+        ]
         return [*lines, *(f"cannot be read: {escape(place)}" for place in self.unreadable)]
 
     def describe_links(self) -> list[str]:
@@ -87,7 +92,7 @@ def find_documents(paths: Sequence[Path], *, follow_links: bool = False) -> Foun
         for file in files:
             place = file.resolve()
             if place in seen:
-                found.passed_over["files that were named twice"] += 1
+                found.passed_over["file{s} named twice"] += 1
                 continue
             seen.add(place)
             found.documents.append(FoundDocument(above.resolve(), file.relative_to(above), file))
@@ -133,23 +138,23 @@ def _walk(folder: Path, found: Found, follow_links: bool) -> Iterator[Path]:
         for place, folders, files in os.walk(start, onerror=note):
             here = Path(place)
             if here.resolve() in seen:
-                found.passed_over["folders that were reached twice"] += 1
+                found.passed_over["folder{s} reached twice"] += 1
                 folders.clear()
                 continue
             seen.add(here.resolve())
             if STORE_FILE in files:
-                found.passed_over["stores of pagevec"] += 1
+                found.passed_over["store{s} of pagevec"] += 1
                 folders.clear()
                 continue
             hidden = {name for name in folders if name.startswith(".")}
             links = {name for name in folders if os.path.islink(here / name)} - hidden  # noqa: PTH114
-            found.passed_over["hidden folders"] += len(hidden)
+            found.passed_over["hidden folder{s}"] += len(hidden)
             folders[:] = sorted(set(folders) - hidden - links)
             for link in (here / name for name in sorted(links)):
                 if follow_links and _leads_out(link, root):
                     waiting.append(link)
                     continue
-                found.passed_over["links to folders"] += 1
+                found.passed_over["link{s} to folders"] += 1
                 if _leads_out(link, root):
                     found.links.append(str(link))
             for name in sorted(files):
@@ -177,13 +182,13 @@ def _leads_out(link: Path, root: Path) -> bool:
 
 def _reason_to_pass_over(file: Path, root: Path, follow_links: bool) -> str | None:
     if file.name.startswith(LOCKS):
-        return "lock files of Office programs"
+        return "lock file{s} of Office programs"
     if file.name.startswith("."):
-        return "hidden files"
+        return "hidden file{s}"
     if file.suffix.lower() not in SUFFIXES:
-        return f"files of other types ({file.suffix.lower() or 'no suffix'})"
+        return f"file{{s}} of other types ({file.suffix.lower() or 'no suffix'})"
     if not follow_links and file.is_symlink() and _leads_out(file, root):
         return _LEADS_OUT
     if not file.is_file():
-        return "names that are not files"
+        return "name{s} of what is no file"
     return None

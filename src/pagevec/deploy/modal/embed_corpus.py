@@ -24,7 +24,7 @@ from pagevec.ingest.sources import Found, find_documents
 from pagevec.stores import open_store
 from pagevec.stores.base import Store
 from pagevec.stores.fingerprint import agree_on_model
-from pagevec.terminal import echo
+from pagevec.terminal import count, echo
 from pagevec.types import DocumentRecord, MultiVector, Page
 
 
@@ -210,7 +210,7 @@ def _embed(
     if missing:
         results.check_model(containers.fingerprint.remote)
     failed, pages = {document.name: "no answer" for document in missing}, 0
-    with tqdm(total=len(missing), unit=" documents") as progress:
+    with tqdm(total=len(missing), unit=" documents", disable=None) as progress:
         for embedded in _answers(containers, map(prepare, missing)) if missing else ():
             results.put(embedded)
             pages += len(embedded.pages)
@@ -219,7 +219,8 @@ def _embed(
                 del failed[embedded.document.name]
             else:
                 failed[embedded.document.name] = embedded.error
-    print(f"{pages} pages of {len(missing) - len(failed)} documents embedded")
+    done = len(missing) - len(failed)
+    print(f"{count(pages, 'page')} of {count(done, 'document')} embedded")
     for name, error in failed.items():
         echo(f"failed: {name}: {error}", err=True)
     if failed:
