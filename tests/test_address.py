@@ -38,6 +38,15 @@ def test_a_file_of_keys(service: Service, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_file_of_keys_that_cannot_be_read(tmp_path: Path) -> None:
+    """A sentence names the file, and shows nothing of what is in it."""
+    (tmp_path / "keys").write_bytes(b"s3cr3t\xff\xfe")
+    for file, said in (("keys", "keys: it is no text in UTF-8"), ("none", "none: No such file")):
+        done = pagevec("check", NOBODY, cwd=tmp_path, SERVICE_API_KEY_FILE=file)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+        assert "s3cr3t" not in done.stderr and "0xff" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("key", "said"), [("", "the service wants a key"), ("wrong", "the service refuses the key")]
 )

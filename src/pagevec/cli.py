@@ -21,6 +21,7 @@ from pagevec.errors import (
     OtherModel,
     PagevecError,
     StoreError,
+    Unauthorized,
 )
 from pagevec.extras import explain_missing
 from pagevec.terminal import LineFormatter, echo, show_lines
@@ -44,9 +45,8 @@ _COMMANDS = {
 _MODULES = {"remove": ("documents", "remove")}
 
 # The extra that a command needs, where a smaller one brings some of its modules, too.
-_EXTRAS = {"serve": "serve", "models": "serve", "embed": "serve"}
+_EXTRAS = {"serve": "serve", "embed": "serve"}
 
-_UNAUTHORIZED = 401
 _HOW = "give one of its keys with --key, or in SERVICE_API_KEY (a variable, or a line of .env)"
 
 
@@ -138,7 +138,7 @@ def _describe(error: PagevecError) -> str:
     # Imported here: httpx takes longer than all of `pagevec --help`.
     from pagevec.client.faults import ServiceError
 
-    if isinstance(error, ServiceError) and error.response.status_code == _UNAUTHORIZED:
+    if isinstance(error, ServiceError) and error.response.status_code == Unauthorized.status:
         has_key = "Authorization" in error.response.request.headers
         return f"the service {'refuses the key' if has_key else 'wants a key'}: {_HOW}"
     return error.message if error.index is None else f"{error.message} (input {error.index})"

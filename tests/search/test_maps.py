@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from conftest import EXAMPLES, Service, pagevec, png
 from pagevec.client import Client
+from pagevec.commands.search import _remove_maps
 from pagevec.errors import InvalidRequest
 from pagevec.grid import PatchGrid
 from pagevec.search.index import Index
@@ -207,3 +208,20 @@ def test_a_document_that_is_not_there(service: Service, folder: Path) -> None:
     done = pagevec("search", QUERY, *options, "--document", "nowhere.pdf")
     assert done.returncode == 2
     assert "no document 'nowhere.pdf'" in done.stderr
+
+
+def test_maps_of_an_earlier_search(tmp_path: Path) -> None:
+    """They go, and nothing else, whatever others name and link in the folder."""
+    maps, elsewhere = tmp_path / "maps", tmp_path / "elsewhere"
+    for folder in (maps / "01-a-1", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "fares.jpg").touch()
+    for name in ("01-a-1.jpg", "mine.jpg", "02-b-2.jpg"):
+        (maps / name).touch()
+    (maps / "02-b-2").symlink_to(elsewhere)
+    (tmp_path / "outside.jpg").touch()
+    listed = ["01-a-1.jpg", "02-b-2.jpg", "..", "../outside.jpg", "", "mine.jpg"]
+    (maps / ".pagevec-maps").write_text("".join(f"{json.dumps(one)}\n" for one in listed))
+    _remove_maps(maps)
+    assert sorted(one.name for one in maps.iterdir()) == [".pagevec-maps", "02-b-2", "mine.jpg"]
+    assert (elsewhere / "fares.jpg").exists() and (tmp_path / "outside.jpg").exists()

@@ -4,6 +4,7 @@ import httpx
 
 from pagevec.client.connections import CertificateAuthority, trust
 from pagevec.client.faults import Misaddressed, Unreachable, wrap_error
+from pagevec.client.retry import normalize_url
 
 _SECONDS = httpx.Timeout(10.0, read=5.0)
 
@@ -19,9 +20,9 @@ def require_answer(url: str, ca: CertificateAuthority | None = None) -> None:
 
     Raises:
         Unreachable: nobody answers there.
-        ConfigurationError: `ca` holds no certificates.
+        ConfigurationError: `url` is no address, or `ca` holds no certificates.
     """
-    address = f"{url.rstrip('/')}/health"
+    address = f"{normalize_url(url)}/health"
     try:
         with httpx.Client(verify=trust(ca, url), trust_env=False, timeout=_SECONDS) as http:
             http.get(address)

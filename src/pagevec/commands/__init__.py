@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -83,22 +83,24 @@ class _KeyOption(FromEnvironment):
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         key = super().resolve_envvar_value(ctx)
         file = read_variables().get("SERVICE_API_KEY_FILE")
-        if key is None and file:
-            try:
-                key = Path(file).read_text(encoding="utf-8")
-            except (OSError, UnicodeError) as error:
-                raise click.BadParameter(f"SERVICE_API_KEY_FILE={file}: {error}") from None
-        return first_key(key)
+        return _read_text(Path(file), "SERVICE_API_KEY_FILE") if key is None and file else key
 
 
-@cache
 def read_variables() -> Mapping[str, str | None]:
     """Return the environment, above the variables in `.env`."""
+    content = _read_text(_ENV_FILE, "variables") if _ENV_FILE.is_file() else ""
+    return {**dotenv_values(stream=StringIO(content)), **os.environ}
+
+
+def _read_text(file: Path, of: str) -> str:
+    """Return the text in a file of secrets; an error shows nothing of it."""
     try:
-        in_file = dotenv_values(_ENV_FILE if _ENV_FILE.is_file() else os.devnull)
-    except (OSError, UnicodeError) as error:
-        raise click.UsageError(f"{_ENV_FILE}: {error}") from None
-    return {**in_file, **os.environ}
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        reason = error.strerror
+    except UnicodeError:
+        reason = "it is no text in UTF-8"
+    raise click.BadParameter(f"{file}: {reason}", param_hint=of)
 
 
 def with_service(command: AnyCommand) -> AnyCommand:
@@ -244,11 +246,7 @@ def _read_passwords(
 ) -> tuple[str, ...]:
     if file is None:
         return ()
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise click.BadParameter(f"{file}: {error}", param_hint="--password-file") from None
-    return tuple(line for line in lines if line)
+    return tuple(filter(None, _read_text(file, "--password-file").splitlines()))
 
 
 def print_outcomes(outcomes: Iterable[tuple[str, bool, str]]) -> bool:

@@ -1,6 +1,7 @@
 """`pagevec search`: a query in words, the pages that answer it."""
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 60.0  # seconds that a person waits for a service that is away
 _DRAWN = ".pagevec-maps"  # names of the maps that a search has drawn into a folder
+_MAP = re.compile(r"\d{2,}-.*-\d+\.jpg", re.DOTALL)
 _STEM_BYTES = 100  # of a file name; file systems take 255 for all of it
 
 
@@ -147,9 +149,11 @@ def _remove_maps(folder: Path) -> None:
         names = [Path(json.loads(line)).name for line in (folder / _DRAWN).open()]
     except (OSError, ValueError, TypeError):
         return
-    for name in names:
+    for name in filter(_MAP.fullmatch, names):  # whoever may write into `folder` chooses them
         whole = folder / name
-        for file in [whole, *whole.with_suffix("").glob("*.jpg")]:
+        words = whole.with_suffix("")
+        of_words = [] if words.is_symlink() else list(words.glob("*.jpg"))
+        for file in [whole, *of_words]:
             file.unlink(missing_ok=True)
         with suppress(OSError):  # something else is in it
-            whole.with_suffix("").rmdir()
+            words.rmdir()

@@ -225,8 +225,7 @@ def _find(repository: str, name: str, commit_hash: str, token: str | None) -> _F
     found = get_hf_file_metadata(url, token=token)
     if found.size is None or found.etag is None or not found.etag.isalnum():
         raise CheckpointError(f"{repository}: the hub does not give size and hash of {name}")
-    cache = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
-    return _File(name, url, found.size, cache / "blobs" / found.etag)
+    return _File(name, url, found.size, hub.blobs_folder(repository) / found.etag)
 
 
 def _fetch_files(

@@ -115,7 +115,7 @@ def telling_progress(names: Sequence[str], token: str | None) -> Iterator[None]:
 
 
 def _tell(name: str, token: str | None, ended: threading.Event) -> None:
-    folder = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "blobs"
+    folder = blobs_folder(name)
     before, at, whole = _bytes_in(folder), time.monotonic(), ""
     while not ended.wait(_TELL_SECONDS):
         here, now = _bytes_in(folder), time.monotonic()
@@ -124,6 +124,11 @@ def _tell(name: str, token: str | None, ended: threading.Event) -> None:
             speed = (here - before) / (now - at) / 1e6
             log.info("downloading %s: %.2f GB%s, %.1f MB/s", name, here / 1e9, whole, speed)
         before, at = here, now
+
+
+def blobs_folder(name: str) -> Path:
+    """Return the folder of the cache that has the files of the checkpoint `name`, by their hash."""
+    return Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "blobs"
 
 
 def _bytes_in(folder: Path) -> int:
