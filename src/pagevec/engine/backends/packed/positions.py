@@ -14,8 +14,8 @@ from transformers.vision_utils import (
 from pagevec.engine.backends.packed.layers import CosSin, Pair, rotary_cos_sin
 from pagevec.engine.backends.packed.segments import Segments
 
-# Entries of each cache: a page's take 1 to 2 MB in a model of 3 billion parameters.
-_CACHE_SIZE = 64
+_CACHED_PAGES = 64  # each takes 1 to 2 MB in a model of 3 billion parameters
+_CACHED_TOKENS = 512  # of texts, at first
 
 Shape = tuple[int, int]
 """Rows and columns of a page's patches; a cell is 2 x 2 of them."""
@@ -63,7 +63,7 @@ class PagePositions(TextPositions):
 
 
 class PositionCache:
-    """The positions of the latest page shapes and text lengths, on the model's device."""
+    """The positions of the latest page shapes and of texts, on the model's device."""
 
     def __init__(self, model: Any, device: torch.device, prompt: torch.Tensor) -> None:
         """Prepare for the pages and texts of one model.
@@ -78,8 +78,15 @@ class PositionCache:
         self._image_token = model.config.image_token_id
         cells = (prompt == self._image_token).nonzero().flatten().tolist()
         self._before, self._after = prompt[: cells[0]], prompt[cells[-1] + 1 :]
-        self.of_page = lru_cache(_CACHE_SIZE)(self._locate_page)
-        self.of_text = lru_cache(_CACHE_SIZE)(self._locate_text)
+        self.of_page = lru_cache(_CACHED_PAGES)(self._locate_page)
+        self._text_cos_sin = self._rotate_text(_CACHED_TOKENS)
+
+    def of_text(self, length: int) -> TextPositions:
+        """Return the positions of a text of `length` tokens: views of those of the longest text."""
+        cos, sin = self._text_cos_sin
+        if length > len(cos):
+            cos, sin = self._text_cos_sin = self._rotate_text(1 << (length - 1).bit_length())
+        return TextPositions((cos[:length], sin[:length]), Segments((length,), self._device))
 
     def _locate_page(self, shape: Shape) -> PagePositions:
         vision = self._model.visual
@@ -118,9 +125,8 @@ class PositionCache:
         after = torch.arange(beyond, beyond + len(self._after)).expand(3, -1)
         return torch.cat([before, first + grid.T, after], dim=1)[:, None]
 
-    def _locate_text(self, length: int) -> TextPositions:
-        positions = torch.arange(length).expand(3, 1, -1)
-        return TextPositions(self._rotate(positions), Segments((length,), self._device))
+    def _rotate_text(self, length: int) -> CosSin:
+        return self._rotate(torch.arange(length).expand(3, 1, -1))
 
     def _rotate(self, positions: torch.Tensor) -> CosSin:
         return rotary_cos_sin(self._model.get_decoder().rotary_emb, positions.to(self._device))
