@@ -16,7 +16,7 @@ from pagevec.engine.backends import load
 from pagevec.engine.embedder import (
     EXIT_ENGINE_FAILED,
     LocalEmbedder,
-    end_process_on_failure,
+    supervise,
 )
 from pagevec.server.app import create_app
 from pagevec.server.own_key import OwnKey, ensure_key
@@ -69,7 +69,7 @@ def _serve_here(settings: Settings, compose: _Compose) -> None:
         daemon=True,
     )
     greeter.start()
-    end_process_on_failure(embedder, lambda: _send_last_answers(server))
+    supervise(embedder, lambda: _send_last_answers(server))
     run(server, listener)
     if embedder.health().state == "loading":
         os._exit(0)  # stopped while loading: do not wait until gigabytes are read

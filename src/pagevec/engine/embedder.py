@@ -17,6 +17,7 @@ from pagevec.engine.engine import Engine
 from pagevec.engine.requests import Request
 from pagevec.errors import Draining, EngineFailed, NotReady, PagevecError
 from pagevec.images import EncodedImage
+from pagevec.machine import release_freed_memory, settle_memory
 from pagevec.settings import Settings
 from pagevec.types import ModelInfo
 
@@ -29,6 +30,8 @@ WIND_DOWN_SECONDS = 5.0
 """Seconds that a process with a failed engine has to end by itself."""
 
 _RETRY_WHILE_LOADING = 5.0
+# Freed memory is given back no more often: pages that are used again cost time.
+_RELEASE_SECONDS = 30.0
 
 
 def _say_loading() -> NotReady:
@@ -40,7 +43,7 @@ class LocalEmbedder:
 
     Attributes:
         failed: set when the engine failed after it was ready: it does not come back, and only a
-            new process helps. See `end_process_on_failure`.
+            new process helps. See `supervise`.
     """
 
     def __init__(
@@ -231,8 +234,10 @@ class LocalEmbedder:
         engine.run()
 
 
-def end_process_on_failure(embedder: LocalEmbedder, wind_down: Callable[[], object]) -> None:
-    """End this process when the engine fails, so that whoever supervises it starts a new one.
+def supervise(embedder: LocalEmbedder, wind_down: Callable[[], object]) -> None:
+    """Keep the memory of a service small, and end this process when the engine fails.
+
+    Whoever supervises the process starts a new one.
 
     Args:
         embedder: whose engine is watched, in a thread.
@@ -241,7 +246,12 @@ def end_process_on_failure(embedder: LocalEmbedder, wind_down: Callable[[], obje
     """
 
     def watch() -> None:
-        embedder.failed.wait()
+        settled = False
+        while not embedder.failed.wait(_RELEASE_SECONDS):
+            if not settled and embedder.health().state == "ready":
+                settle_memory()
+                settled = True
+            release_freed_memory()
         log.error("the engine failed for good: this process ends with code %d", EXIT_ENGINE_FAILED)
         wind_down()
         time.sleep(WIND_DOWN_SECONDS)

@@ -18,13 +18,10 @@ from pagevec.engine.scheduler import Scheduler, batch_tokens, halve
 from pagevec.engine.throughput import Throughput
 from pagevec.errors import ConfigurationError, InternalError, OutOfMemory
 from pagevec.images import read_image
-from pagevec.machine import release_freed_memory
 from pagevec.types import MultiVector
 
 log = logging.getLogger(__name__)
 
-# Freed memory is given back no more often: pages that are used again cost time.
-_RELEASE_SECONDS = 30.0
 # The memory is logged again when it has changed by this factor.
 _LOGGED_CHANGE = 1.25
 _MIB = 1024 * 1024
@@ -69,7 +66,6 @@ class BatchExecutor:
         self._finish = finish
         self._measuring = threading.Lock()
         self._logged = Memory(0, 0, 0)
-        self._released = time.monotonic()
         self._log_memory()
 
     def run(self, batch: list[Item], at_once: int = 1) -> None:
@@ -120,13 +116,6 @@ class BatchExecutor:
         for request in {item.request for item in batch}:
             request.add_forward(seconds)
         self._log_memory()
-        self._release_memory()
-
-    def _release_memory(self) -> None:
-        now = time.monotonic()
-        if now - self._released > _RELEASE_SECONDS:
-            self._released = now
-            release_freed_memory()
 
     def _log_memory(self) -> None:
         now, before = self._device.measure_memory(), self._logged.allocated

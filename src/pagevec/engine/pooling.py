@@ -43,10 +43,9 @@ def pooled_count(vectors: int, factor: int) -> int:
 def pooling_bytes(vectors: int) -> int:
     """Return the bytes that `pool` holds at its peak, at most.
 
-    The distances of all pairs, in float64, of which SciPy makes a copy before it merges.
+    The distances of all pairs, in float64, twice: both libraries copy them before they merge.
     """
-    copies = 2 if vectors <= _MOST_WITH_SCIPY else 1
-    return copies * (vectors * (vectors - 1) // 2) * 8 + _BYTES_PER_VECTOR * vectors
+    return 2 * (vectors * (vectors - 1) // 2) * 8 + _BYTES_PER_VECTOR * vectors
 
 
 def _clusters(vectors: MultiVector, most: int) -> NDArray[np.int32]:

@@ -99,7 +99,7 @@ class Container:
             CheckpointError: the weights cannot be loaded.
         """
         from pagevec.engine.backends import backend_of
-        from pagevec.engine.embedder import LocalEmbedder, end_process_on_failure
+        from pagevec.engine.embedder import LocalEmbedder, supervise
         from pagevec.engine.models.loader import find_device, on_device, read
         from pagevec.server.app import create_app
 
@@ -118,7 +118,7 @@ class Container:
             return backend_of(on_device(self._loaded or read(settings), device))
 
         self.embedder = LocalEmbedder.of(settings, load, lambda: self._refusal)
-        end_process_on_failure(self.embedder, _take_no_more_requests)
+        supervise(self.embedder, _take_no_more_requests)
         self.app = create_app(settings, self.embedder)
         self._model = LocalModel(self.embedder, settings.image_limits)
         if has_weights:

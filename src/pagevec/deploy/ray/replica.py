@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pagevec.engine.backends import load
-from pagevec.engine.embedder import LocalEmbedder, end_process_on_failure
+from pagevec.engine.embedder import LocalEmbedder, supervise
 from pagevec.server.app import create_app
 from pagevec.server.run import configure_logs
 from pagevec.settings import Settings
@@ -40,7 +40,7 @@ class Replica:
         self._in_flight = 0
         self._embedder.wait_until_ready()
         # Serve starts another replica when this one's process is gone, or is not healthy.
-        end_process_on_failure(self._embedder, lambda: None)
+        supervise(self._embedder, lambda: None)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the HTTP application; Serve calls this once, after the constructor."""
