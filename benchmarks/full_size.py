@@ -23,12 +23,9 @@ _SEED = 3
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 def main(directory: Path) -> None:
     """Write a checkpoint of 3.8 billion parameters (7.5 GB) to DIRECTORY, for `--model`."""
-    import_torchvision()
-    from colpali_engine.models import ColQwen2_5, ColQwen2_5_Processor
+    processor = make_processor()
+    from colpali_engine.models import ColQwen2_5
 
-    processor = ColQwen2_5_Processor.from_pretrained(
-        bundled_checkpoint(), max_num_visual_tokens=_VISUAL_TOKENS
-    )
     torch.manual_seed(_SEED)
     torch.set_default_dtype(torch.bfloat16)
     model = ColQwen2_5(make_config(processor.tokenizer))
@@ -36,6 +33,16 @@ def main(directory: Path) -> None:
     torch.nn.init.normal_(model.get_input_embeddings().weight, std=0.02)
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
+
+
+def make_processor() -> Any:
+    """Return the bundled model's processor with the visual tokens of the 3B checkpoint."""
+    import_torchvision()
+    from colpali_engine.models import ColQwen2_5_Processor
+
+    return ColQwen2_5_Processor.from_pretrained(
+        bundled_checkpoint(), max_num_visual_tokens=_VISUAL_TOKENS
+    )
 
 
 def make_config(tokenizer: Any) -> Any:

@@ -26,6 +26,12 @@ def draw_pages() -> tuple[str, ...]:
     return tuple(map(_draw, (y // 8 % 2 == 0, x // 28 % 2 == 0, rings, blocks)))
 
 
+def draw_mosaic(rows: int, columns: int) -> str:
+    """Return a page in base64: squares of 40 pixels, black or white at random, the same always."""
+    squares = np.random.default_rng(rows * columns).random((rows, columns)) < 0.5
+    return _draw(np.kron(squares, np.ones((40, 40))) > 0)
+
+
 def make_png(width: int, height: int, depth: int, colour: int, compressed: bytes) -> bytes:
     """Return a PNG file; `compressed` are its rows, each with its filter, deflated."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
@@ -38,4 +44,5 @@ def make_png(width: int, height: int, depth: int, colour: int, compressed: bytes
 
 def _draw(pixels: NDArray[np.bool_]) -> str:
     rows = b"".join(b"\0" + row.tobytes() for row in np.packbits(pixels, axis=1))
-    return base64.b64encode(make_png(_SIDE, _SIDE, 1, 0, zlib.compress(rows))).decode()
+    height, width = pixels.shape
+    return base64.b64encode(make_png(width, height, 1, 0, zlib.compress(rows))).decode()

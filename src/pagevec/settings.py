@@ -51,6 +51,11 @@ class Settings(EnvironmentSettings):
         "precision of the large matrix products: full is that of the weights; int8 and fp8 are "
         "less exact (see docs/benchmarks.md) and need `pagevec[precision]`",
     )
+    forward: Literal["auto", "packed", "padded"] = bounded(
+        "auto",
+        "forward pass: packed has no padding and is faster, padded is colpali-engine's own; auto "
+        "is packed where the family allows it and a first page and query agree with padded",
+    )
     max_visual_tokens: int | None = bounded(
         None, "visual tokens of one page; default: what the checkpoint says", ge=4, le=16384
     )

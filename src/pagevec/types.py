@@ -118,6 +118,8 @@ class ModelInfo(_FormerlyMapping):
             cells of one grid.
         notice: what a user must know, such as what the model is not made for.
         precision: of the large matrix products; `full` is that of the dtype.
+        forward: `packed` where a batch goes through the model without padding, else `padded`.
+        fallback: why the padded pass serves a model that could be packed, where it does.
         tells_tokens: whether `tokens` can be asked for with the vectors of texts.
         version: version of pagevec that answers.
         default_format: format of answers where the request does not decide; of a service only.
@@ -134,6 +136,8 @@ class ModelInfo(_FormerlyMapping):
     resizing: PageResizing | None = None
     notice: str | None = None
     precision: str = "full"
+    forward: str | None = None
+    fallback: str | None = None
     tells_tokens: bool = False
     version: str | None = None
     default_format: str | None = None

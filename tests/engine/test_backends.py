@@ -8,21 +8,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from checkpoints import build_checkpoint
 from conftest import Service, make_settings, png, running
 from engine.hash_backend import HashBackend, Words, embed, hash_page
-from pagevec.engine.backends import backend_of, load
-from pagevec.engine.backends.base import Backend, BatchHints, Device, read_hints
+from pagevec.engine.backends import load
+from pagevec.engine.backends.base import Backend, BatchHints, Device
 from pagevec.engine.embedder import LocalEmbedder
-from pagevec.engine.models.loader import read
 from pagevec.errors import ConfigurationError, InternalError, OutOfMemory
 from pagevec.images import EncodedImage, read_image
 from pagevec.types import MultiVector, Token
@@ -76,15 +73,6 @@ class TestMixedBatches:
         for batch in ([foreign], [text, foreign], [foreign, text]):
             with pytest.raises(InternalError, match="Words"):
                 backend.forward(batch)
-
-
-def test_hints_for_a_gpu() -> None:
-    """A model that was read on a machine without CUDA gets a GPU's batches when it is there."""
-    loaded = read(make_settings(device="cuda"))
-    assert read_hints(backend_of(loaded)).batch_tokens == 1024
-    on_gpu = replace(loaded, device=torch.device("cuda"))
-    assert read_hints(backend_of(on_gpu)).batch_tokens == 16_384
-    assert read_hints(backend_of(on_gpu)).threads == 1
 
 
 class TestOwnBackend:

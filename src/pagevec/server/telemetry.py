@@ -139,6 +139,9 @@ class _EngineCollector(Collector):
             "queue_tokens": ("Tokens waiting for a batch", health.queued_tokens),
             "batch_tokens": ("Token budget of a batch", health.batch_tokens),
         }
+        if health.state == "ready":
+            falls_back = float(self._embedder.info().fallback is not None)
+            gauges["fallback"] = ("1 when padded forward passes replace packed ones", falls_back)
         for name, (help_, value) in gauges.items():
             yield GaugeMetricFamily(f"pagevec_{name}", help_, value=value)
         memory = GaugeMetricFamily(

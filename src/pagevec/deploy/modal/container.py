@@ -98,7 +98,7 @@ class Container:
             ConfigurationError: no API key is set, or there is no such device.
             CheckpointError: the weights cannot be loaded.
         """
-        from pagevec.engine.backends import backend_of
+        from pagevec.engine.backends.self_check import choose_backend
         from pagevec.engine.embedder import LocalEmbedder, supervise
         from pagevec.engine.models.loader import find_device, on_device, read
         from pagevec.server.app import create_app
@@ -115,7 +115,8 @@ class Container:
         def load() -> Any:
             if not has_weights:
                 self._wait_for_weights(settings, fetch, reload)
-            return backend_of(on_device(self._loaded or read(settings), device))
+            loaded = on_device(self._loaded or read(settings), device)
+            return choose_backend(loaded, settings.forward)
 
         self.embedder = LocalEmbedder.of(settings, load, lambda: self._refusal)
         supervise(self.embedder, _take_no_more_requests)

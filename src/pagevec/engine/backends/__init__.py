@@ -3,7 +3,6 @@
 Each backend is imported when it is used: a user's own need not load torch.
 """
 
-import base64
 import importlib
 import inspect
 import sys
@@ -12,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from pagevec.engine.backends.base import METHODS, Backend
 from pagevec.errors import ConfigurationError
-from pagevec.images import read_image
-from pagevec.samples import draw_pages
 from pagevec.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,16 +27,10 @@ def load(settings: Settings) -> Backend[Any]:
     """
     if settings.backend is not None:
         return _load_own(settings.backend, settings)
-    from pagevec.engine.models.files import reading
+    from pagevec.engine.backends.self_check import choose_backend
     from pagevec.engine.models.loader import load as load_model
 
-    loaded = load_model(settings)
-    backend = backend_of(loaded)
-    # What does not fit together in a checkpoint may load, and fail with the first input.
-    with reading(f"a first text and page do not go through {loaded.info.model}"):
-        backend.forward(list(backend.prepare_texts(["page"])))
-        backend.forward([backend.prepare_page(read_image(base64.b64decode(draw_pages()[0])))])
-    return backend
+    return choose_backend(load_model(settings), settings.forward)
 
 
 def backend_of(loaded: "LoadedModel") -> Backend[Any]:

@@ -62,10 +62,10 @@ class TorchDevice(Device):
         torch.set_num_threads(max(1, CORES // threads))
 
 
-def choose_hints(loaded: LoadedModel) -> BatchHints:
-    """Return the hints that suit the model's family and device."""
+def choose_hints(loaded: LoadedModel, *, packed: bool) -> BatchHints:
+    """Return the hints that suit a forward pass of the model and its device."""
     text = loaded.model.config.get_text_config()
-    on_cpu, packed = loaded.device.type == "cpu", loaded.family.packed
+    on_cpu = loaded.device.type == "cpu"
     return BatchHints(
         padded=not packed,
         batch_tokens=_BATCH_TOKENS_ON_CPU if on_cpu else _BATCH_TOKENS_ON_ACCELERATOR,

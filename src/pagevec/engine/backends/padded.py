@@ -14,8 +14,8 @@ from pagevec.types import MultiVector
 class PaddedBackend(CheckpointBackend):
     """Implements `Backend[ModelInput]`: pads the inputs of a batch to the longest one."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        super().__init__(loaded)
+    def __init__(self, loaded: LoadedModel, *, fallback: str | None = None) -> None:
+        super().__init__(loaded, fallback=fallback)
         self._model, self._device = loaded.model, loaded.device
         self._dtype = next(loaded.model.parameters()).dtype
         self._padding_side = loaded.processor.tokenizer.padding_side
@@ -38,8 +38,10 @@ class PaddedBackend(CheckpointBackend):
         tensors = _collate(inputs, self._padding_side, self._pad_token_id)
         on_device = {name: self._move(tensor) for name, tensor in tensors.items()}
         vectors = self._model(**on_device, use_cache=False)
-        mask = on_device["attention_mask"].bool()
-        return split_rows(vectors[mask], [one.tokens for one in inputs])
+        # Found on the host: an index by mask would make it wait for the device.
+        [tokens] = tensors["attention_mask"].flatten().nonzero(as_tuple=True)
+        unpadded = vectors.flatten(0, 1)[tokens.to(self._device, non_blocking=True)]
+        return split_rows(unpadded, [one.tokens for one in inputs])
 
     def _move(self, tensor: torch.Tensor) -> torch.Tensor:
         dtype = self._dtype if tensor.is_floating_point() else tensor.dtype

@@ -59,7 +59,16 @@ class CheckpointBackend:
         hints: see `BatchHints`.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(
+        self, loaded: LoadedModel, *, packed: bool = False, fallback: str | None = None
+    ) -> None:
+        """Prepare inputs for a forward pass.
+
+        Args:
+            loaded: the model.
+            packed: whether it goes without padding.
+            fallback: why this pass serves in place of the packed one.
+        """
         self._page_processor = loaded.processor
         self._text_processor = loaded.text_processor
         self._text_lock = threading.Lock()
@@ -69,8 +78,14 @@ class CheckpointBackend:
         self._tiny = self._process_page(Image.new("RGB", _TINY, "white"))
         self._prompt_tokens = self._tiny.tokens - self._count_visual_tokens(*_TINY)
         resizing = self._find_resizing() if loaded.family.limits_visual_tokens else None
-        self._info = replace(loaded.info, resizing=resizing, tells_tokens=True)
-        self.hints = choose_hints(loaded)
+        self._info = replace(
+            loaded.info,
+            resizing=resizing,
+            tells_tokens=True,
+            forward="packed" if packed else "padded",
+            fallback=fallback,
+        )
+        self.hints = choose_hints(loaded, packed=packed)
 
     def info(self) -> ModelInfo:
         """See `Backend.info`."""

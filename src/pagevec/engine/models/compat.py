@@ -1,4 +1,4 @@
-"""Adjustments to other libraries: importing torchvision, and the Qwen families' patch embedding."""
+"""Adjustments to other libraries: importing torchvision; patch embeddings and MLPs of models."""
 
 import importlib
 import sys
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 
 _NMS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
@@ -60,3 +61,28 @@ def replace_patch_convolutions(model: Any) -> None:
         covers_patch = isinstance(module, nn.Conv3d) and module.kernel_size == module.stride
         if covers_patch and name.endswith("patch_embed.proj"):
             model.set_submodule(name, PatchLinear(module))
+
+
+def widen_mlp(mlp: Any, multiple: int) -> None:
+    """Pad the intermediate size of a gated MLP, in place, without changing its output.
+
+    Args:
+        mlp: a module with gate_proj, up_proj and down_proj.
+        multiple: what the size has to be a multiple of afterwards.
+    """
+    missing = -mlp.down_proj.in_features % multiple
+    if not missing:
+        return
+    # Neurons are repeated, not zeroed: FP8 has no scale for a row of zeros. Their weights in
+    # down_proj are zero.
+    for layer in (mlp.gate_proj, mlp.up_proj):
+        layer.weight = _frozen(torch.cat([layer.weight, layer.weight[:missing]]))
+        if layer.bias is not None:
+            layer.bias = _frozen(torch.cat([layer.bias, layer.bias[:missing]]))
+        layer.out_features += missing
+    mlp.down_proj.weight = _frozen(pad(mlp.down_proj.weight, (0, missing)))
+    mlp.down_proj.in_features += missing
+
+
+def _frozen(tensor: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach(), requires_grad=False)

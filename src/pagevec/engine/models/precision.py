@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import pad
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from pagevec.engine.models.compat import widen_mlp
 from pagevec.errors import ConfigurationError
 from pagevec.extras import how_to_install
 
@@ -71,7 +71,7 @@ def reduce_precision(model: nn.Module, precision: str, device: torch.device) -> 
 
     for module in model.modules():
         if isinstance(getattr(module, "gate_proj", None), nn.Linear):
-            _widen(module)
+            widen_mlp(module, _MULTIPLE)
     linear = {name: one for name, one in model.named_modules() if isinstance(one, nn.Linear)}
     large = {name for name, layer in linear.items() if _is_large(layer, name)}
     quantize_(model, _make_config(precision, device), filter_fn=lambda _, name: name in large)
@@ -97,27 +97,6 @@ def _make_config(precision: str, device: torch.device) -> Any:
 def _is_large(layer: nn.Linear, name: str) -> bool:
     sides = (layer.in_features, layer.out_features)
     return bool(_IN_A_LAYER.search(name)) and all(side % _MULTIPLE == 0 for side in sides)
-
-
-def _widen(mlp: Any) -> None:
-    """Pad the intermediate size of a gated MLP to a multiple of 16, without changing its output.
-
-    Qwen2.5's vision tower has 3,420 there, in the layers that do most of its work.
-    """
-    missing = -mlp.down_proj.in_features % _MULTIPLE
-    # Neurons are repeated, not zeroed: FP8 has no scale for a row of zeros. Their weights in
-    # down_proj are zero.
-    for layer in (mlp.gate_proj, mlp.up_proj):
-        layer.weight = _frozen(torch.cat([layer.weight, layer.weight[:missing]]))
-        if layer.bias is not None:
-            layer.bias = _frozen(torch.cat([layer.bias, layer.bias[:missing]]))
-        layer.out_features += missing
-    mlp.down_proj.weight = _frozen(pad(mlp.down_proj.weight, (0, missing)))
-    mlp.down_proj.in_features += missing
-
-
-def _frozen(tensor: torch.Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor.detach(), requires_grad=False)
 
 
 def _has_fp8(device: torch.device) -> bool:

@@ -22,7 +22,7 @@ class PackedBackend(CheckpointBackend):
     """Implements `Backend[TextInput | PackedPage]` for ColQwen2, 2.5, Omni and 3."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        super().__init__(loaded)
+        super().__init__(loaded, packed=True)
         model, self._device = loaded.model, loaded.device
         self._image_processor = loaded.processor.image_processor
         self._vision = VisionTower(model.visual, self._image_processor)

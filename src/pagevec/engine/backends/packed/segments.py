@@ -8,6 +8,8 @@ from itertools import groupby
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+_AMPERE = (8, 0)  # compute capability
+
 
 @dataclass(frozen=True)
 class Run:
@@ -104,7 +106,7 @@ def attend(
     Returns:
         (tokens, heads x dim).
     """
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+    if _has_flash_attention(query):
         return _attend_varlen(query, key, value, segments, causal).flatten(1)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
@@ -119,21 +121,20 @@ def attend(
 def _attend_varlen(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, causal: bool
 ) -> torch.Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    attended = varlen_attn(
-        query,
-        key,
-        value,
-        segments.cu_seqlens,
-        segments.cu_seqlens,
-        segments.max_seqlen,
-        segments.max_seqlen,
-        window_size=(-1, 0) if causal else (-1, -1),
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-    assert isinstance(attended, torch.Tensor)  # noqa: S101 - a pair only with return_aux
+    # What torch.nn.attention.varlen wraps: its Python signature differs by version (2.10 and 2.11
+    # know neither window_size nor enable_gqa), that of the operator begins alike in 2.10 to 2.13.
+    bounds, longest = segments.cu_seqlens, segments.max_seqlen
+    attended: torch.Tensor = torch.ops.aten._flash_attention_forward(
+        query, key, value, bounds, bounds, longest, longest, 0.0, causal, False
+    )[0]
     return attended
+
+
+def _has_flash_attention(query: torch.Tensor) -> bool:
+    """Whether torch's FlashAttention takes it: 16 bits, on Ampere (A100, A10) or newer."""
+    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    return torch.cuda.get_device_capability(query.device) >= _AMPERE
 
 
 def _attend_batch(qkv: list[torch.Tensor], count: int, causal: bool) -> torch.Tensor:
