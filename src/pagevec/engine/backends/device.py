@@ -1,5 +1,6 @@
 """What the two backends over torch share: their device, their batch hints, and their results."""
 
+import re
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -21,6 +22,14 @@ _BATCH_TOKENS_ON_ACCELERATOR = 16_384
 # Two batches on one core each are faster than one batch on two, whose threads wait for each other
 # after every step; a single page takes longer. Transformers' own forward is not thread-safe.
 _BATCHES_AT_ONCE_ON_CPU = 4
+
+# Only the allocators of torch raise an error of their own; its CPU allocator, the CUDA driver,
+# cuBLAS (also when it makes a handle) and cuDNN say it in words.
+_OUT_OF_MEMORY = re.compile(
+    r"out.of.memory|not enough memory|(can't|cannot) allocate memory|bad_alloc|ALLOC(ATION)?_FAILED"
+    r"|NOT_INITIALIZED when calling .cu\w+Create",
+    re.IGNORECASE,
+)
 
 T = TypeVar("T")
 
@@ -49,13 +58,24 @@ class TorchDevice(Device):
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Return whether `error` means that the memory did not suffice."""
-        # torch's allocator for the CPU raises a plain RuntimeError.
-        on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-        return on_cpu or super().is_out_of_memory(error)
+        said = isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))
+        return bool(said) or super().is_out_of_memory(error)
 
     def is_fatal(self, error: BaseException) -> bool:
-        """Return whether the accelerator itself failed."""
-        return isinstance(error, torch.AcceleratorError)
+        """Return whether the accelerator is lost: after `error` it does not even add two numbers.
+
+        CUDA keeps an error that spoilt its context (an illegal access, a lost device), and every
+        later call fails with it. Other errors pass.
+        """
+        if self._device.type == "cpu" or not isinstance(error, RuntimeError):
+            return False
+        return not self.is_out_of_memory(error) and not self._works()
+
+    def _works(self) -> bool:
+        try:
+            return torch.ones(1, device=self._device).add_(1).item() == 2
+        except Exception as error:
+            return self.is_out_of_memory(error)
 
     def share_cores(self, threads: int) -> None:
         """Let torch use 1 / `threads` of the cores in this thread, at least one."""
