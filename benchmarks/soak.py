@@ -32,7 +32,7 @@ _PAUSE = 0.2  # of the honest caller, between two requests
 _ROUNDS = 12  # attacks, then a rest, in which only the honest caller asks
 _WARM = 3  # rounds before memory counts
 _REST = 0.7  # of a round: what was begun has to end, and freed memory stays for half a minute
-_SETTLED = 0.7  # of a rest goes before its memory is read
+_SETTLED = 0.5  # of a rest goes before its memory is read, for longer than it takes to be freed
 _TOLERANCE = 1e-4  # of a component; below it a sign may differ
 _MIB = 1024 * 1024
 _SECONDS = click.Option(["--minutes"], type=float, default=20.0, show_default=True)
