@@ -44,7 +44,9 @@ class Settings(EnvironmentSettings):
         expected="auto, cpu, mps, cuda or cuda:N",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = bounded(
-        "auto", "dtype of the weights; auto is bfloat16 on CUDA, else float32"
+        "auto",
+        "dtype of the weights; auto is bfloat16 on CUDA (float16 below compute capability 8.0), "
+        "else float32",
     )
     precision: Literal["full", "int8", "fp8"] = bounded(
         "full",

@@ -10,6 +10,7 @@ from conftest import make_settings
 from pagevec.deploy.ray.app import Options, application, replicas_here
 from pagevec.deploy.ray.replica import merge_metrics
 from pagevec.errors import ConfigurationError
+from pagevec.settings import Settings
 
 
 def deployment(built: Application) -> Deployment:
@@ -51,6 +52,22 @@ def test_what_is_refused() -> None:
         application(make_settings(device="cuda:1"), Options())
     with pytest.raises(ValidationError, match="replicas"):
         Options.model_validate({"replicas": 2})
+
+
+def test_a_gpu_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stops the deployment: replicas that get no GPU from Ray would serve on the CPU."""
+    asked: list[str] = []
+
+    def refuse(settings: Settings) -> None:
+        asked.append(settings.device)
+        raise ConfigurationError("the driver is too old")
+
+    monkeypatch.setattr("pagevec.deploy.ray.app.find_device", refuse)
+    with pytest.raises(ConfigurationError, match="too old"):
+        application(make_settings(), Options())
+    application(make_settings(device="cuda"), Options(gpus=1))  # for machines with GPUs, from here
+    application(make_settings(backend="mine:Backend"), Options())
+    assert asked == ["auto"]
 
 
 def page(pages: int) -> str:

@@ -45,7 +45,7 @@ def test_a_snapshot_holds_weights_and_nothing_else(prepared: Container) -> None:
 
 def test_a_failing_start_says_what_to_do(prepared: Container) -> None:
     """On a machine without the device the error says what to change."""
-    with pytest.raises(ConfigurationError, match="0 CUDA devices: name another one"):
+    with pytest.raises(ConfigurationError, match=r"PAGEVEC_DEVICE='cuda': .*torch says: "):
         prepared.start(never, never)
 
 

@@ -68,7 +68,8 @@ class Container:
         settings = Settings.from_environment()
         from pagevec.engine.backends.packed import backend  # noqa: F401 - for the snapshot
         from pagevec.engine.embedder import LocalEmbedder  # noqa: F401
-        from pagevec.engine.models.loader import find_device, on_device, read
+        from pagevec.engine.models.devices import find_device
+        from pagevec.engine.models.loader import on_device, read
         from pagevec.server.app import create_app  # noqa: F401
         from pagevec.server.run import configure_logs
 
@@ -79,7 +80,7 @@ class Container:
             return
         model = read(settings)
         if gpu_snapshot:
-            model = on_device(model, find_device(settings.device))
+            model = on_device(model, find_device(settings))
         self._loaded = replace(model, seconds={"import": imported, **model.seconds})
         log.info("prepared: import %.2f s, read %.2f s", imported, model.seconds["read"])
 
@@ -100,14 +101,15 @@ class Container:
         """
         from pagevec.engine.backends.self_check import choose_backend
         from pagevec.engine.embedder import LocalEmbedder, supervise
-        from pagevec.engine.models.loader import find_device, on_device, read
+        from pagevec.engine.models.devices import find_device
+        from pagevec.engine.models.loader import on_device, read
         from pagevec.server.app import create_app
 
         self._since = time.monotonic()
         settings = Settings.from_environment()
         if not settings.keys:
             raise ConfigurationError("SERVICE_API_KEY is not set: put a key into the Modal secret")
-        device = find_device(settings.device)
+        device = find_device(settings)
         if self._loaded is None:
             reload()
         has_weights = self._loaded is not None or is_whole(settings)

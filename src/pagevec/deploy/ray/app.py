@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
 from pagevec.deploy.ray.replica import Replica
-from pagevec.engine.models.loader import cuda_devices
+from pagevec.engine.models.devices import cuda_devices, find_device
 from pagevec.errors import ConfigurationError
 from pagevec.machine import usable_cores
 from pagevec.settings import Settings
@@ -66,10 +66,12 @@ def application(settings: Settings, options: Options) -> serve.Application:
         options: how many replicas to run, and the resources of each.
 
     Raises:
-        ConfigurationError: no API key is set, `min_replicas` is above `max_replicas`, or the
-            device is a single GPU for all replicas.
+        ConfigurationError: no API key is set, `min_replicas` is above `max_replicas`, the device is
+            a single GPU for all replicas, or this machine has a GPU that cannot be used.
     """
     _validate(settings)
+    if settings.device == "auto" and settings.backend is None:
+        find_device(settings)  # a replica that gets no GPU from Ray could not see a fault of one
     as_deployment = serve.deployment(
         name=NAME,
         ray_actor_options=_resources(settings, options),

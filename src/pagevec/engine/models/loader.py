@@ -15,9 +15,14 @@ import torch
 
 from pagevec.engine.models.checkpoint import Checkpoint
 from pagevec.engine.models.compat import import_torchvision, replace_patch_convolutions
+from pagevec.engine.models.devices import (
+    choose_dtype,
+    compute_capability,
+    find_device,
+    require_dtype,
+)
 from pagevec.engine.models.precision import reduce_precision, require_precision
 from pagevec.engine.models.registry import Family
-from pagevec.errors import ConfigurationError
 from pagevec.settings import Settings
 from pagevec.types import ModelInfo
 
@@ -53,12 +58,14 @@ def load(settings: Settings) -> LoadedModel:
 
     Raises:
         CheckpointError: see `read`.
-        ConfigurationError: see `find_device` and `require_precision`.
+        ConfigurationError: see `find_device`, `require_dtype` and `require_precision`.
     """
-    device = find_device(settings.device)
+    device = find_device(settings)
+    dtype = choose_dtype(settings.dtype, device, compute_capability(device))
     # Before reading, which may take minutes.
-    require_precision(settings.precision, device, _choose_dtype(settings.dtype, device))
-    return on_device(read(settings, device), device)
+    require_dtype(dtype, device)
+    require_precision(settings.precision, device, dtype)
+    return on_device(_read(settings, device, dtype), device)
 
 
 def read(settings: Settings, device: torch.device | None = None) -> LoadedModel:
@@ -76,9 +83,13 @@ def read(settings: Settings, device: torch.device | None = None) -> LoadedModel:
         CheckpointError: it cannot be found or read, its family is unknown, or not all of its
             weights loaded.
     """
-    started = time.perf_counter()
     if device is None:
         device = torch.device("cuda" if settings.device == "auto" else settings.device)
+    return _read(settings, device, choose_dtype(settings.dtype, device, None))
+
+
+def _read(settings: Settings, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+    started = time.perf_counter()
     if settings.hf_home is not None:
         os.environ["HF_HOME"] = str(settings.hf_home)  # read when huggingface_hub is imported
     import_torchvision()
@@ -86,7 +97,7 @@ def read(settings: Settings, device: torch.device | None = None) -> LoadedModel:
     checkpoint = Checkpoint.of(settings, device)
     family = checkpoint.find_family(settings.family)
     with checkpoint.telling_progress():
-        model = checkpoint.load_model(family, _choose_dtype(settings.dtype, device))
+        model = checkpoint.load_model(family, dtype)
     replace_patch_convolutions(model)
     model.eval()
     processor = checkpoint.load_processor(family, settings.max_visual_tokens)
@@ -105,10 +116,11 @@ def on_device(loaded: LoadedModel, device: torch.device) -> LoadedModel:
     """Move a model that was read to `device`, in the precision that the settings asked for.
 
     Raises:
-        ConfigurationError: see `require_precision`.
+        ConfigurationError: see `require_dtype` and `require_precision`.
     """
     started = time.perf_counter()
     precision, dtype = loaded.info.precision, getattr(torch, loaded.info.dtype)
+    require_dtype(dtype, device)
     require_precision(precision, device, dtype)
     loaded.model.to(device)
     reduce_precision(loaded.model, precision, device)
@@ -125,32 +137,6 @@ def on_device(loaded: LoadedModel, device: torch.device) -> LoadedModel:
         sum(seconds.values()),
     )
     return replace(loaded, info=info, device=device, seconds=seconds)
-
-
-def find_device(name: str) -> torch.device:
-    """Return the device called `name`; for `auto` the best one of this machine.
-
-    Raises:
-        ConfigurationError: this machine has no such device.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigurationError(
-            f"PAGEVEC_DEVICE={name!r}: this machine has {torch.cuda.device_count()} CUDA "
-            "devices: name another one (cpu works everywhere), or use a machine that has it"
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigurationError(f"PAGEVEC_DEVICE={name!r}: this machine has no MPS device")
-    return device
-
-
-def cuda_devices() -> int:
-    """Return how many CUDA devices this machine has."""
-    return torch.cuda.device_count()
 
 
 def _silence_libraries() -> None:
@@ -179,9 +165,3 @@ def _describe(checkpoint: Checkpoint, family: Family, model: Any, precision: str
         notice=checkpoint.notice,
         precision=precision,
     )
-
-
-def _choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from pagevec.engine.models.capabilities import FP8_FROM, show
 from pagevec.engine.models.compat import widen_mlp
+from pagevec.engine.models.devices import compute_capability
 from pagevec.errors import ConfigurationError
 from pagevec.extras import how_to_install
 
@@ -24,8 +26,6 @@ log = logging.getLogger(__name__)
 # devices, so that the same products are reduced everywhere.
 _MULTIPLE = 16
 _IN_A_LAYER = re.compile(r"\.(layers|blocks)\.\d+\.")
-# The compute capability of Ada, the first with FP8 matrix products.
-_FP8_FROM = (8, 9)
 # Lower bound of a token's largest value: a token of zeros, such as padding, would be divided by 0.
 _SMALLEST = 1e-12
 
@@ -50,8 +50,8 @@ def require_precision(precision: str, device: torch.device, dtype: torch.dtype) 
         raise ConfigurationError(f"{setting} is not supported on {device}; use full")
     if precision == "fp8" and not _has_fp8(device):
         raise ConfigurationError(
-            f"{setting} is not supported on {device}: FP8 needs CUDA with compute capability 8.9 "
-            "or above (L4, L40S, H100, H200); use int8 or full"
+            f"{setting} is not supported on {device}: FP8 needs CUDA with compute capability "
+            f"{show(FP8_FROM)} or above (L4, L40S, H100, H200, B200); use int8 or full"
         )
     if precision == "fp8" and dtype != torch.bfloat16:
         name = str(dtype).removeprefix("torch.")
@@ -100,4 +100,5 @@ def _is_large(layer: nn.Linear, name: str) -> bool:
 
 
 def _has_fp8(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _FP8_FROM
+    capability = compute_capability(device)
+    return capability is not None and capability >= FP8_FROM
