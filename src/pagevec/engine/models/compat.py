@@ -1,7 +1,9 @@
-"""Adjustments to other libraries: importing torchvision; patch embeddings and MLPs of models."""
+"""Adjustments to other libraries: their imports; patch embeddings and MLPs of models."""
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,6 +30,24 @@ def import_torchvision() -> None:
             raise
         _declare_operators()
         importlib.import_module("torchvision")
+
+
+@contextmanager
+def without_torchao() -> Iterator[None]:
+    """Keep transformers and peft, which import torchao where it is installed, from it in the block.
+
+    Its import counts CUDA's devices. Where that happens before a snapshot of this process's memory,
+    without a GPU, the driver answers in all copies of the process that there is none, and torchao
+    keeps what it made of that. Inside the block it is not there; afterwards it can be imported.
+    """
+    if "torchao" in sys.modules:
+        yield
+        return
+    sys.modules["torchao"] = None  # type: ignore[assignment] # Python's way to say: not there
+    try:
+        yield
+    finally:
+        del sys.modules["torchao"]
 
 
 def _declare_operators() -> None:

@@ -14,7 +14,11 @@ from typing import Any
 import torch
 
 from pagevec.engine.models.checkpoint import Checkpoint
-from pagevec.engine.models.compat import import_torchvision, replace_patch_convolutions
+from pagevec.engine.models.compat import (
+    import_torchvision,
+    replace_patch_convolutions,
+    without_torchao,
+)
 from pagevec.engine.models.devices import (
     choose_dtype,
     compute_capability,
@@ -71,6 +75,9 @@ def load(settings: Settings) -> LoadedModel:
 def read(settings: Settings, device: torch.device | None = None) -> LoadedModel:
     """Read the checkpoint that `settings` name into this machine's memory.
 
+    Nothing here asks CUDA for its devices, nor does what is imported: a process that has asked once
+    where there are none would not see one later, when it is restored from a snapshot.
+
     Args:
         settings: which checkpoint, dtype and precision.
         device: where the model will run, which decides `auto` settings; it is not touched and need
@@ -85,7 +92,8 @@ def read(settings: Settings, device: torch.device | None = None) -> LoadedModel:
     """
     if device is None:
         device = torch.device("cuda" if settings.device == "auto" else settings.device)
-    return _read(settings, device, choose_dtype(settings.dtype, device, None))
+    with without_torchao():
+        return _read(settings, device, choose_dtype(settings.dtype, device, None))
 
 
 def _read(settings: Settings, device: torch.device, dtype: torch.dtype) -> LoadedModel:
