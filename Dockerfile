@@ -62,7 +62,8 @@ FROM runtime AS cpu
 COPY --from=cpu-packages /opt/pagevec /opt/pagevec
 
 FROM runtime AS ray
-ENV RAY_USAGE_STATS_ENABLED=0
+ENV RAY_USAGE_STATS_ENABLED=0 \
+    PAGEVEC_DEVICE=cuda
 USER 0
 # KubeRay's probes use wget.
 RUN apt-get update && apt-get install --yes --no-install-recommends wget=1.21.* && \
@@ -74,7 +75,9 @@ COPY --from=ray-packages /opt/pagevec /opt/pagevec
 
 FROM runtime AS cuda
 COPY --from=cuda-packages /opt/pagevec /opt/pagevec
-# For NVIDIA's container toolkit.
+# For NVIDIA's container toolkit. A GPU that is missing or cannot be used is an error here, not a
+# start on the CPU.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    PAGEVEC_DEVICE=cuda \
     PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True

@@ -1,6 +1,7 @@
 """Deployment files, validated with the schemas and linters of the programs that read them."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,25 @@ def test_images() -> None:
         for name in line.split()[1:-1]
     ]
     assert set(sent) <= set((ROOT / ".dockerignore").read_text().split())
+
+
+def test_what_has_cuda_asks_for_it() -> None:
+    """The images with CUDA and Compose with a GPU name the device: without a GPU they do not start.
+
+    The image for the CPU names none, and a line in `.env` may name another one.
+    """
+    stages = (ROOT / "Dockerfile").read_text().split("\nFROM ")[1:]
+    device = {
+        stage.splitlines()[0].split(" AS ")[1]: re.findall(r"PAGEVEC_DEVICE=(\S+)", stage)
+        for stage in stages
+    }
+    assert {name: found for name, found in device.items() if found} == {
+        "cuda": ["cuda"],
+        "ray": ["cuda"],
+    }
+    service = load(DEPLOY / "compose.gpu.yaml")["services"]["pagevec"]
+    assert service["build"]["target"] == "cuda"
+    assert service["environment"] == {"PAGEVEC_DEVICE": "${PAGEVEC_DEVICE:-cuda}"}
 
 
 def test_the_first_process_of_the_image() -> None:

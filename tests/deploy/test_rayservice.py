@@ -116,7 +116,8 @@ def test_serve_config(documents: list[dict[str, Any]], cluster: dict[str, Any]) 
 def test_pods_agree(pods: list[dict[str, Any]]) -> None:
     """All pods have the same image and valid settings, and time to drain when they stop.
 
-    The keys are mounted as a folder: a subPath would never be updated.
+    They ask for CUDA, so that a pod whose GPU cannot be used does not start. The keys are mounted
+    as a folder: a subPath would never be updated.
     """
     containers = [container for pod in pods for container in pod["spec"]["containers"]]
     for name in ("image", "env", "volumeMounts"):
@@ -126,6 +127,7 @@ def test_pods_agree(pods: list[dict[str, Any]]) -> None:
     }
     given = {variable["name"]: variable.get("value") for variable in containers[0]["env"]}
     assert set(given) <= known
+    assert given["PAGEVEC_DEVICE"] == "cuda"
     (keys,) = (mount for mount in containers[0]["volumeMounts"] if mount["name"] == "keys")
     assert str(given["SERVICE_API_KEY_FILE"]).startswith(keys["mountPath"])
     assert "subPath" not in keys
