@@ -90,6 +90,7 @@ DEFAULTS: dict[str, Any] = {
             "CORPUS_FOLDER": "/corpus",
             "PAGEVEC_MODEL": "tsystems/colqwen2.5-3b-multilingual-v1.0",
             "PAGEVEC_DEVICE": "cuda",
+            "PAGEVEC_DTYPE": "bfloat16",
             "PAGEVEC_OFFLINE": "true",
             "PAGEVEC_PREPROCESS_THREADS": "4",
             "PAGEVEC_REQUEST_SECONDS": "80.0",
@@ -221,7 +222,7 @@ class TestImage:
 
     def test_reduced_precision_brings_its_package(self, plane: ControlPlane) -> None:
         """Setting a precision adds torchao to the image."""
-        done = modal(plane, "deploy", *MODULE, PAGEVEC_PRECISION="fp8")
+        done = modal(plane, "deploy", *MODULE, PAGEVEC_PRECISION="fp8", PAGEVEC_MODAL_GPU="L4")
         assert done.returncode == 0, done.stdout + done.stderr
         layers = plane.image_layers(plane.function("Embeddings.*").image_id)
         assert " torchao==0.18.0 " in layers[3].dockerfile_commands[-1]
@@ -320,6 +321,14 @@ class TestFailures:
         done = modal(plane, "deploy", *MODULE, PAGEVEC_MODAL_GPU="FOO")
         assert done.returncode == 1
         assert done.stderr.startswith("pagevec: PAGEVEC_MODAL_GPU='FOO': expected T4, L4")
+        assert "Traceback" not in done.stderr
+        assert plane.calls == []
+
+    def test_a_gpu_that_cannot(self, plane: ControlPlane) -> None:
+        """A precision that the GPU lacks ends the command in the same way."""
+        done = modal(plane, "deploy", *MODULE, PAGEVEC_PRECISION="fp8")
+        assert done.returncode == 1
+        assert done.stderr.startswith("pagevec: PAGEVEC_PRECISION='fp8' is not supported on ")
         assert "Traceback" not in done.stderr
         assert plane.calls == []
 

@@ -6,7 +6,8 @@ from typing import get_args
 import pytest
 
 from pagevec.deploy.modal.environment import GATEWAY_SECONDS, START_SECONDS, container_environment
-from pagevec.deploy.modal.prices import GPU_SECOND, Gpu
+from pagevec.deploy.modal.gpus import CARDS, Gpu, find_card
+from pagevec.deploy.modal.prices import GPU_SECOND
 from pagevec.deploy.modal.settings import ModalSettings
 from pagevec.engine.models.registry import DEFAULT_CHECKPOINT
 from pagevec.environment import settings_table
@@ -23,6 +24,9 @@ def read(tmp_path: Path) -> ModalSettings:
     [
         ("GPU", "FOO", "A10G, L40S"),
         ("GPU", "A10G:0", "A10G, L40S"),
+        ("GPU", "A10G:2", "A10G, L40S"),
+        ("GPU", "L4,A10G", "A10G, L40S"),
+        ("GPU", "T4!", "A10G, L40S"),
         ("MAX_CONTAINERS", "0", "at least 1"),
         ("MIN_CONTAINERS", "-1", "at least 0"),
         ("MIN_CONTAINERS", "6", "is above PAGEVEC_MODAL_MAX_CONTAINERS=5"),
@@ -153,5 +157,79 @@ def test_the_table_in_the_docs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_gpu_has_a_price() -> None:
-    """Every GPU that can be set has a price."""
-    assert set(GPU_SECOND) == set(get_args(Gpu))
+    """Every GPU that can be set has a price, and a card that says what it can do."""
+    assert set(GPU_SECOND) == set(get_args(Gpu)) == set(CARDS)
+    assert find_card("H100!") == CARDS["H100"]
+    assert find_card("B200+") == CARDS["B200"]
+
+
+class TestGpu:
+    """What a GPU cannot do is refused before one is paid for."""
+
+    @pytest.fixture(autouse=True)
+    def folder(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.chdir(tmp_path)
+
+    def there(self, monkeypatch: pytest.MonkeyPatch, gpu: str, **service: str) -> dict[str, str]:
+        """Return the environment of the containers with this GPU and these settings."""
+        monkeypatch.setenv("PAGEVEC_MODAL_GPU", gpu)
+        for name, value in service.items():
+            monkeypatch.setenv(f"PAGEVEC_{name.upper()}", value)
+        return container_environment(ModalSettings.from_environment())
+
+    @pytest.mark.parametrize(
+        ("gpu", "service", "refused"),
+        [
+            ("A10G", {"precision": "fp8"}, "'fp8'.*GPU='A10G'.*8.6.*use int8.*L4, L40S"),
+            ("A100-80GB", {"precision": "fp8"}, "'fp8'.*8.0, 8.9 is needed"),
+            ("T4", {"precision": "fp8"}, "'fp8'.*7.5, 8.9 is needed"),
+            ("L4", {"precision": "fp8", "dtype": "float16"}, "'fp8'.*'float16': use bfloat16"),
+            ("T4", {"dtype": "bfloat16"}, "'bfloat16'.*GPU='T4'.*auto or float16.*L4, A10,"),
+            ("T4", {"dtype": "float32"}, "'T4' is too small.*15.0 GB.*2.5 GB.*has 16.1 GB"),
+            ("L4", {"device": "cuda:1"}, "PAGEVEC_DEVICE='cuda:1': expected cuda"),
+            ("L4", {"device": "mps"}, "PAGEVEC_DEVICE='mps': expected cuda"),
+            ("L4", {"device": "cpu", "precision": "fp8"}, "'fp8'.*'cpu'; use cuda, or int8"),
+        ],
+    )
+    def test_what_it_cannot_do(
+        self, gpu: str, service: dict[str, str], refused: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The error names the settings that do not go together, and what does."""
+        with pytest.raises(ConfigurationError, match=refused):
+            self.there(monkeypatch, gpu, **service)
+
+    @pytest.mark.parametrize(
+        ("gpu", "service", "dtype"),
+        [
+            ("T4", {}, "float16"),
+            ("T4", {"precision": "int8"}, "float16"),
+            ("T4", {"model": "somebody/small", "dtype": "float32"}, "float32"),
+            ("A10G", {}, "bfloat16"),
+            ("A10G", {"dtype": "float16"}, "float16"),
+            ("H100!", {"precision": "fp8"}, "bfloat16"),
+            ("L40S", {"dtype": "float32"}, "float32"),
+            ("L4", {"device": "auto", "dtype": "auto"}, "bfloat16"),
+        ],
+    )
+    def test_what_it_can_do(
+        self, gpu: str, service: dict[str, str], dtype: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Containers are told the dtype, since nobody can ask the GPU before a snapshot.
+
+        They are told the device, too: without a GPU none of them starts on the CPU.
+        """
+        found = self.there(monkeypatch, gpu, **service)
+        assert (found["PAGEVEC_DEVICE"], found["PAGEVEC_DTYPE"]) == ("cuda", dtype)
+
+    def test_on_a_cpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Containers that are to use the CPU choose its dtype themselves."""
+        found = self.there(monkeypatch, "T4", device="cpu")
+        assert found["PAGEVEC_DEVICE"] == "cpu"
+        assert found["PAGEVEC_DTYPE"] == "auto"
+
+    def test_one_that_is_new(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A GPU that is not in the table is refused with the way to have it all the same."""
+        with pytest.raises(ConfigurationError, match=r"'B300': expected.*UNKNOWN_GPU=true"):
+            self.there(monkeypatch, "B300")
+        monkeypatch.setenv("PAGEVEC_MODAL_UNKNOWN_GPU", "true")
+        assert self.there(monkeypatch, "B300", precision="fp8")["PAGEVEC_DTYPE"] == "auto"

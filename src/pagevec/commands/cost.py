@@ -3,7 +3,8 @@
 import click
 
 from pagevec.commands import with_output
-from pagevec.deploy.modal.prices import AS_OF, GPU_SECOND, SOURCE, Gpu, second
+from pagevec.deploy.modal.gpus import Gpu
+from pagevec.deploy.modal.prices import AS_OF, GPU_SECOND, SOURCE, second
 
 
 @click.command("cost")

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pagevec.deploy.modal.gpus import choose_dtype, require_able
 from pagevec.deploy.modal.settings import ModalSettings
 from pagevec.engine.models.registry import DEFAULT_CHECKPOINT
 from pagevec.errors import ConfigurationError, PagevecError
@@ -61,20 +62,18 @@ def container_environment(deployed: ModalSettings) -> dict[str, str]:
 
     Raises:
         ConfigurationError: a setting of the service is wrong, names a backend or a folder of the
-            user's own, or gives a request more time than Modal's gateway does.
+            user's own, asks for what the GPU cannot do, or gives a request more time than Modal's
+            gateway does.
     """
-    service = Settings.from_environment()
-    if service.model == "auto":  # what it means where there is CUDA, as in all containers
-        service = service.model_copy(update={"model": DEFAULT_CHECKPOINT})
+    service = _without_auto(Settings.from_environment(), deployed.gpu)
     _validate(service)
+    _validate_device(service, deployed.gpu)
     threads = str(max(1, round(2 * deployed.cpu)))
     return {
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         "OMP_NUM_THREADS": threads,  # torch would count the cores of the host
         "HF_HOME": WEIGHTS,
         "CORPUS_FOLDER": CORPUS,
-        "PAGEVEC_MODEL": DEFAULT_CHECKPOINT,
-        "PAGEVEC_DEVICE": "cuda",
         "PAGEVEC_OFFLINE": "true",  # the volume holds the weights
         "PAGEVEC_PREPROCESS_THREADS": threads,
         "PAGEVEC_REQUEST_SECONDS": str(REQUEST_SECONDS),
@@ -82,6 +81,34 @@ def container_environment(deployed: ModalSettings) -> dict[str, str]:
         **{k: v for k, v in service.variables().items() if k not in _LOCAL},
         **deployed.variables(),
     }
+
+
+def _without_auto(service: Settings, gpu: str) -> Settings:
+    """Say what `auto` means on this GPU: before a snapshot, containers cannot ask it.
+
+    Where the GPU is missing or cannot be used, a container does not start on the CPU then.
+    """
+    device = "cuda" if service.device == "auto" else service.device
+    means = {
+        "model": DEFAULT_CHECKPOINT,
+        "device": device,
+        "dtype": "auto" if device == "cpu" else choose_dtype(gpu),
+    }
+    is_auto = {name: value for name, value in means.items() if getattr(service, name) == "auto"}
+    return service.model_copy(update=is_auto)
+
+
+def _validate_device(service: Settings, gpu: str) -> None:
+    if service.device == "cuda":
+        require_able(gpu, service)
+    elif service.device != "cpu":
+        raise ConfigurationError(
+            f"PAGEVEC_DEVICE={service.device!r}: expected cuda; a container on Modal has one GPU"
+        )
+    elif service.precision == "fp8":
+        raise ConfigurationError(
+            "PAGEVEC_PRECISION='fp8' is not supported with PAGEVEC_DEVICE='cpu'; use cuda, or int8"
+        )
 
 
 def _validate(service: Settings) -> None:

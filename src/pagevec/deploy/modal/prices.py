@@ -5,26 +5,11 @@ against Modal's own page before you rely on them.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+
+from pagevec.deploy.modal.gpus import Gpu
 
 AS_OF = "June 2026"
 SOURCE = "https://modal.com/pricing"
-
-Gpu = Literal[
-    "T4",
-    "L4",
-    "A10",
-    "A10G",
-    "L40S",
-    "A100",
-    "A100-40GB",
-    "A100-80GB",
-    "RTX-PRO-6000",
-    "H100",
-    "H200",
-    "B200",
-]
-"""The GPUs that Modal offers (https://modal.com/docs/guide/gpu); A10G is the former name of A10."""
 
 GPU_SECOND: Mapping[Gpu, float] = {
     "T4": 0.000164,

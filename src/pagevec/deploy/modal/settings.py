@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import model_validator
 from pydantic_settings import SettingsConfigDict
 
-from pagevec.deploy.modal.prices import Gpu
+from pagevec.deploy.modal.gpus import NAMES, find_card
 from pagevec.environment import EnvironmentSettings, bounded
 
 PREFIX = "PAGEVEC_MODAL_"
@@ -29,7 +29,12 @@ class ModalSettings(EnvironmentSettings):
     )
 
     # The machine
-    gpu: Gpu = bounded("A10G", "GPU of each container")
+    gpu: str = bounded(
+        "A10G", "GPU of each container", pattern=r"^[A-Z0-9][A-Z0-9-]*[!+]?$", expected=NAMES
+    )
+    unknown_gpu: bool = bounded(
+        False, "take a GPU that is not in that list, unchecked: for one that Modal has got since"
+    )
     cpu: float = bounded(2.0, "physical cores of each container", ge=0.125, le=64)
     memory: int = bounded(
         16_384, "MiB of each container; the weights must fit in twice", ge=1024, le=344_064
@@ -72,6 +77,11 @@ class ModalSettings(EnvironmentSettings):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
+        if find_card(self.gpu) is None and not self.unknown_gpu:
+            raise ValueError(
+                f"{PREFIX}GPU={self.gpu!r}: expected {NAMES}; {PREFIX}UNKNOWN_GPU=true takes one "
+                "that Modal has got since"
+            )
         self._check_order("min_containers", "max_containers")
         self._check_order("target_inputs", "max_inputs")
         if self.gpu_snapshot and not self.memory_snapshot:

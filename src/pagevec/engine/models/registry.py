@@ -8,6 +8,9 @@ from pagevec.errors import CheckpointError
 DEFAULT_CHECKPOINT = "tsystems/colqwen2.5-3b-multilingual-v1.0"
 """What `--model auto` serves on a GPU."""
 
+PARAMETERS = {DEFAULT_CHECKPOINT: 3_754_885_248}
+"""How many parameters a checkpoint has that is not there yet (docs/operations.md)."""
+
 # The model in the package: ColQwen2.5's architecture, small, with its own tokenizer. It is loaded
 # like any other checkpoint; `training/` made it, and `weights/README.md` is its model card.
 BUNDLED = "bundled"
