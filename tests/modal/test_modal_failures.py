@@ -43,12 +43,6 @@ def test_a_snapshot_holds_weights_and_nothing_else(prepared: Container) -> None:
     assert not hasattr(prepared, "embedder")
 
 
-def test_a_failing_start_says_what_to_do(prepared: Container) -> None:
-    """On a machine without the device the error says what to change."""
-    with pytest.raises(ConfigurationError, match=r"PAGEVEC_DEVICE='cuda': .*torch says: "):
-        prepared.start(never, never)
-
-
 @pytest.mark.parametrize("device", ["cpu"])
 def test_keys_are_read_after_the_snapshot(
     prepared: Container, monkeypatch: pytest.MonkeyPatch

@@ -43,7 +43,7 @@ class LocalEmbedder:
 
     Attributes:
         failed: set when the engine failed after it was ready: it does not come back, and only a
-            new process helps. See `supervise`.
+            new process helps. See `supervise`. Who sets it ends the process, too.
     """
 
     def __init__(
@@ -211,6 +211,8 @@ class LocalEmbedder:
         if self._state == "draining":
             return Draining("the service is shutting down; ask another one")
         if self._state == "failed":
+            if isinstance(self._failure, PagevecError):  # while it was loaded
+                return EngineFailed(f"the model cannot be served: {self._failure.message}")
             return EngineFailed("the model failed for good; see the log of the service")
         return self._say_loading()
 

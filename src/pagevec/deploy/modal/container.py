@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 _LOAD_SECONDS = 5.0
 _FETCH_SECONDS = 30.0
 _FETCH_AGAIN_SECONDS = 60.0
+_REFUSAL_SECONDS = 15.0  # in which all who waited for the container are answered
 
 
 class Container:
@@ -80,7 +82,8 @@ class Container:
             return
         model = read(settings)
         if gpu_snapshot:
-            model = on_device(model, find_device(settings))
+            with suppress(ConfigurationError):  # which `start` meets again, and tells callers
+                model = on_device(model, find_device(settings))
         self._loaded = replace(model, seconds={"import": imported, **model.seconds})
         log.info("prepared: import %.2f s, read %.2f s", imported, model.seconds["read"])
 
@@ -91,13 +94,16 @@ class Container:
         valid when it was taken. Where the volume does not hold the weights yet, it answers 503
         until another container has fetched them.
 
+        A model that cannot be loaded here, since the GPU is missing or not able, is no error of the
+        start: Modal would start one container after the other for the same request. It is answered
+        with the reason, and then the container ends.
+
         Args:
             fetch: lets another container fetch the weights; returns when they are in the volume.
             reload: shows this container what the volume holds now.
 
         Raises:
-            ConfigurationError: no API key is set, or there is no such device.
-            CheckpointError: the weights cannot be loaded.
+            ConfigurationError: no API key is set.
         """
         from pagevec.engine.backends.self_check import choose_backend
         from pagevec.engine.embedder import LocalEmbedder, supervise
@@ -109,23 +115,30 @@ class Container:
         settings = Settings.from_environment()
         if not settings.keys:
             raise ConfigurationError("SERVICE_API_KEY is not set: put a key into the Modal secret")
-        device = find_device(settings)
         if self._loaded is None:
             reload()
         has_weights = self._loaded is not None or is_whole(settings)
 
         def load() -> Any:
-            if not has_weights:
-                self._wait_for_weights(settings, fetch, reload)
-            loaded = on_device(self._loaded or read(settings), device)
-            return choose_backend(loaded, settings.forward)
+            try:
+                device = find_device(settings)
+                if not has_weights:
+                    self._wait_for_weights(settings, fetch, reload)
+                loaded = on_device(self._loaded or read(settings), device)
+                return choose_backend(loaded, settings.forward)
+            except Draining:
+                raise
+            except Exception as error:
+                self._end_soon(error)
+                raise
 
         self.embedder = LocalEmbedder.of(settings, load, lambda: self._refusal)
         supervise(self.embedder, _take_no_more_requests)
         self.app = create_app(settings, self.embedder)
         self._model = LocalModel(self.embedder, settings.image_limits)
         if has_weights:
-            self.embedder.wait_until_ready()
+            with suppress(Exception):  # callers are told
+                self.embedder.wait_until_ready()
 
     @property
     def model(self) -> LocalModel:
@@ -179,6 +192,18 @@ class Container:
             self._refuse(f"cannot fetch {where}: {fault}; {again}", _FETCH_AGAIN_SECONDS)
             self._stopping.wait(_FETCH_AGAIN_SECONDS)
         self._refusal = loading
+
+    def _end_soon(self, error: Exception) -> None:
+        """End this container, whose model cannot be loaded, once the waiting have been told."""
+        fault = error.message if isinstance(error, PagevecError) else describe(error)
+        log.error("this container ends, since it cannot serve: %s", fault)
+
+        def end() -> None:
+            self.embedder.failed.set()
+
+        timer = threading.Timer(_REFUSAL_SECONDS, end)
+        timer.daemon = True
+        timer.start()
 
     def _refuse(self, message: str, retry_after: float) -> None:
         self._refusal = NotReady(message, retry_after=retry_after)

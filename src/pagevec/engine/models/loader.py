@@ -27,6 +27,7 @@ from pagevec.engine.models.devices import (
 )
 from pagevec.engine.models.precision import reduce_precision, require_precision
 from pagevec.engine.models.registry import Family
+from pagevec.errors import ConfigurationError
 from pagevec.settings import Settings
 from pagevec.types import ModelInfo
 
@@ -124,13 +125,14 @@ def on_device(loaded: LoadedModel, device: torch.device) -> LoadedModel:
     """Move a model that was read to `device`, in the precision that the settings asked for.
 
     Raises:
-        ConfigurationError: see `require_dtype` and `require_precision`.
+        ConfigurationError: the weights do not fit into its memory; see also `require_dtype` and
+            `require_precision`.
     """
     started = time.perf_counter()
     precision, dtype = loaded.info.precision, getattr(torch, loaded.info.dtype)
     require_dtype(dtype, device)
     require_precision(precision, device, dtype)
-    loaded.model.to(device)
+    _move(loaded, device)
     reduce_precision(loaded.model, precision, device)
     info = replace(loaded.info, device=str(next(loaded.model.parameters()).device))
     seconds = {**loaded.seconds, "move": time.perf_counter() - started}
@@ -145,6 +147,18 @@ def on_device(loaded: LoadedModel, device: torch.device) -> LoadedModel:
         sum(seconds.values()),
     )
     return replace(loaded, info=info, device=device, seconds=seconds)
+
+
+def _move(loaded: LoadedModel, device: torch.device) -> None:
+    try:
+        loaded.model.to(device)
+    except torch.OutOfMemoryError as error:
+        weights = sum(each.nbytes for each in loaded.model.parameters()) / 1e9
+        raise ConfigurationError(
+            f"{loaded.info.model} does not fit into the memory of {device}: its weights alone take "
+            f"{weights:.1f} GB in {loaded.info.dtype}; use a GPU with more that is free, or a "
+            "smaller model"
+        ) from error
 
 
 def _silence_libraries() -> None:
