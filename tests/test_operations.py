@@ -101,7 +101,7 @@ def test_the_default_model() -> None:
 def test_memory_of_the_default_model() -> None:
     """The products and the sums of the table are right, and the limits are those of the code."""
     parameters, widest = total(0, "**together"), 15_380
-    assert PARAMETERS == {DEFAULT_CHECKPOINT: parameters}
+    assert PARAMETERS[DEFAULT_CHECKPOINT] == parameters
     assert cells("weights") == [[round(parameters * size / 1e9, 1)] for size in (2, 4)]
     (on_gpu, tokens), (on_cpu, passes, fewer) = cells("a batch")
     assert on_gpu == round(tokens * 4 * widest * 2 / 1e9, 1)

@@ -9,6 +9,7 @@ from pagevec.deploy.modal.environment import GATEWAY_SECONDS, START_SECONDS, con
 from pagevec.deploy.modal.gpus import CARDS, Gpu, find_card
 from pagevec.deploy.modal.prices import GPU_SECOND
 from pagevec.deploy.modal.settings import ModalSettings
+from pagevec.engine.models.capabilities import FP8_FROM, dtype_for, show
 from pagevec.engine.models.registry import DEFAULT_CHECKPOINT
 from pagevec.environment import settings_table
 from pagevec.errors import ConfigurationError
@@ -161,6 +162,15 @@ def test_every_gpu_has_a_price() -> None:
     assert set(GPU_SECOND) == set(get_args(Gpu)) == set(CARDS)
     assert find_card("H100!") == CARDS["H100"]
     assert find_card("B200+") == CARDS["B200"]
+
+
+def test_the_table_of_gpus_in_the_docs() -> None:
+    """The table in docs/modal.md says of each GPU what the code does."""
+    text = (Path(__file__).parents[2] / "docs" / "modal.md").read_text(encoding="utf-8")
+    for name, card in CARDS.items():
+        has_fp8 = "yes" if card.capability >= FP8_FROM else "no"
+        numbers = f"{card.gib} | {show(card.capability)} | {dtype_for(card.capability)} | {has_fp8}"
+        assert f"  | `{name}` | {numbers} |\n" in text
 
 
 class TestGpu:
