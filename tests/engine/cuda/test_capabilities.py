@@ -20,7 +20,7 @@ def test_a_card_before_ampere_answers(family: str, checkpoints: Checkpoints) -> 
     """On a T4 the packed pass runs in float16 with SDPA, which every card has."""
     checkpoint = checkpoints.of(family)
     with emulated_cuda(T4) as cuda:
-        backend = load_on_cuda(checkpoint, dtype="float16")
+        backend = load_on_cuda(checkpoint)
         assert (backend.info().forward, backend.info().dtype) == ("packed", "float16")
         cuda.counts = Counts()
         pages = backend.forward(prepare_pages(backend))

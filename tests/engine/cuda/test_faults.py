@@ -76,6 +76,6 @@ def test_a_card_without_flash_attention(
     monkeypatch: pytest.MonkeyPatch, checkpoints: Checkpoints
 ) -> None:
     """FlashAttention is refused below compute capability 8.0."""
-    monkeypatch.setattr(segments, "_AMPERE", (7, 5))
+    monkeypatch.setattr(segments, "FLASH_ATTENTION_FROM", (7, 5))
     with emulated_cuda((7, 5)), pytest.raises(CheckpointError, match="Ampere"):
         load_on_cuda(checkpoints.of("colqwen2_5"), forward="packed", dtype="float16")

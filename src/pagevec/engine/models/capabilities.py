@@ -6,6 +6,9 @@ Capability = tuple[int, int]
 BFLOAT16_FROM: Capability = (8, 0)
 """Ampere (A100, A10): older GPUs, such as a T4, compute in float16."""
 
+FLASH_ATTENTION_FROM: Capability = (8, 0)
+"""Ampere: what torch's own FlashAttention needs."""
+
 FP8_FROM: Capability = (8, 9)
 """Ada (L4, L40S), the first with FP8 matrix products."""
 

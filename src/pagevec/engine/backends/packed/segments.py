@@ -8,7 +8,8 @@ from itertools import groupby
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-_AMPERE = (8, 0)  # compute capability
+from pagevec.engine.models.capabilities import FLASH_ATTENTION_FROM
+from pagevec.engine.models.devices import compute_capability
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,10 @@ def _attend_varlen(
 
 def _has_flash_attention(query: torch.Tensor) -> bool:
     """Whether torch's FlashAttention takes it: 16 bits, on Ampere (A100, A10) or newer."""
-    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+    if query.dtype not in (torch.bfloat16, torch.float16):
         return False
-    return torch.cuda.get_device_capability(query.device) >= _AMPERE
+    capability = compute_capability(query.device)
+    return capability is not None and capability >= FLASH_ATTENTION_FROM
 
 
 def _attend_batch(qkv: list[torch.Tensor], count: int, causal: bool) -> torch.Tensor:
