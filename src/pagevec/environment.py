@@ -69,7 +69,12 @@ class EnvironmentSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        populate_by_name=True,
+        protected_namespaces=(),  # pydantic before 2.10 warns of each field called model_...
     )
     other_prefixes: ClassVar[tuple[str, ...]] = ()
     other_names: ClassVar[tuple[str, ...]] = ()
@@ -163,7 +168,7 @@ def describe_values(schema: Mapping[str, Any]) -> str:
     text = "a path" if schema.get("format") == "path" else "text"
     kind = "non-empty text" if schema.get("minLength") else kinds.get(schema["type"], text)
     bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most"}
-    limits = [f"{word} {schema[key]:,}" for key, word in bounds.items() if key in schema]
+    limits = [f"{word} {schema[key]:,.15g}" for key, word in bounds.items() if key in schema]
     return f"{kind}, {' and '.join(limits)}" if limits else kind
 
 
