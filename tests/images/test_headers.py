@@ -52,7 +52,10 @@ def test_as_pillow_reads_it(random: st.DataObject, width: int, height: int) -> N
         options["exif"][0x0112] = turned
     else:
         turned = 1
-    data = encode(Image.new(mode, (width, height)), format_, **options)
+    picture = Image.new(mode, (width, height))
+    if mode == "P":  # of no colours, Pillow before 13 writes a BMP that it cannot read
+        picture.putpalette([0, 0, 0])
+    data = encode(picture, format_, **options)
     header = read_header(data)
     with Image.open(io.BytesIO(data)) as image:
         assert (header.format, header.width, header.height) == (image.format, *image.size)
