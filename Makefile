@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Progress bars and version notices of pip tell a newcomer nothing.
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: serve test test-all lint docs bench clean
+.PHONY: serve test test-all test-lowest lint docs bench clean
 
 serve: .venv/serve
 	$(BIN)/pagevec serve --model $(MODEL) --demo examples
@@ -16,6 +16,12 @@ test: .venv/test
 
 test-all: .venv/test
 	$(BIN)/python -m pytest -m long
+
+# The engine, and what else works with the packages whose lowest versions are allowed.
+test-lowest: .venv-lowest/test
+	.venv-lowest/bin/python -m pytest -m "not long" \
+	  tests/engine tests/wire tests/images tests/server --ignore tests/server/test_fuzz.py \
+	  tests/test_cli.py tests/test_settings.py tests/ingest/test_sources.py
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -30,7 +36,7 @@ bench: .venv/serve
 	$(BIN)/python -m benchmarks.http
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-lowest
 
 .venv/serve: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -40,4 +46,12 @@ clean:
 
 .venv/test: .venv/serve
 	$(PIP) install --constraint constraints.txt --editable '.[serve,pdf,dev]'
+	@touch $@
+
+.venv-lowest/test: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv --clear .venv-lowest
+	@echo "installing from constraints-lowest.txt (torch among it: minutes on a slow line)"
+	.venv-lowest/bin/pip --disable-pip-version-check --quiet install \
+	  --constraint constraints-lowest.txt --editable '.[serve,pdf,precision,redis]' \
+	  hypothesis jsonschema pytest pytest-timeout
 	@touch $@

@@ -1,14 +1,20 @@
-"""What is packed: the wheel is the package alone, the source distribution can be tested."""
+"""What is packed and what it needs: the wheel, the source distribution, the lowest versions."""
 
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
+# Their lowest versions are not run: other builds of torch take gigabytes.
+_NOT_LOWEST = {"torch", "torchvision"}
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +43,47 @@ def test_what_readme_installs(built: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = [line.strip() for line in readme.splitlines() if line.startswith("    pip install ")]
     assert lines == ["pip install '.[pdf]'", f"pip install 'dist/{wheel.name}[pdf]'"]
+
+
+def read_pins(name: str) -> dict[str, Version]:
+    """Return the versions in a file of constraints at the root, by package."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    pins = [line.partition("==") for line in lines if not line.startswith("#")]
+    return {canonicalize_name(package): Version(version) for package, _, version in pins}
+
+
+def floor_of(requirement: Requirement) -> Version:
+    """Return the lowest version that a requirement allows."""
+    bounds = {one.operator: Version(one.version) for one in requirement.specifier}
+    return bounds[">="] if ">=" in bounds else bounds["=="]
+
+
+def test_lowest_versions_are_run() -> None:
+    """Each lowest version that pyproject.toml allows is the one of `make test-lowest`.
+
+    That holds for what the base install, serve, pdf, precision and redis name, also where another
+    extra names it again.
+    """
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = {"": project["dependencies"], **project["optional-dependencies"]}
+    required = {
+        extra: [Requirement(text) for text in texts if not text.startswith("pagevec[")]
+        for extra, texts in groups.items()
+    }
+    extras = ("", "serve", "pdf", "precision", "redis")
+    run = {one.name for extra in extras for one in required[extra]} - _NOT_LOWEST
+    floors = {
+        (one.name, floor_of(one)) for ones in required.values() for one in ones if one.name in run
+    }
+    pins = read_pins("constraints-lowest.txt")
+    assert floors == {(name, pins.get(name)) for name in run}
+
+
+def test_what_is_not_lowest() -> None:
+    """With the lowest versions run torch and the tools of the tests as in all other tests."""
+    lowest, tested = read_pins("constraints-lowest.txt"), read_pins("constraints.txt")
+    for name in (*_NOT_LOWEST, "hypothesis", "jsonschema", "pytest", "pytest-timeout"):
+        assert lowest[name] == tested[name], name
 
 
 @pytest.mark.long
