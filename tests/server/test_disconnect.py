@@ -51,13 +51,14 @@ def test_their_work_is_not_done() -> None:
     with running(embedder, settings) as service:
         for _ in range(5):
             ask_and_leave(service)
-        gate.set()
-        while embedder.health().queued_inputs:
+        while embedder.health().queued_inputs:  # until the last one's leaving was seen
             time.sleep(0.05)
+        gate.set()
         assert len(passes) == 1
         with service.client() as http:
             answer = http.post("/embeddings", json={"input_type": "text", "inputs": ["still here"]})
         assert answer.status_code == 200
+        assert len(passes) == 2
         assert "pagevec_requests_total" in http_text(service, "/metrics")
     embedder.close()
 
