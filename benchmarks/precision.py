@@ -89,6 +89,7 @@ def compare(
         "model": name_model(checkpoint),
         "device": info.device,
         "dtype": info.dtype,
+        "precision": info.precision,
         "pages": len(pages),
         "queries": len(queries),
     }
@@ -154,7 +155,10 @@ main = make_command(
     MODEL,
     DEVICE,
     click.Option(
-        ["--precision"], type=click.Choice(["int8", "fp8"]), default="int8", show_default=True
+        ["--precision"],
+        type=click.Choice(["int8", "fp8", "fastest"]),
+        default="int8",
+        show_default=True,
     ),
     number_option("--pages", 32, least=_FIRST),
     number_option("--rounds", 3),

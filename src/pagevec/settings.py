@@ -48,10 +48,11 @@ class Settings(EnvironmentSettings):
         "dtype of the weights; auto is bfloat16 on CUDA (float16 below compute capability 8.0), "
         "else float32",
     )
-    precision: Literal["full", "int8", "fp8"] = bounded(
+    precision: Literal["full", "int8", "fp8", "fastest"] = bounded(
         "full",
         "precision of the large matrix products: full is that of the weights; int8 and fp8 are "
-        "less exact (see docs/benchmarks.md) and need `pagevec[precision]`",
+        "less exact (see docs/benchmarks.md) and need `pagevec[precision]`; fastest measures at "
+        "start whether this CPU is faster in bfloat16 or int8 than in float32",
     )
     forward: Literal["auto", "packed", "padded"] = bounded(
         "auto",

@@ -105,7 +105,7 @@ class Container:
         Raises:
             ConfigurationError: no API key is set.
         """
-        from pagevec.engine.backends.self_check import choose_backend
+        from pagevec.engine.backends import choose_backend
         from pagevec.engine.embedder import LocalEmbedder, supervise
         from pagevec.engine.models.devices import find_device
         from pagevec.engine.models.loader import on_device, read
@@ -125,7 +125,9 @@ class Container:
                 if not has_weights:
                     self._wait_for_weights(settings, fetch, reload)
                 loaded = on_device(self._loaded or read(settings), device)
-                return choose_backend(loaded, settings.forward)
+                return choose_backend(
+                    loaded, settings.forward, lambda: on_device(read(settings), device)
+                )
             except Draining:
                 raise
             except Exception as error:

@@ -90,7 +90,7 @@ def read_pins(constraints: str) -> dict[NormalizedName, SpecifierSet]:
 
 def _choose_extras(environment: Mapping[str, str]) -> tuple[str, ...]:
     # transformers imports torchao if it is installed, which adds a second to every start.
-    reduced = environment.get("PAGEVEC_PRECISION", "full") != "full"
+    reduced = environment.get("PAGEVEC_PRECISION") in ("int8", "fp8")
     return (*_EXTRAS, "precision") if reduced else _EXTRAS
 
 

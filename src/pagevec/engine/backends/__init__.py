@@ -5,7 +5,9 @@ Each backend is imported when it is used: a user's own need not load torch.
 
 import importlib
 import inspect
+import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,8 @@ from pagevec.settings import Settings
 
 if TYPE_CHECKING:
     from pagevec.engine.models.loader import LoadedModel
+
+log = logging.getLogger(__name__)
 
 
 def load(settings: Settings) -> Backend[Any]:
@@ -27,10 +31,49 @@ def load(settings: Settings) -> Backend[Any]:
     """
     if settings.backend is not None:
         return _load_own(settings.backend, settings)
-    from pagevec.engine.backends.self_check import choose_backend
     from pagevec.engine.models.loader import load as load_model
 
-    return choose_backend(load_model(settings), settings.forward)
+    return choose_backend(load_model(settings), settings.forward, lambda: load_model(settings))
+
+
+def choose_backend(
+    loaded: "LoadedModel", forward: str, again: "Callable[[], LoadedModel]"
+) -> Backend[Any]:
+    """Return the backend that serves a loaded model, after its first page and query.
+
+    Args:
+        loaded: the model.
+        forward: `packed`, `padded`, or `auto`: packed where the model's family allows it, unless
+            its vectors differ from those of colpali-engine's own forward pass, which is the
+            padded one.
+        again: loads the model once more.
+
+    Raises:
+        CheckpointError: the first page and query do not go through the model.
+    """
+    from pagevec.engine.backends.fastest import use_fastest
+    from pagevec.engine.backends.packed.backend import PackedBackend
+    from pagevec.engine.backends.padded import PaddedBackend
+    from pagevec.engine.backends.self_check import embed_samples, find_fault
+    from pagevec.engine.models.files import reading
+
+    # What does not fit together in a checkpoint may load, and fail with the first input.
+    with reading(f"a first text and page do not go through {loaded.info.model}"):
+        if loaded.info.precision == "fastest":
+            loaded = use_fastest(loaded, again)
+        if forward == "padded" or not loaded.family.packed:
+            padded = PaddedBackend(loaded)
+            embed_samples(padded)
+            return padded
+        packed = PackedBackend(loaded)
+        if forward == "packed":
+            embed_samples(packed)
+            return packed
+        fault = find_fault(packed, PaddedBackend(loaded))
+        if fault is None:
+            return packed
+        log.error("the packed forward pass %s: the padded one serves, which is slower", fault)
+        return PaddedBackend(loaded, fallback=fault)
 
 
 def backend_of(loaded: "LoadedModel") -> Backend[Any]:

@@ -34,17 +34,17 @@ def require_precision(precision: str, device: torch.device, dtype: torch.dtype) 
     """Check that `device` can multiply in `precision`.
 
     Args:
-        precision: full, int8 or fp8.
+        precision: full, int8, fp8 or fastest, which every device can.
         device: where the model will run.
         dtype: data type of the weights.
 
     Raises:
         ConfigurationError: it cannot, `dtype` does not allow it, or torchao is not installed.
     """
-    if precision == "full":
+    if precision in ("full", "fastest"):
         return
     setting = f"PAGEVEC_PRECISION={precision!r}"
-    if importlib.util.find_spec("torchao") is None:
+    if not has_torchao():
         raise ConfigurationError(f"{setting} requires {how_to_install('precision')}")
     if precision == "int8" and device.type not in ("cpu", "cuda"):
         raise ConfigurationError(f"{setting} is not supported on {device}; use full")
@@ -60,12 +60,18 @@ def require_precision(precision: str, device: torch.device, dtype: torch.dtype) 
         )
 
 
+def has_torchao() -> bool:
+    """Whether torchao, which multiplies in int8 and FP8, is installed."""
+    return importlib.util.find_spec("torchao") is not None
+
+
 def reduce_precision(model: nn.Module, precision: str, device: torch.device) -> None:
     """Quantise, in place, the large linear layers of the transformer blocks of `model`.
 
     A model that is quantised already is left alone: a snapshot of a GPU's memory is moved twice.
     """
-    if precision == "full" or any(map(is_traceable_wrapper_subclass, model.parameters())):
+    is_reduced = any(map(is_traceable_wrapper_subclass, model.parameters()))
+    if precision in ("full", "fastest") or is_reduced:
         return
     from torchao.quantization import quantize_
 

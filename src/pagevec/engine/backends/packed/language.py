@@ -19,7 +19,9 @@ DeepFeatures = tuple[torch.Tensor, torch.Tensor]
 """Indices of visual tokens in a pack, int64 (n,), and features to add to them, (n, hidden)."""
 
 
-class _Layer:
+class Layer:
+    """A layer of the language model."""
+
     def __init__(self, layer: Any) -> None:
         attention = layer.self_attn
         self._norm = build_norm(layer.input_layernorm)
@@ -45,7 +47,7 @@ class LanguageModel:
     """The decoder of Qwen2 and Qwen3, with causal attention in each sequence."""
 
     def __init__(self, model: Any) -> None:
-        self._layers = [_Layer(layer) for layer in model.layers]
+        self._layers = [Layer(layer) for layer in model.layers]
         self._norm = build_norm(model.norm)
 
     def __call__(

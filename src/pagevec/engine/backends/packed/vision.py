@@ -41,7 +41,9 @@ def _build_merger(module: Any) -> Activation:
     return Merger(module) if hasattr(module, "ln_q") else module
 
 
-class _Block:
+class Block:
+    """A layer of the vision tower."""
+
     def __init__(self, block: Any) -> None:
         self._norm, self._second_norm = build_norm(block.norm1), build_norm(block.norm2)
         self._qkv, self._out = _fuse_qkv(block.attn), FusedLinear(block.attn.proj)
@@ -67,7 +69,7 @@ class _Stage:
     """
 
     full: bool
-    blocks: list[_Block]
+    blocks: list[Block]
     merger: Activation | None
 
 
@@ -142,7 +144,7 @@ def _stages(visual: Any) -> Iterator[_Stage]:
     alike = groupby(numbers, key=lambda number: (number in full, sum(at < number for at in deep)))
     for (is_full, _), run in alike:
         stage = list(run)
-        blocks = [_Block(visual.blocks[number]) for number in stage]
+        blocks = [Block(visual.blocks[number]) for number in stage]
         yield _Stage(is_full, blocks, deep.get(stage[-1]))
 
 
@@ -154,7 +156,7 @@ def _deep_mergers(visual: Any) -> dict[int, Activation]:
 
 
 def _run(
-    blocks: Sequence[_Block], hidden: torch.Tensor, cos_sin: CosSin, segments: Segments
+    blocks: Sequence[Block], hidden: torch.Tensor, cos_sin: CosSin, segments: Segments
 ) -> None:
     """Overwrite `hidden`, (patches, hidden), with the output of several layers."""
     # Whole on other devices, also because `segments` then computes cu_seqlens only once.
