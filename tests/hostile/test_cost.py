@@ -37,7 +37,7 @@ def post(target: Target, body: dict[str, Any], path: str = "/npz/embeddings") ->
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     with attacked(tmp_path_factory.mktemp("cost")) as one:
         yield one
-        one.check_alive(budget=BUDGET, p99=0.5)
+        one.check_alive(budget=BUDGET)
 
 
 @pytest.mark.parametrize("characters", [25_000, 32_000])
@@ -165,7 +165,7 @@ def test_a_flood_is_nobody_elses_wait(tmp_path: Path, kind: str) -> None:
         assert statistics.median(pooled) <= 2 * one + SLACK, (pooled, passes)
         assert statistics.median(pages) <= 4 * one + SLACK, (pages, passes)
         assert set(statuses) <= DOCUMENTED
-        target.check_alive(budget=BUDGET, p99=1.0)
+        target.check_alive(budget=BUDGET)
         target.process.popen.kill()  # what is in line would take minutes
 
 
