@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from conftest import Service, make_settings, png, running
-from pagevec.engine.backends import load
+from pagevec.engine.backends import load, padded
 from pagevec.engine.backends.base import read_hints
+from pagevec.engine.backends.packed import backend as packed_backend
 from pagevec.engine.backends.packed import language, vision
 from pagevec.engine.backends.packed.backend import PackedBackend
 from pagevec.engine.backends.packed.layers import CosSin, apply_rotary
 from pagevec.engine.backends.padded import PaddedBackend
 from pagevec.engine.embedder import LocalEmbedder
-from pagevec.errors import CheckpointError
+from pagevec.errors import CheckpointError, InternalError
 from pagevec.images import read_image
 
 
@@ -81,6 +82,18 @@ def test_memory_that_does_not_suffice_is_no_fault_of_the_pass(
     monkeypatch.setattr(language, "attend", fail)
     with pytest.raises(CheckpointError, match="out of memory"):
         load(make_settings(model="bundled"))
+
+
+def test_numbers_beyond_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where neither pass gives finite numbers in float16, the start fails with a way out."""
+
+    def overflow(vectors: torch.Tensor, *_: Any) -> Any:
+        raise InternalError("the model returned numbers that are not finite")
+
+    for module in (packed_backend, padded):
+        monkeypatch.setattr(module, "split_rows", overflow)
+    with pytest.raises(CheckpointError, match=r"PAGEVEC_DTYPE=float32.*not finite"):
+        load(make_settings(model="bundled", dtype="float16"))
 
 
 @pytest.mark.parametrize("forward", ["packed", "padded"])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pagevec.engine.backends.base import METHODS, Backend
 from pagevec.errors import ConfigurationError
 from pagevec.settings import Settings
+from pagevec.types import ModelInfo
 
 if TYPE_CHECKING:
     from pagevec.engine.models.loader import LoadedModel
@@ -58,7 +59,7 @@ def choose_backend(
     from pagevec.engine.models.files import reading
 
     # What does not fit together in a checkpoint may load, and fail with the first input.
-    with reading(f"a first text and page do not go through {loaded.info.model}"):
+    with reading(f"a first text and page do not go through {_describe(loaded.info)}"):
         if loaded.info.precision == "fastest":
             loaded = use_fastest(loaded, again)
         if forward == "padded" or not loaded.family.packed:
@@ -74,6 +75,13 @@ def choose_backend(
             return packed
         log.error("the packed forward pass %s: the padded one serves, which is slower", fault)
         return PaddedBackend(loaded, fallback=fault)
+
+
+def _describe(info: ModelInfo) -> str:
+    """Name the model; in float16, whose largest number is 65,504, with a way out."""
+    too_small = info.dtype == "float16"
+    hint = " in float16, whose range may not suffice (PAGEVEC_DTYPE=float32 has it)"
+    return info.model + (hint if too_small else "")
 
 
 def backend_of(loaded: "LoadedModel") -> Backend[Any]:
