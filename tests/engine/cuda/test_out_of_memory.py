@@ -52,7 +52,7 @@ class Failing(HashBackend):
 
     def __init__(self, look: Callable[[Sequence[Words]], None], device: TorchDevice) -> None:
         self._look = look
-        self.hints = BatchHints(device=device, batch_tokens=4096)
+        self.hints = BatchHints(device=device, batch_tokens=256)
 
     def forward(self, batch: Sequence[Words]) -> list[MultiVector]:
         self._look(batch)
