@@ -1,10 +1,11 @@
-"""The engine beside colpali-engine itself: same weights, same pages, files in, arrays out."""
+"""The engine beside others on the same weights and pages: files in, arrays out."""
 
 import gc
 import importlib.util
 import json
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
@@ -15,13 +16,16 @@ import torch
 from PIL import Image
 
 from benchmarks import data
+from benchmarks.encoder_peer import embed_with, load_encoder
+from benchmarks.encoder_peer import is_installed as has_encoder
 from benchmarks.machine import time_once
 from benchmarks.models import DEVICE, MODEL, compare_vectors, make_settings, name_model, run_engine
 from benchmarks.report import Measurement, Row, Table, make_command, number_option
+from pagevec.engine.embedder import LocalEmbedder
 from pagevec.engine.models.compat import import_torchvision
 from pagevec.engine.models.registry import identify_family
 from pagevec.images import read_image
-from pagevec.types import MultiVector
+from pagevec.types import ModelInfo, MultiVector
 
 Embed = Callable[[list[bytes]], list[Any]]
 _COLUMNS = {
@@ -29,8 +33,10 @@ _COLUMNS = {
     "pages/s": "pages_per_second:.2f",
     "rounds": "rounds:.2f",
     "x plain loop": "ratio:.2f",
-    "x colpali-engine at its best": "ratio_to_best:.2f",
+    "x the best of the others": "ratio_to_best:.2f",
 }
+_OURS = "pagevec"
+_BATCHES = (1, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,20 @@ class Way:
 
 
 PLAIN = Way("plain loop (eager, one page, lists, collecting)", "eager", 1, plain=True)
-SDPA = tuple(Way(f"colpali-engine, sdpa, batch {n}", "sdpa", n) for n in (1, 4, 8))
-FLASH = tuple(Way(f"colpali-engine, flash-attn, batch {n}", "flash_attention_2", n) for n in (4, 8))
+SDPA = tuple(Way(f"colpali-engine, sdpa, batch {n}", "sdpa", n) for n in _BATCHES)
+FLASH = tuple(
+    Way(f"colpali-engine, flash-attn, batch {n}", "flash_attention_2", n) for n in _BATCHES[1:]
+)
 
 
 class ColpaliEngine:
-    """The model and the processor of a checkpoint's family, on one device."""
+    """The model and the processor of a checkpoint's family, on one device.
+
+    Attributes:
+        model: colpali-engine's model.
+        processor: its processor.
+        family: name of the family.
+    """
 
     def __init__(self, checkpoint: Path, device: torch.device, dtype: torch.dtype) -> None:
         import_torchvision()
@@ -65,21 +79,22 @@ class ColpaliEngine:
         config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
         family = identify_family(config["model_type"], str(checkpoint))
         model: Any = getattr(models, family.model_class)
-        self._model = model.from_pretrained(checkpoint, dtype=dtype).to(device).eval()
-        self._processor = getattr(models, family.processor_class).from_pretrained(checkpoint)
+        self.model = model.from_pretrained(checkpoint, dtype=dtype).to(device).eval()
+        self.processor = getattr(models, family.processor_class).from_pretrained(checkpoint)
+        self.family = family.name
         self._device = device
 
     def embed(self, way: Way, files: Sequence[bytes]) -> list[Any]:
         """Return a multi-vector for each image file: arrays without padding, or plain lists."""
-        self._model.set_attn_implementation(way.attention)
+        self.model.set_attn_implementation(way.attention)
         starts = range(0, len(files), way.batch)
         return [one for start in starts for one in self._embed(files[start:][: way.batch], way)]
 
     def _embed(self, files: Sequence[bytes], way: Way) -> list[Any]:
         pages = [Image.open(BytesIO(file)).convert("RGB") for file in files]
-        batch = self._processor.process_images(pages).to(self._device)
+        batch = self.processor.process_images(pages).to(self._device)
         with torch.inference_mode():
-            vectors = self._model(**batch)
+            vectors = self.model(**batch)
         if not way.plain:
             return _remove_padding(vectors, batch["attention_mask"])
         rows: list[Any] = vectors.cpu().float().tolist()
@@ -91,26 +106,33 @@ class ColpaliEngine:
 
 
 def measure(checkpoint: Path, device: str, pages: int, rounds: int) -> Measurement:
-    """Compare the engine with colpali-engine on A4 pages, one after the other in each round."""
+    """Compare the engine with colpali-engine and sentence-transformers, in turn in each round.
+
+    On a CPU the engine runs with `PAGEVEC_PRECISION=fastest`, too.
+    """
     return compare(checkpoint, device, data.make_pages(pages), rounds)
 
 
 def compare(checkpoint: Path, device: str, pages: list[bytes], rounds: int) -> Measurement:
     """Measure all engines on `pages`, in turn, after one round that warms them up."""
-    with run_engine(make_settings(checkpoint, device)) as ours:
+    with ExitStack() as stack:
+        ours = stack.enter_context(run_engine(make_settings(checkpoint, device)))
         info = ours.info()
         theirs = ColpaliEngine(checkpoint, torch.device(info.device), getattr(torch, info.dtype))
         ways = [PLAIN, *SDPA, *(FLASH if _has_flash(info.device) else ())]
         engines: dict[str, Embed] = {way.name: partial(theirs.embed, way) for way in ways}
-        engines["pagevec"] = lambda files: (
-            ours.embed_images([read_image(file) for file in files]).result().vectors
-        )
+        engines |= _encoders(theirs, torch.device(info.device))
+        engines[_OURS] = partial(_embed, ours)
+        if info.device == "cpu":
+            settings = make_settings(checkpoint, device, precision="fastest")
+            fastest = stack.enter_context(run_engine(settings))
+            engines[f"{_OURS}, fastest: {_numbers(fastest.info())}"] = partial(_embed, fastest)
         answers = {name: embed(pages) for name, embed in engines.items()}
         rates: dict[str, list[float]] = {name: [] for name in engines}
         for _ in range(rounds):
             for name, embed in engines.items():
                 rates[name].append(len(pages) / time_once(partial(embed, pages)))
-    near = compare_vectors(answers["pagevec"], answers[SDPA[0].name])
+    near = compare_vectors(answers[_OURS], answers[SDPA[0].name])
     setup = {
         "model": name_model(checkpoint),
         "device": info.device,
@@ -121,14 +143,32 @@ def compare(checkpoint: Path, device: str, pages: list[bytes], rounds: int) -> M
         f"largest difference {near.difference:.0e}, smallest cosine {near.cosine:.6f}, "
         f"equal signs {near.signs:.2%}"
     )
-    tables = {"rates": Table(_COLUMNS, _make_rows(rates))}
+    note = "" if has_encoder() else "sentence-transformers is not installed: it took no part."
+    tables = {"rates": Table(_COLUMNS, _make_rows(rates), note=note)}
     return Measurement("peers", setup, tables, {"agreement": asdict(near)}, remark)
+
+
+def _embed(engine: LocalEmbedder, files: Sequence[bytes]) -> list[MultiVector]:
+    embedded = engine.embed_images([read_image(file) for file in files]).result()
+    return list(embedded.vectors)
+
+
+def _encoders(theirs: ColpaliEngine, device: torch.device) -> dict[str, Embed]:
+    """Return sentence-transformers' ways, where it is installed and knows the family."""
+    if not has_encoder() or theirs.family != "colqwen2_5":
+        return {}
+    encoder = load_encoder(theirs.model, theirs.processor, device)
+    return {f"sentence-transformers, batch {n}": embed_with(encoder, n) for n in _BATCHES}
+
+
+def _numbers(info: ModelInfo) -> str:
+    return info.dtype if info.precision == "full" else info.precision
 
 
 def _make_rows(rates: dict[str, list[float]]) -> list[Row]:
     medians = {name: statistics.median(rounds) for name, rounds in rates.items()}
     plain = medians[PLAIN.name]
-    best = max(rate for name, rate in medians.items() if name not in (PLAIN.name, "pagevec"))
+    best = max(rate for name, rate in medians.items() if not name.startswith(_OURS))
     return [
         {
             "engine": name,

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from benchmarks.encoder_peer import embed_with, load_encoder
 from benchmarks.models import compare_vectors
 from benchmarks.peers import PLAIN, SDPA
 from benchmarks.roofline import Roofline
@@ -29,9 +31,20 @@ def test_peers(checkpoint: Path) -> None:
     assert figures["agreement"]["difference"] <= 1e-4
     assert figures["agreement"]["cosine"] == pytest.approx(1, abs=1e-5)
     engines = [row["engine"] for row in figures["rates"]]
-    assert engines == [PLAIN.name, *(way.name for way in SDPA), "pagevec"]
+    others = [f"sentence-transformers, batch {n}" for n in (1, 4, 8)]
+    assert engines[:-1] == [PLAIN.name, *(way.name for way in SDPA), *others, "pagevec"]
+    assert engines[-1].startswith("pagevec, fastest: ")
     assert all(len(row["rounds"]) == 2 and min(row["rounds"]) > 0 for row in figures["rates"])
     assert "| pagevec | " in report.markdown()
+
+
+def test_sentence_transformers_gives_the_same_vectors(checkpoint: Path) -> None:
+    """Its encoder has the weights, the prompt and the resizing of the checkpoint."""
+    theirs = peers.ColpaliEngine(checkpoint, torch.device("cpu"), torch.float32)
+    encoder = load_encoder(theirs.model, theirs.processor, torch.device("cpu"))
+    files = [png(200, 300), png(300, 200), png(120, 400)]
+    agreement = compare_vectors(embed_with(encoder, 2)(files), theirs.embed(SDPA[0], files))
+    assert agreement.difference <= 1e-4
 
 
 def test_agreement_is_of_the_worst_vector() -> None:
