@@ -17,6 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.flop_counter import flop_registry
@@ -304,6 +305,9 @@ def emulated_cuda(
         shapes_only: count only; tensors on the device have no values.
         check: called with each operator and its arguments before it runs.
     """
+    # At its first call torch keeps this list, in which is `torch.tensor`, replaced below. A model
+    # that is loaded with the replacement in it has rotary angles that nobody has written.
+    _device_constructors()
     cuda = EmulatedCuda(capability, shapes_only=shapes_only, check=check)
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
     replaced = {
