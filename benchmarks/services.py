@@ -102,9 +102,20 @@ class Answers:
 
 
 def serve_pagevec(
-    checkpoint: Path, device: str = "cpu", *, other_keys: Sequence[str] = ()
+    checkpoint: Path,
+    device: str = "cpu",
+    *,
+    other_keys: Sequence[str] = (),
+    model_threads: int | None = None,
 ) -> AbstractContextManager[Service]:
-    """Run `pagevec serve` with its default settings on `device`; `other_keys` are valid too."""
+    """Run `pagevec serve` with its default settings on `device`.
+
+    Args:
+        checkpoint: of the model.
+        device: as in the settings.
+        other_keys: are valid too.
+        model_threads: batches that run at the same time, unless the default is wanted.
+    """
     service, port = _free_address()
     inherited = {name: value for name, value in os.environ.items() if name[:8] != "PAGEVEC_"}
     settings = {
@@ -113,6 +124,8 @@ def serve_pagevec(
         "PAGEVEC_PORT": str(port),
         "SERVICE_API_KEY": ",".join([service.key, *other_keys]),
     }
+    if model_threads is not None:
+        settings["PAGEVEC_MODEL_THREADS"] = str(model_threads)
     return _running(service, "/ready", ["-c", _SERVE, "serve"], {**inherited, **settings})
 
 
