@@ -1,6 +1,5 @@
 """Everything that waits for a GPU, in one run: is it right, how fast is it, what would help."""
 
-import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,11 +10,11 @@ from benchmarks.emulated_cuda import emulated_cuda
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.correctness import (
     check_answers,
-    check_kernels,
     check_parity,
     describe_environment,
 )
 from benchmarks.gpu.judge import judge_candidates
+from benchmarks.gpu.kernels import check_kernels
 from benchmarks.gpu.reduced import measure_precisions
 from benchmarks.gpu.service import climb_down, compare_peers, measure_service
 from benchmarks.gpu.speed import measure_batches, measure_products, profile_pass
@@ -56,7 +55,6 @@ def main(folder: Path, seconds: float, only: str, emulate: bool) -> None:
     chosen = _choose(only)
     if not (emulate or torch.cuda.is_available()):
         raise click.ClickException("torch finds no CUDA device here: --emulate is a dry run")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         cuda = None

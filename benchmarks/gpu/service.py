@@ -17,6 +17,7 @@ from benchmarks.machine import summarize_latency, time_for
 from benchmarks.models import make_settings
 from benchmarks.report import LATENCY, Row, Table
 from benchmarks.services import Load, put_under_load, serve_pagevec
+from pagevec.engine.models.registry import bundled_checkpoint
 from pagevec.images import read_image
 
 _LEAST_SHARE = 0.9
@@ -25,6 +26,8 @@ _CLIENTS = 8
 _REQUESTS = 48
 _SECONDS = 6.0
 _PEER_PAGES, _PEER_ROUNDS = 24, 2
+_ROOM = 4 * 10**9  # bytes for activations, where memory is short
+_FITS = 256  # tokens, in a dry run
 _COLUMNS = {
     "passes at once": "threads",
     "what": "what",
@@ -63,7 +66,7 @@ def measure_service(bench: Bench) -> Found:
 
 
 def _measure_engine(bench: Bench, threads: int) -> Row:
-    settings = make_settings(bench.checkpoint, "cuda", model_threads=threads)
+    settings = make_settings(bundled_checkpoint(), "cuda", model_threads=threads)
     request = [read_image(file) for file in bench.files]
     requests = bench.pick(_REQUESTS, 1)
     with bench.run_engine(settings, bench.backend) as engine:
@@ -112,7 +115,7 @@ def compare_peers(bench: Bench) -> Found:
 def climb_down(bench: Bench) -> Found:
     """Does the start find the batch that fits where the budget is far above the memory."""
     limited = _limit_memory(bench)
-    settings = make_settings(bench.checkpoint, "cuda", batch_tokens=bench.pick(131_072, 1024))
+    settings = make_settings(bundled_checkpoint(), "cuda", batch_tokens=bench.pick(131_072, 1024))
     images = data.make_images(bench.pick(8, 2), bench.page_size)
     try:
         with bench.run_engine(settings, limited) as engine:
@@ -135,10 +138,6 @@ def climb_down(bench: Bench) -> Found:
         faults.append("the memory was never short: nothing was found out")
     unable = ["the device's own errors: one was raised in their place"] if bench.emulated else []
     return Found({"memory": Table(columns, [row], words=0)}, faults, unable)
-
-
-_ROOM = 4 * 10**9  # bytes for activations
-_FITS = 256  # tokens, in a dry run
 
 
 def _limit_memory(bench: Bench) -> Any:

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from benchmarks.emulated_cuda import emulated_cuda
 from benchmarks.gpu.__main__ import STAGES, main
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.judge import list_candidates
 from benchmarks.gpu.speed import name_kind, sum_up_kernels
 from benchmarks.gpu.stages import DRY, Found, Stage, run_stages
-from click.testing import CliRunner
-
 from benchmarks.report import Table
+from click.testing import CliRunner
 
 QUICK = [one.name for one in STAGES if one.name not in ("service", "peers")]
 
@@ -74,6 +74,7 @@ def test_dry_run_of_services(tmp_path: Path) -> None:
     assert min(rates.values()) > 0
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     """No stage runs, and the message names the dry run."""
     done = CliRunner().invoke(main, ["--out", str(tmp_path)])
