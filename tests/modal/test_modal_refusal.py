@@ -16,6 +16,8 @@ from modal_cli import MODULE, modal
 
 from pagevec.engine.embedder import EXIT_ENGINE_FAILED
 
+pytestmark = pytest.mark.long
+
 TESTS = Path(__file__).parents[1]
 KEY = SECRETS["colpali-service-api-key"]["SERVICE_API_KEY"]
 BODY = {"input_type": "text", "inputs": ["hello"]}

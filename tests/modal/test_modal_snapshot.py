@@ -10,6 +10,8 @@ import pytest
 
 from checkpoints import build_adapter, build_checkpoint
 
+pytestmark = pytest.mark.long
+
 TESTS = Path(__file__).parents[1]
 
 # Torch here may be built without CUDA: it is made to look like a build with it, so that whoever

@@ -78,7 +78,7 @@ def test_each_form_halves_the_batch(error: Exception) -> None:
     failed: list[int] = []
 
     def look(batch: Sequence[Words]) -> None:
-        if len(batch) > 3:
+        if len(batch) > 6:
             failed.append(len(batch))
             raise error
 
