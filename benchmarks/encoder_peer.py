@@ -70,7 +70,7 @@ def _save_backbone(model: Any, processor: Any, folder: Path) -> None:
     """Save what transformers' AutoModel and AutoProcessor read: no projection, a chat template."""
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 
-    weights = {n: one for n, one in model.state_dict().items() if "custom_text_proj" not in n}
+    weights = {n: w.cpu() for n, w in model.state_dict().items() if "custom_text_proj" not in n}
     with torch.device("meta"):
         backbone = Qwen2_5_VLModel(model.config)
     backbone.load_state_dict(weights, assign=True, strict=False)

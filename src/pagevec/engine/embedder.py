@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
@@ -248,11 +249,10 @@ def supervise(embedder: LocalEmbedder, wind_down: Callable[[], object]) -> None:
     """
 
     def watch() -> None:
-        settled = False
+        with suppress(Exception):  # which the thread that loads has logged
+            embedder.wait_until_ready()
+            settle_memory()
         while not embedder.failed.wait(_RELEASE_SECONDS):
-            if not settled and embedder.health().state == "ready":
-                settle_memory()
-                settled = True
             release_freed_memory()
         log.error("the engine failed for good: this process ends with code %d", EXIT_ENGINE_FAILED)
         wind_down()
