@@ -71,6 +71,23 @@ class TestAuto:
         assert "runs on the CPU" in caplog.text
         assert "too old (found version 12020)" in caplog.text
 
+    @pytest.mark.parametrize(
+        "error",
+        [torch.cuda.DeferredCudaCallError("CUDA call failed lazily"), OSError("libcuda.so.1")],
+    )
+    def test_whatever_torch_raises(
+        self, error: Exception, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The reason is told, of whichever kind the error is."""
+
+        def fail() -> None:
+            raise error
+
+        monkeypatch.setattr(torch.cuda, "init", fail)
+        with pytest.raises(ConfigurationError) as refused:
+            find_device(make_settings(model="auto"), root)
+        assert refused.value.message.endswith(f"torch says: {error}")
+
     @pytest.mark.parametrize("nodes", [("dev/nvidia3",), ("dev/nvidiactl",)])
     def test_any_node_counts(self, nodes: tuple[str, ...], tmp_path: Path) -> None:
         """A container may have the node of one GPU, or of none but the driver's own."""
