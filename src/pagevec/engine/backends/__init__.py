@@ -62,17 +62,13 @@ def choose_backend(
     with reading(f"a first text and page do not go through {_describe(loaded.info)}"):
         if loaded.info.precision == "fastest":
             loaded = use_fastest(loaded, again)
-        if forward == "padded" or not loaded.family.packed:
-            padded = PaddedBackend(loaded)
-            embed_samples(padded)
-            return padded
-        packed = PackedBackend(loaded)
-        if forward == "packed":
-            embed_samples(packed)
-            return packed
-        fault = find_fault(packed, PaddedBackend(loaded))
+        backend = backend_of(loaded, forward)
+        if forward != "auto" or not isinstance(backend, PackedBackend):
+            embed_samples(backend)
+            return backend
+        fault = find_fault(backend, PaddedBackend(loaded))
         if fault is None:
-            return packed
+            return backend
         log.error("the packed forward pass %s: the padded one serves, which is slower", fault)
         return PaddedBackend(loaded, fallback=fault)
 
@@ -84,9 +80,14 @@ def _describe(info: ModelInfo) -> str:
     return info.model + (hint if too_small else "")
 
 
-def backend_of(loaded: "LoadedModel") -> Backend[Any]:
-    """Return the backend for a loaded model: without padding where its family allows it."""
-    if loaded.family.packed:
+def backend_of(loaded: "LoadedModel", forward: str = "auto") -> Backend[Any]:
+    """Return the backend for a loaded model, unchecked: packed where its family allows it.
+
+    Args:
+        loaded: the model.
+        forward: see `choose_backend`.
+    """
+    if loaded.family.packed and forward != "padded":
         from pagevec.engine.backends.packed.backend import PackedBackend
 
         return PackedBackend(loaded)

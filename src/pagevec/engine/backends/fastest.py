@@ -107,8 +107,9 @@ def _of_vision(block: Any, dtype: torch.dtype) -> Callable[[], object]:
 def _of_language(decoder_layer: Any, dtype: torch.dtype) -> Callable[[], object]:
     hidden = torch.randn(_TOKENS, len(decoder_layer.input_layernorm.weight), dtype=dtype)
     segments = Segments((_TOKENS,), hidden.device)
-    layer, dim = Layer(decoder_layer), decoder_layer.self_attn.head_dim
-    return lambda: layer(hidden, _any_angles(_TOKENS, dim), segments)
+    layer = Layer(decoder_layer)
+    cos_sin = _any_angles(len(hidden), decoder_layer.self_attn.head_dim)
+    return lambda: layer(hidden, cos_sin, segments)
 
 
 def _any_angles(tokens: int, dim: int) -> CosSin:
