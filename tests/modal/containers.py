@@ -12,8 +12,29 @@ from modal_cli import ROOT
 from modal_proto import api_pb2 as api
 from volumes import Volumes
 
+TESTS = Path(__file__).parents[1]
 TASK_HEADER = "x-task"
 """Tells the control plane which container calls."""
+
+
+def run_alone(
+    script: str, *arguments: str, folder: Path, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run a script that makes a container in a process of its own, without Modal's runtime."""
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{TESTS}:{TESTS.parent / 'src'}",
+            "SERVICE_API_KEY": "key",
+            **variables,
+        },
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 class Containers:

@@ -1,17 +1,14 @@
 """A container whose GPU is lost: it ends, since Modal replaces containers that have ended."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from containers import run_alone
 
 from pagevec.engine.embedder import EXIT_ENGINE_FAILED
 
 pytestmark = pytest.mark.long
 
-TESTS = Path(__file__).parents[1]
 CONTAINER = """
 from hostile.lost_device import LOST, LostDevice
 from pagevec.deploy.modal.container import Container
@@ -31,19 +28,6 @@ time.sleep(30)
 
 def test_the_container_ends(tmp_path: Path) -> None:
     """Requests fail with `engine_failed`, and the process ends by itself, with its own code."""
-    done = subprocess.run(
-        [sys.executable, "-c", CONTAINER],
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": f"{TESTS}:{TESTS.parent / 'src'}",
-            "SERVICE_API_KEY": "key",
-            "PAGEVEC_DEVICE": "cpu",
-        },
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_alone(CONTAINER, folder=tmp_path, PAGEVEC_DEVICE="cpu")
     assert done.stdout.strip() == "engine_failed", done.stderr
     assert done.returncode == EXIT_ENGINE_FAILED

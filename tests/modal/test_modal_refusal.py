@@ -4,13 +4,11 @@ Modal starts the next container for the same request where a start fails.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
+from containers import run_alone
 from control_plane import SECRETS, ControlPlane, serving
 from modal_cli import MODULE, modal
 
@@ -18,7 +16,6 @@ from pagevec.engine.embedder import EXIT_ENGINE_FAILED
 
 pytestmark = pytest.mark.long
 
-TESTS = Path(__file__).parents[1]
 KEY = SECRETS["colpali-service-api-key"]["SERVICE_API_KEY"]
 BODY = {"input_type": "text", "inputs": ["hello"]}
 
@@ -69,20 +66,14 @@ def test_a_gpu_that_cannot_serve(
     gpu: str, snapshot: str, settings: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     """The start succeeds; callers get the sentence, the log has it, and the process ends."""
-    done = subprocess.run(
-        [sys.executable, "-c", START, gpu, snapshot],
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": f"{TESTS.parent / 'src'}",
-            "SERVICE_API_KEY": "key",
-            "PAGEVEC_MODEL": "bundled",
-            "PAGEVEC_DEVICE": "cuda",
-            **{f"PAGEVEC_{name}": value for name, value in settings.items()},
-        },
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
+    done = run_alone(
+        START,
+        gpu,
+        snapshot,
+        folder=tmp_path,
+        PAGEVEC_MODEL="bundled",
+        PAGEVEC_DEVICE="cuda",
+        **{f"PAGEVEC_{name}": value for name, value in settings.items()},
     )
     assert done.returncode == EXIT_ENGINE_FAILED, done.stderr
     answer = json.loads(done.stdout)
@@ -92,7 +83,6 @@ def test_a_gpu_that_cannot_serve(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.long
 def test_in_modals_runtime(tmp_path: Path) -> None:
     """On a machine without a GPU the request that starts a container is answered, by one."""
     with serving(ControlPlane(tmp_path)) as plane:
