@@ -22,6 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.flop_counter import flop_registry
 
+from benchmarks.emulated_attention import attend_exactly, require, require_form
+
 CUDA = torch.device("cuda:0")
 _AMPERE = (8, 0)
 aten = torch.ops.aten
@@ -273,15 +275,15 @@ class EmulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
         **options: Any,
     ) -> tuple[torch.Tensor, ...]:
         """Check what `mha_varlen_fwd` checks (flash_api.cpp), then compute the definition."""
-        _require(self.capability >= _AMPERE, "FlashAttention only supports Ampere GPUs or newer.")
+        require(self.capability >= _AMPERE, "FlashAttention only supports Ampere GPUs or newer.")
         bounds = cu_query.held.tolist()
-        _require_flash_form(query, key, value, (cu_query, cu_key))
-        _require(cu_key.held.tolist() == bounds, "the sequences of query and key differ")
+        require_form(query, key, value, (cu_query, cu_key))
+        require(cu_key.held.tolist() == bounds, "the sequences of query and key differ")
         lengths = [end - start for start, end in pairwise(bounds)]
-        _require(bounds[0] == 0 and bounds[-1] == len(query), "cu_seqlens do not cover the tokens")
-        _require(min(lengths) > 0, "a sequence is empty")
-        _require(max_query == max_key == max(lengths), "the longest sequence is another one")
-        _require(type(max_query) is int and not dropout and not debug, "options")
+        require(bounds[0] == 0 and bounds[-1] == len(query), "cu_seqlens do not cover the tokens")
+        require(min(lengths) > 0, "a sequence is empty")
+        require(max_query == max_key == max(lengths), "the longest sequence is another one")
+        require(type(max_query) is int and not dropout and not debug, "options")
         heads, dim = query.shape[1:]
         self.counts.launches["_flash_attention_forward"] += 1
         pairs = sum(n * (n + 1) // 2 if causal else n * n for n in lengths)
@@ -289,7 +291,7 @@ class EmulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if query.held.is_meta:
             out = torch.empty(query.shape, dtype=query.dtype, device="meta")
         else:
-            out = _attend_exactly(query.held, key.held, value.held, bounds, causal)
+            out = attend_exactly(query.held, key.held, value.held, bounds, causal)
         nothing = self._wrap(torch.empty(0))
         return self._wrap(out), nothing, nothing, nothing, nothing
 
@@ -374,55 +376,6 @@ def _is_view(func: Any) -> bool:
 
 def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _require(holds: bool, what: str) -> None:
-    if not holds:
-        raise RuntimeError(what)
-
-
-def _require_flash_form(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bounds: tuple[torch.Tensor, torch.Tensor],
-) -> None:
-    half = (torch.float16, torch.bfloat16)
-    _require(query.dtype in half, "FlashAttention only support fp16 and bf16 data type")
-    for one in (query, key, value):
-        _require(isinstance(one, EmulatedTensor), "query, key and value must be on CUDA")
-        _require(one.dtype == query.dtype, "query, key and value must have the same dtype")
-        _require(one.stride(-1) == 1, "Input tensor must have contiguous last dimension")
-        # The kernel needs rows that begin at multiples of 16 bytes, and does not check it.
-        aligned = all(step % 8 == 0 for step in (*one.stride()[:-1], one.storage_offset()))
-        _require(aligned, f"rows do not begin at multiples of 16 bytes: {one.stride()}")
-    for one in bounds:
-        _require(isinstance(one, EmulatedTensor), "cu_seqlens must be on CUDA")
-        _require(one.dtype == torch.int32, "cu_seqlens must have dtype int32")
-        _require(one.is_contiguous() and one.dim() == 1, "cu_seqlens must be contiguous")
-    heads, dim = query.shape[1:]
-    _require(dim <= 256 and dim % 8 == 0, "head dimension: at most 256, a multiple of 8")
-    _require(heads % key.shape[1] == 0, "heads of the query must be a multiple of the key's")
-    _require(key.shape == value.shape, "key and value must have the same shape")
-
-
-def _attend_exactly(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: list[int], causal: bool
-) -> torch.Tensor:
-    """Return attention within each sequence, by its definition, in float64."""
-    out, groups = torch.empty_like(query), query.shape[1] // key.shape[1]
-    for start, end in pairwise(bounds):
-        q, k, v = (one[start:end].double().transpose(0, 1) for one in (query, key, value))
-        k, v = (one.repeat_interleave(groups, 0) for one in (k, v))
-        scores = q @ k.transpose(1, 2) / query.shape[2] ** 0.5
-        if causal:
-            later = torch.ones(end - start, end - start, dtype=torch.bool).triu(1)
-            scores = scores.masked_fill(later, float("-inf"))
-        # The kernel rounds the weights to the dtype of the values before it multiplies them.
-        weights = (scores - scores.amax(-1, keepdim=True)).exp()
-        rounded = weights.to(query.dtype).double() @ v / weights.sum(-1, keepdim=True)
-        out[start:end] = rounded.transpose(0, 1).to(query.dtype)
-    return out
 
 
 def enter(cuda: EmulatedCuda, backend: Any) -> Any:
