@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import ssl
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -25,8 +26,6 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     >>> async with AsyncClient("http://127.0.0.1:8765", key) as client:  # doctest: +SKIP
     ...     vectors = await client.embed_texts(["night route", "fares in 2024"])
     """
-
-    _http_class = httpx.AsyncClient
 
     async def embed_texts(
         self,
@@ -84,6 +83,10 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    @staticmethod
+    def _open_http(trusted: ssl.SSLContext, **options: Any) -> httpx.AsyncClient:
+        return httpx.AsyncClient(verify=trusted, **options)
 
     async def _embed(
         self,

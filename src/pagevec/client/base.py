@@ -1,7 +1,7 @@
 """What both clients share: their arguments, checked in the caller's words, and their requests."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, Generic, get_args
 
@@ -30,7 +30,7 @@ _TIMEOUT = httpx.Timeout(600.0, connect=30.0)
 class BaseClient(Generic[HttpClient]):
     """What `Client` and `AsyncClient` share."""
 
-    _http_class: type[HttpClient]
+    _open_http: Callable[..., HttpClient]
 
     def __init__(
         self,
@@ -93,15 +93,15 @@ class BaseClient(Generic[HttpClient]):
             polling_seconds=math.inf if self._timeout.read is None else self._timeout.read,
             **limits,
         )
-        # Made here, so that a file without certificates is an error now.
-        made = dict[str, Any](
+        # Read here, so that a file without certificates is an error now.
+        trusted = trust(ca, *self._endpoints.urls)
+        options = dict[str, Any](
             headers=bearer(key) if key else {},
-            verify=trust(ca, *self._endpoints.urls),
             trust_env=False,  # a proxy or .netrc of the environment would see or replace the key
             follow_redirects=False,  # the core follows those that are safe
         )
         self._connections: Connections[HttpClient]
-        self._connections = Connections(lambda: self._http_class(**made))
+        self._connections = Connections(lambda: self._open_http(trusted, **options))
 
     def __repr__(self) -> str:
         """Name the addresses; the key is not shown."""

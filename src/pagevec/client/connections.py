@@ -6,8 +6,9 @@ import importlib
 import inspect
 import os
 import ssl
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar, cast
 
 import anyio
 import httpx
@@ -34,6 +35,7 @@ _NEEDED_BY_REQUESTS = (
     "zipfile",
 )
 _NEEDED_BY_IMAGES = ("PIL.Image", "PIL.ImageOps", "PIL.PngImagePlugin")
+_MOST_IDLE = 20  # connections that wait for another request, as in httpx
 
 
 class Connections(Generic[HttpClient]):
@@ -70,6 +72,68 @@ class Connections(Generic[HttpClient]):
             process, loop = owner
             if process != os.getpid() or (loop is not None and loop.is_closed()):
                 self._opened.pop(owner, None)
+
+
+class OwnedConnections(httpx.BaseTransport):
+    """Lends each request connections that no other thread touches before its answer is closed.
+
+    The threads of an `httpx.HTTPTransport` share one pool, and the thread that tidies it up may
+    close a connection that another one was just given and is about to read from. That one then
+    waits for its whole timeout. Here nothing is shared while it is in use. Like `Connections`, it
+    needs no lock.
+
+    Args:
+        make: returns a transport without connections.
+    """
+
+    def __init__(self, make: Callable[[], httpx.BaseTransport]) -> None:
+        self._make = make
+        self._idle: deque[httpx.BaseTransport] = deque()
+        self._closed = False
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request` over the connection that was used last, else over a new one."""
+        try:
+            transport = self._idle.pop()
+        except IndexError:
+            transport = self._make()
+        try:
+            response = transport.handle_request(request)
+        except BaseException:
+            transport.close()
+            raise
+        content = cast(httpx.SyncByteStream, response.stream)
+        response.stream = _Lent(content, lambda: self._take_back(transport))
+        return response
+
+    def close(self) -> None:
+        """Close all connections; those that are in use, when their answers are closed."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def _take_back(self, transport: httpx.BaseTransport) -> None:
+        if self._closed or len(self._idle) >= _MOST_IDLE:
+            transport.close()
+        else:
+            self._idle.append(transport)
+
+
+class _Lent(httpx.SyncByteStream):
+    """An answer's content, with what to do when it is closed."""
+
+    def __init__(self, content: httpx.SyncByteStream, give_back: Callable[[], None]) -> None:
+        self._content = content
+        self._give_back: Callable[[], None] | None = give_back
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._content)
+
+    def close(self) -> None:
+        give_back, self._give_back = self._give_back, None
+        if give_back:
+            self._content.close()
+            give_back()
 
 
 def import_ahead(images: bool) -> None:

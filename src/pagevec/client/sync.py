@@ -1,5 +1,6 @@
 """The synchronous client, whose threads perform the core's steps."""
 
+import ssl
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from pagevec.client.base import BaseClient
+from pagevec.client.connections import OwnedConnections
 from pagevec.client.core import Exchange, Reconnect, Send, Sleep, Step
 from pagevec.client.requests import Embedding, RequestOptions
 from pagevec.types import ImageInput, ModelInfo, MultiVector, Progress, Query
@@ -26,8 +28,6 @@ class Client(BaseClient[httpx.Client]):
 
     `__init__` documents its arguments.
     """
-
-    _http_class = httpx.Client
 
     def embed_texts(
         self,
@@ -149,6 +149,11 @@ class Client(BaseClient[httpx.Client]):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @staticmethod
+    def _open_http(trusted: ssl.SSLContext, **options: Any) -> httpx.Client:
+        transport = OwnedConnections(lambda: httpx.HTTPTransport(verify=trusted, trust_env=False))
+        return httpx.Client(transport=transport, **options)
 
     def _embed(
         self,
