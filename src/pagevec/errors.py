@@ -104,6 +104,12 @@ class Unauthorized(PagevecError):
     code, status = "unauthorized", 401
 
 
+class Forbidden(PagevecError):
+    """The key is valid, but this service does not do what is asked."""
+
+    code, status = "forbidden", 403
+
+
 class NotFound(PagevecError):
     """There is nothing at this path."""
 
@@ -194,6 +200,12 @@ class TooManyConnections(PagevecError):
     code, status = "too_many_connections", 503
 
 
+class StorageFull(PagevecError):
+    """There is no room for another upload: remove documents."""
+
+    code, status = "storage_full", 507
+
+
 class InternalError(PagevecError):
     """An internal error; the log has its cause beside the request's id."""
 
@@ -207,7 +219,7 @@ class DocumentError(PagevecError):
 class StoreError(PagevecError):
     """A store of pages cannot be opened, read or written, or holds something else."""
 
-    code = "store_error"
+    code, status = "store_error", 503
 
 
 class NoStore(StoreError):

@@ -137,6 +137,27 @@ class Settings(EnvironmentSettings):
         min_length=1,
         expected="memory:// or redis://host:port",
     )
+    store: str | None = bounded(
+        None,
+        "store whose documents are shown and searched over HTTP, and on a page at /: a folder or "
+        "postgresql://...; default: none, the service only embeds",
+        min_length=1,
+    )
+    uploads: bool = bounded(
+        False, "let callers add documents to the store, and remove documents from it"
+    )
+    uploads_folder: Path | None = bounded(
+        None,
+        "where uploaded files are kept until their documents are removed; default: `uploads` in "
+        "the folder of the store",
+    )
+    max_upload_bytes: int = bounded(
+        512 * _MIB, "bytes of one upload with all its files, at most", ge=1024
+    )
+    max_uploads_bytes: int = bounded(
+        32 * 1024 * _MIB, "bytes of all uploaded files together, at most", ge=1024
+    )
+    max_document_pages: int = bounded(2000, "pages of one uploaded document, at most", ge=1)
     shutdown_seconds: int = bounded(
         150, "seconds that a stopping service gives its requests to finish", ge=0, le=86400
     )
@@ -195,6 +216,12 @@ class Settings(EnvironmentSettings):
                 f"PAGEVEC_MAX_HELD_BYTES={self.max_held_bytes}: has to be at least twice "
                 f"PAGEVEC_MAX_BODY_BYTES={self.max_body_bytes}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_uploads(self) -> Self:
+        if self.uploads and self.store is None:
+            raise ValueError("PAGEVEC_UPLOADS needs a store to add documents to: PAGEVEC_STORE")
         return self
 
     @property

@@ -15,6 +15,9 @@ from pagevec.grid import PageResizing, PatchGrid
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+DocumentsAre = Literal["read", "write"] | None
+"""Whether a service's callers can read its documents, or change them too; None: it has none."""
+
 InputType = Literal["text", "image"]
 """The two kinds of input; one request carries one kind."""
 
@@ -124,6 +127,8 @@ class ModelInfo(_FormerlyMapping):
         version: version of pagevec that answers.
         default_format: format of answers where the request does not decide; of a service only.
         limits: what one request may hold.
+        documents: whether the service has documents to search: read, or write where callers may
+            add and remove some; None where it only embeds.
     """
 
     model: str
@@ -142,6 +147,7 @@ class ModelInfo(_FormerlyMapping):
     version: str | None = None
     default_format: str | None = None
     limits: Limits = Limits()
+    documents: DocumentsAre = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:

@@ -26,6 +26,8 @@ def _serve(
     settings = Settings.from_environment(options=_typed_settings(context))
     if replicas and not ray:
         raise click.UsageError("--replicas needs --ray")
+    if ray and (settings.store is not None or demo):
+        raise click.UsageError("--ray serves no store: leave out --store and --demo")
     from pagevec.commands.hosting import serve
 
     serve(settings, demo, ray, replicas)
@@ -112,7 +114,8 @@ command = _ServeCommand(
             ["--demo"],
             multiple=True,
             type=click.Path(exists=True, path_type=Path),
-            help="Document or folder to embed through the service once it is ready.",
+            help="Document or folder to show and search on the page; without --store, with uploads "
+            "and in a store below ./pagevec-demo, one for each model.",
         ),
         click.Option(["--ray"], is_flag=True, help="Run replicas on this machine with Ray Serve."),
         click.Option(

@@ -42,9 +42,13 @@ def open_document(path: Path, options: ReadOptions | None = None) -> Iterator[Pa
         DocumentError: the document cannot be opened. `Pages.make` raises it for a page that
             cannot be made; the other pages can.
     """
-    document = _Document(path.absolute(), options or ReadOptions())
+    options = options or ReadOptions()
+    document = _Document(path.absolute(), options)
     try:
         count, warnings = document.open()
+        most = options.limits.pages
+        if most is not None and count > most:
+            raise DocumentError(f"it has {count:,} pages, the limit is {most:,}: split it")
         yield Pages(count, document.make, warnings)
     finally:
         document.close()

@@ -90,7 +90,8 @@ class Catalogue:
             *(place.parent.resolve() / place.name for place in places),
         }
         removed, doubtful = [], Counter[Path]()
-        for record in self._store.ledger.records():
+        records = self._store.ledger.records()
+        for record in (one for one in records if not names.is_upload(one.name)):
             file = names.path(record.name)
             below = [root for root in roots if file.is_relative_to(root)]
             if not below or (among is not None and record.name not in among) or not is_gone(file):
@@ -106,18 +107,17 @@ class Catalogue:
         """Return all documents in the store, by name; those of other programs, too."""
         names, counts = Names.read(self._store), self._store.documents()
         ours = [
-            StoredDocument(
-                one.name,
-                counts.pop(one.name, 0),
-                one.pages,
-                one.complete,
-                one.error,
-                names.path(one.name),
-            )
-            for one in self._store.ledger.records()
+            _stored(one, counts.pop(one.name, 0), names) for one in self._store.ledger.records()
         ]
         others = [StoredDocument(one, n, n, True, is_ours=False) for one, n in counts.items()]
         return sorted([*ours, *others], key=lambda one: one.name)
+
+    def describe(self, name: str) -> StoredDocument | None:
+        """Return the document `name`, or None if the store has none."""
+        record, stored = self._store.ledger.record(name), len(self._store.has(name))
+        if record is not None:
+            return _stored(record, stored, Names.read(self._store))
+        return StoredDocument(name, stored, stored, True, is_ours=False) if stored else None
 
     def find(self, document: str | os.PathLike[str]) -> str:
         """Return the name of the document that is called so, or whose file stands there.
@@ -176,6 +176,12 @@ class Catalogue:
         close = get_close_matches(given, [one.name for one in self.list()], n=1)
         hint = f"did you mean {close[0]!r}?" if close else "give its name or its path"
         return InvalidRequest(f"the store has no document {given!r}; {hint}")
+
+
+def _stored(record: DocumentRecord, stored: int, names: Names) -> StoredDocument:
+    return StoredDocument(
+        record.name, stored, record.pages, record.complete, record.error, names.path(record.name)
+    )
 
 
 def is_of_another_program(store: Store, name: str, record: DocumentRecord | None) -> bool:

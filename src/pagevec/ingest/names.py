@@ -5,12 +5,13 @@ absolute paths; such documents get their new names when their folder is ingested
 """
 
 import hashlib
+import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pagevec.errors import InvalidRequest
 from pagevec.ingest.sources import Found, FoundDocument, escape
@@ -30,22 +31,40 @@ class SourceDocument:
     path: Path
 
 
+_UPLOADS, _UPLOADS_LABEL = "uploads:", "uploads"
+# A ledger has `uploads:FOLDER` for the label of documents that were sent to a service.
+
+
 class Names:
     """Names of documents and places of their files, by the folders that a ledger knows.
 
     Args:
         folders: the absolute folder of each label.
-        known: names of documents that are in the ledger.
+        known: the content hashes of documents that are in the ledger, by name.
     """
 
-    def __init__(self, folders: Mapping[str, str], known: Iterable[str] = ()) -> None:
-        self._folders = {label: Path(_unescape(folder)) for label, folder in folders.items()}
-        self._known = frozenset(known)
+    def __init__(self, folders: Mapping[str, str], known: Mapping[str, str] | None = None) -> None:
+        self._folders = {
+            label: Path(_unescape(folder))
+            for label, folder in folders.items()
+            if not folder.startswith(_UPLOADS)
+        }
+        self._uploads = {
+            label: Path(_unescape(folder.removeprefix(_UPLOADS)))
+            for label, folder in folders.items()
+            if folder.startswith(_UPLOADS)
+        }
+        self._known = known or {}
 
     @classmethod
     def read(cls, store: Store) -> "Names":
         """Return the names that the ledger of `store` knows now."""
-        return cls(store.ledger.labels(), (record.name for record in store.ledger.records()))
+        known = {record.name: record.content_hash for record in store.ledger.records()}
+        return cls(store.ledger.labels(), known)
+
+    def is_upload(self, name: str) -> bool:
+        """Whether the document `name` was sent to a service, which keeps its file."""
+        return name.partition("/")[0] in self._uploads
 
     def known_name(self, path: Path) -> str | None:
         """Return the name of the document in the ledger whose file is `path`, if there is one."""
@@ -63,6 +82,8 @@ class Names:
     def path(self, name: str) -> Path:
         """Return where the file of the document `name` is, or was."""
         label, _, below = name.partition("/")
+        if label in self._uploads:
+            return self._uploads[label] / upload_file(name, self._known.get(name, ""))
         file = self._folders[label] / below if label in self._folders else Path(name)
         escaped = Path(_unescape(str(file)))
         return escaped if escaped != file and escaped.exists() else file
@@ -99,6 +120,29 @@ def name_documents(found: Found, store: Store, label: str | None = None) -> list
         )
         for one in found.documents
     ]
+
+
+def label_of_uploads(store: Store, folder: Path) -> str:
+    """Return the first part of the names of documents whose files are kept in `folder`.
+
+    The ledger remembers it; a label that stands for documents of a folder is not taken.
+    """
+    labels, place = store.ledger.labels(), f"{_UPLOADS}{escape(str(folder))}"
+    # A store that was moved has its uploads elsewhere now.
+    own = next((label for label, known in labels.items() if known.startswith(_UPLOADS)), None)
+    numbered = (f"{_UPLOADS_LABEL}-{number}" for number in itertools.count(2))
+    taken = {*labels, *(name.partition("/")[0] for name in store.documents())}
+    label = own or next(
+        one for one in itertools.chain([_UPLOADS_LABEL], numbered) if one not in taken
+    )
+    if labels.get(label) != place:
+        store.ledger.set_label(label, place)
+    return label
+
+
+def upload_file(name: str, content_hash: str) -> str:
+    """Return what the file of an uploaded document is called in the folder of uploads."""
+    return f"{content_hash}{PurePosixPath(name).suffix.lower()}"
 
 
 def name_unstored(found: Found) -> list[SourceDocument]:
@@ -171,6 +215,11 @@ def _adopt(
         raise InvalidRequest(
             f"{folder}: the label {own!r} stands for {adopted[own]} already; add the folders one "
             "after the other, each with a label of its own (--as LABEL)"
+        )
+    if labels.get(own, "").startswith(_UPLOADS):
+        raise InvalidRequest(
+            f"{folder}: the label {own!r} is that of uploaded documents; give this folder another "
+            "label (--as LABEL)"
         )
     if labels.get(own, place) != place and not _has_moved(store, own, folder):
         raise InvalidRequest(

@@ -69,11 +69,13 @@ class ReadLimits:
         page_seconds: for one page to be made.
         open_seconds: for a document to be opened; LibreOffice converts all of its pages in them.
         page_bytes: of memory, beyond what a reader takes when it is idle.
+        pages: of one document; None for any number.
     """
 
     page_seconds: float = 60.0
     open_seconds: float = 300.0
     page_bytes: int = 512 << 20
+    pages: int | None = None
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ complete only after its last page was stored.
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -105,6 +104,7 @@ class Worker:
         documents: Iterable[SourceDocument],
         on_progress: Progress = lambda done, total: None,
         on_outcome: Callable[[Outcome], object] = lambda outcome: None,
+        stopped: Event | None = None,
     ) -> list[Outcome]:
         """Ingest `documents`, some at once, and return what became of each.
 
@@ -116,6 +116,8 @@ class Worker:
             documents: named documents; see `pagevec.ingest.names`.
             on_progress: called with the pages done and the pages known so far.
             on_outcome: called with each outcome as it comes.
+            stopped: once it is set, no page is begun any more; pages that are left out are faults
+                of their document, and documents that were not begun have no outcome.
 
         Raises:
             StoreError: the pages in the store were embedded by another model.
@@ -126,12 +128,13 @@ class Worker:
             replace(self._options, resizing=self._model.info().resizing),
             _PageCount(on_progress),
             Twins(self._store),
+            stopped or Event(),
         )
         outcomes: list[Outcome] = []
         left = list(documents)
         is_first = True
         with Leases(self._store.ledger, self._lease_seconds) as leases:
-            while left:
+            while left and not run.stopped.is_set():
                 waiting = []
                 # First whatever needs no model: an edit may take away the very pages that a
                 # renamed file still has to take over.
@@ -144,7 +147,7 @@ class Worker:
                             outcomes.append(outcome)
                             on_outcome(outcome)
                 if waiting and not is_first:
-                    time.sleep(min(1.0, self._lease_seconds / 2))
+                    run.stopped.wait(min(1.0, self._lease_seconds / 2))
                 left, is_first = waiting, False
         return outcomes
 
@@ -236,7 +239,7 @@ class _Run:
     options: ReadOptions
     progress: "_PageCount"
     twins: Twins
-    stopped: Event = field(default_factory=Event)
+    stopped: Event
 
 
 class _PageCount:

@@ -211,7 +211,7 @@ class Index:
 
     def search(
         self,
-        query: str,
+        query: str | Query,
         k: int = 10,
         *,
         documents: Sequence[str | os.PathLike[str]] = (),
@@ -220,7 +220,7 @@ class Index:
         """Return the `k` pages that answer `query` best, the best first.
 
         Args:
-            query: in words.
+            query: in words, or embedded already.
             k: how many pages at most.
             documents: only pages of these documents: names, or paths of their files; a folder
                 stands for all documents below it.
@@ -233,7 +233,7 @@ class Index:
         names = Names.read(self._store)
         chosen = chain.from_iterable(map(self._catalogue.find_all, documents))
         where = Filter(frozenset(chosen), metadata or {})
-        embedded = self._retriever.embed(query)
+        embedded = query if isinstance(query, Query) else self._retriever.embed(query)
         found = self._retriever.search_vectors(embedded.vectors, k, where)
         if not found and metadata:
             self._check_metadata(metadata)

@@ -47,16 +47,20 @@ class SimilarityMap:
         """Return the picture of the page with this map over it: the redder, the more similar."""
         from PIL import Image
 
-        # Half of the page stays as it is: a word that is nowhere would colour all of it.
-        low, high = float(np.median(self.values)), float(self.values.max())
-        spread = high - low
-        share = (
-            np.clip((self.values - low) / spread, 0, 1) if spread else np.zeros_like(self.values)
-        )
-        mask = Image.fromarray(np.uint8(share**2 * _STRENGTH * 255))
+        mask = Image.fromarray(np.uint8(self._shares() ** 2 * _STRENGTH * 255))
         page = image.convert("RGB")
         colour = Image.new("RGB", page.size, (230, 30, 30))
         return Image.composite(colour, page, mask.resize(page.size, Image.Resampling.BICUBIC))
+
+    def levels(self) -> NDArray[np.uint8]:
+        """Return uint8 (rows, columns): 0 up to the median cell, 255 for the highest."""
+        return np.rint(self._shares() * 255).astype(np.uint8)
+
+    def _shares(self) -> NDArray[np.float32]:
+        # Half of the page stays as it is: a word that is nowhere would colour all of it.
+        low, high = float(np.median(self.values)), float(self.values.max())
+        spread = high - low
+        return np.clip((self.values - low) / spread, 0, 1) if spread else 0 * self.values
 
 
 @dataclass(frozen=True, eq=False)

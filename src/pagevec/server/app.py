@@ -1,5 +1,6 @@
 """The application: a table of routes over one embedder."""
 
+from concurrent.futures import Future
 from typing import Any
 
 from fastapi import FastAPI
@@ -7,27 +8,43 @@ from starlette.exceptions import HTTPException
 
 from pagevec.engine.api import Embedder
 from pagevec.errors import PagevecError
+from pagevec.search.library import Library
 from pagevec.server.docs import docs_routes
+from pagevec.server.documents import DocumentRoutes
 from pagevec.server.errors import answer_http_exception, answer_pagevec_error
+from pagevec.server.gate import Gate
 from pagevec.server.middleware import DrainUnreadBody, Observe
 from pagevec.server.openapi import describe
+from pagevec.server.page import page_routes
 from pagevec.server.routes import Routes
+from pagevec.server.sign_in import SignIn
 from pagevec.server.telemetry import Metrics
 from pagevec.settings import Settings
+from pagevec.types import DocumentsAre
 
 
-def create_app(settings: Settings, embedder: Embedder) -> FastAPI:
+def create_app(
+    settings: Settings,
+    embedder: Embedder,
+    library: "Future[Library] | None" = None,
+    sign_in: SignIn | None = None,
+) -> FastAPI:
     """Return the ASGI application.
 
     Args:
         settings: keys, limits and formats.
         embedder: what embeds; the caller starts it and closes it.
+        library: documents to show and search, once the model is ready; the caller closes it. None:
+            the service only embeds.
+        sign_in: gives the key to the page, where that is allowed.
 
     Raises:
         ConfigurationError: the keys or the storage of the rate limits cannot be used.
     """
-    metrics = Metrics(embedder)
-    routes = Routes(settings, embedder, metrics)
+    metrics = Metrics(embedder, library)
+    gate = Gate(settings)
+    are: DocumentsAre = None if library is None else "write" if settings.uploads else "read"
+    routes = Routes(settings, embedder, metrics, gate, are)
     app = FastAPI(
         openapi_url=None,  # `describe` does it
         redirect_slashes=False,  # clients do not follow redirects: a 404 tells them more
@@ -51,12 +68,29 @@ def create_app(settings: Settings, embedder: Embedder) -> FastAPI:
         "/info": routes.info,
         "/metrics": routes.metrics,
     }
+    deletes: dict[str, Any] = {}
+    if library is not None:
+        documents = DocumentRoutes(settings, embedder, gate, library)
+        posts |= {"/search": documents.search, "/documents": documents.upload}
+        gets |= {
+            "/documents": documents.documents,
+            "/documents/{id}": documents.document,
+            "/documents/{id}/pages/{number}": documents.page,
+            "/documents/{id}/pages/{number}/image": documents.image,
+            "/status": documents.status,
+        }
+        deletes["/documents/{id}"] = documents.remove
+        app.router.routes.extend(page_routes())
+    if sign_in is not None:
+        posts["/sign-in"] = sign_in.answer
     added: dict[str, Any] = {"response_model": None, "include_in_schema": False}
     for path, endpoint in posts.items():
         app.add_api_route(path, endpoint, methods=["POST"], **added)
+    for path, endpoint in deletes.items():
+        app.add_api_route(path, endpoint, methods=["DELETE"], **added)
     for path, endpoint in gets.items():
         app.add_api_route(path, endpoint, methods=["GET"], **added)
         # The server leaves out the body.
         app.add_api_route(path, endpoint, methods=["HEAD"], **added)
-    app.router.routes.extend(docs_routes(describe(settings.default_format)))
+    app.router.routes.extend(docs_routes(describe(settings.default_format, library is not None)))
     return app

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -118,6 +118,13 @@ class CallReader:
             raise error.at(index) from None
 
 
+class Reader(Protocol):
+    """Takes a body as it arrives."""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece."""
+
+
 _Input = TypeVar("_Input", str, bytes)
 
 
@@ -131,7 +138,7 @@ def _faultless(read: str | bytes | PagevecError, kind: type[_Input]) -> _Input:
 async def receive_body(
     receive: Receive,
     headers: Mapping[str, str],
-    reader: BodyReader,
+    reader: Reader,
     hold: Hold,
     limit: int,
     patience: float,
@@ -159,7 +166,7 @@ async def receive_body(
         raise _too_large(f"{length:,} bytes", limit)
     if length is not None and not compressed:
         await hold.grow(length, patience)
-    pieces = _received(receive)
+    pieces = received(receive)
     size = 0
     async for piece in _decompressed(pieces) if compressed else pieces:
         size += len(piece)
@@ -188,7 +195,12 @@ def _length(headers: Mapping[str, str]) -> int | None:
     return int(length) if length.isascii() and length.isdigit() else None
 
 
-async def _received(receive: Receive) -> AsyncIterator[bytes]:
+async def received(receive: Receive) -> AsyncIterator[bytes]:
+    """Yield a body as it arrives, in pieces of bounded size.
+
+    Raises:
+        ClientDisconnect: the caller left.
+    """
     more = True
     while more:
         message = await receive()

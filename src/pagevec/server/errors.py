@@ -62,4 +62,4 @@ def _methods_at(request: Request) -> set[str]:
     """Return the methods of all routes at the path; the router names those of the first."""
     routes = [one for one in request.app.routes if isinstance(one, Route)]
     path = request.scope["path"]
-    return {method for one in routes if one.path == path for method in one.methods or ()}
+    return {method for one in routes if one.path_regex.match(path) for method in one.methods or ()}

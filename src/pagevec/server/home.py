@@ -8,6 +8,7 @@ from typing import Literal
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from pagevec import __version__
+from pagevec.server.page import page_response
 from pagevec.types import ModelInfo
 from pagevec.wire.negotiation import choose
 
@@ -50,16 +51,21 @@ _HEADERS = {
 }
 
 
-def home_response(accept: str | None, model: ModelInfo | str) -> Response:
+def home_response(
+    accept: str | None, model: ModelInfo | str, has_documents: bool = False
+) -> Response:
     """Return what is at `/`: a page where `accept` prefers HTML, else a few words of JSON.
 
     Args:
         accept: the Accept header.
         model: the model, or why there is none yet.
+        has_documents: whether the page is the one on which documents are searched.
     """
     if choose(accept, _TYPES, "json") == "json":
         content = {"service": "pagevec", "version": __version__, "docs": "/docs", "info": "/info"}
         return JSONResponse(content, headers=_HEADERS)
+    if has_documents:
+        return page_response()
     page = _PAGE.format(style=_STYLE, version=__version__, model=escape(_describe(model)))
     return HTMLResponse(page, headers=_HEADERS)
 

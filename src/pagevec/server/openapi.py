@@ -7,6 +7,7 @@ event loop) and choose the format of an answer by themselves.
 import inspect
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -18,6 +19,19 @@ from pagevec.errors import InternalError, PagevecError
 from pagevec.grid import PageResizing
 from pagevec.samples import TEXTS, draw_pages
 from pagevec.types import Limits, ModelInfo, Token
+from pagevec.wire.documents import (
+    DocumentList,
+    DocumentName,
+    DocumentStatus,
+    HitMaps,
+    PageContent,
+    RemovedDocument,
+    SearchHit,
+    SearchRequest,
+    SearchResponse,
+    StoreStatus,
+    UploadResponse,
+)
 from pagevec.wire.negotiation import MEDIA_TYPES, WireFormat
 from pagevec.wire.schema import EmbeddingsRequest, EmbeddingsResponse, ErrorResponse, ServiceStatus
 
@@ -33,13 +47,28 @@ _SCHEMAS = (
     ServiceStatus,
     Token,
 )
+_DOCUMENT_SCHEMAS = (
+    DocumentList,
+    DocumentName,
+    DocumentStatus,
+    HitMaps,
+    PageContent,
+    RemovedDocument,
+    SearchHit,
+    SearchRequest,
+    SearchResponse,
+    StoreStatus,
+    UploadResponse,
+)
 _TAGS = {
+    "documents": "The documents of the service's store, and searches. Needs a key.",
     "embeddings": "Texts and page images become multi-vectors. Needs a key.",
     "service": "How the service is, and what it runs. Needs no key.",
 }
 # What any request may be answered, and what else one to embed may be.
 _ALWAYS = (404, 405, 408, 431, 500, 503)
 _EMBEDDING = (400, 401, 413, 415, 429)
+_CHANGING = (403, 507)
 _HEADERS: dict[int, Json] = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "always `Bearer`"}},
     429: {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds to wait"}},
@@ -66,13 +95,47 @@ _EXAMPLES: Json = {
 }
 # Vectors of two components: those of a model fill pages.
 _ANSWER = {"embeddings": [[[0.6, 0.8], [-1.0, 0.0]], [[0.0, 1.0]]]}
+_DOCUMENT = {
+    "id": "dXBsb2Fkcy9yZXBvcnQucGRm",
+    "name": "uploads/report.pdf",
+    "state": "ingesting",
+    "stored": 3,
+    "pages": 20,
+    "error": None,
+    "is_upload": True,
+}
+_QUESTION = {"query": "parcels and punctuality", "k": 1, "maps": True}
+_FOUND = {
+    "query": "parcels and punctuality",
+    "words": ["parcels", "and", "punctuality"],
+    "hits": [
+        {
+            "document": {"id": _DOCUMENT["id"], "name": _DOCUMENT["name"]},
+            "page": 4,
+            "score": 17.3,
+            "snippet": "Parcels and punctuality",
+            "error": None,
+            "metadata": {"file": "report.pdf", "type": "image"},
+            "image": f"documents/{_DOCUMENT['id']}/pages/4/image",
+            "page_url": f"documents/{_DOCUMENT['id']}/pages/4",
+            "maps": {
+                "rows": 1,
+                "columns": 2,
+                "whole": "AP8=",
+                "words": ["AP8=", "/wA=", "AP8="],
+            },
+            "no_maps": None,
+        }
+    ],
+}
 
 
-def describe(default: WireFormat) -> Json:
+def describe(default: WireFormat, has_documents: bool = False) -> Json:
     """Return the description of a service.
 
     Args:
         default: format of answers at the paths that name none.
+        has_documents: whether it has a store.
     """
     other: WireFormat = "npz" if default == "json" else "json"
     any_format = (default, other)
@@ -84,7 +147,11 @@ def describe(default: WireFormat) -> Json:
             "summary": "Document pages in, ColPali multi-vectors out",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "tags": [
+            {"name": name, "description": text}
+            for name, text in _TAGS.items()
+            if has_documents or name != "documents"
+        ],
         "paths": {
             "/embeddings": _embedding("embed", any_format),
             "/": _embedding("embed_at_root", any_format),
@@ -114,10 +181,14 @@ def describe(default: WireFormat) -> Json:
                 "In the text format of Prometheus.",
                 {"text/plain": {"schema": {"type": "string"}}},
             ),
+            **(_document_paths() if has_documents else {}),
         },
         "components": {
-            "schemas": _schemas(),
-            "responses": {f"Error{status}": _error(status) for status in (*_ALWAYS, *_EMBEDDING)},
+            "schemas": _schemas((*_SCHEMAS, *_DOCUMENT_SCHEMAS) if has_documents else _SCHEMAS),
+            "responses": {
+                f"Error{status}": _error(status)
+                for status in (*_ALWAYS, *_EMBEDDING, *(_CHANGING if has_documents else ()))
+            },
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -167,6 +238,121 @@ def _reading(name: str, summary: str, description: str, content: Json) -> Json:
     return {"get": operation}
 
 
+def _document_paths() -> Json:
+    one = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    number = {
+        "name": "number",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+    }
+    files = {
+        "type": "object",
+        "required": ["files"],
+        "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+    }
+    return {
+        "/documents": {
+            "get": _operation(
+                "list_documents",
+                "List documents, by name",
+                _json("DocumentList", {"documents": [_DOCUMENT], "total": 1, "next": None}),
+                parameters=[
+                    _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "at most"),
+                    _query("after", {"type": "string"}, "`next` of the answer before"),
+                    _query("search", {"type": "string"}, "part of the names"),
+                ],
+            ),
+            "post": _operation(
+                "upload_documents",
+                "Add documents",
+                _json("UploadResponse", {"documents": [_DOCUMENT]}),
+                statuses=("200", "202"),
+                description="All files of a request or none. 202: their documents wait, ask for "
+                "them again; 200: nothing is left to be done.",
+                body={"multipart/form-data": {"schema": files}},
+                parameters=[_query("wait", {"type": "boolean"}, "answer when all is done")],
+                more=_CHANGING,
+            ),
+        },
+        "/documents/{id}": {
+            "get": _operation(
+                "get_document", "One document", _json("DocumentStatus", _DOCUMENT), parameters=[one]
+            ),
+            "delete": _operation(
+                "remove_document",
+                "Remove a document, and its file if it was uploaded",
+                _json("RemovedDocument", {"name": "uploads/report.pdf", "removed_pages": 20}),
+                parameters=[one],
+                more=_CHANGING,
+            ),
+        },
+        "/documents/{id}/pages/{number}": {
+            "get": _operation(
+                "get_page",
+                "What is stored of a page",
+                _json("PageContent"),
+                parameters=[one, number],
+            )
+        },
+        "/documents/{id}/pages/{number}/image": {
+            "get": _operation(
+                "get_page_image",
+                "A picture of a page",
+                {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
+                description="Drawn from the document's file. `Pagevec-Image: thumbnail` tells that "
+                "it is the small picture in the store, `Pagevec-Image-Reason` why.",
+                parameters=[
+                    one,
+                    number,
+                    _query("width", {"type": "integer", "minimum": 16, "maximum": 2000}, "pixels"),
+                ],
+            )
+        },
+        "/search": {
+            "post": _operation(
+                "search",
+                "Search the pages",
+                _json("SearchResponse", _FOUND),
+                body={"application/json": {"schema": _ref("SearchRequest"), "example": _QUESTION}},
+            )
+        },
+        "/status": {
+            "get": _operation("status", "What there is, and what is done", _json("StoreStatus"))
+        },
+    }
+
+
+def _operation(
+    name: str,
+    summary: str,
+    content: Json,
+    *,
+    description: str = "",
+    statuses: Sequence[str] = ("200",),
+    body: Json | None = None,
+    parameters: Sequence[Json] = (),
+    more: Sequence[int] = (),
+) -> Json:
+    return {
+        "operationId": name,
+        "tags": ["documents"],
+        "summary": summary,
+        "security": [{"bearer": []}],
+        **({"description": description} if description else {}),
+        **({"parameters": list(parameters)} if parameters else {}),
+        **({"requestBody": {"required": True, "content": body}} if body else {}),
+        "responses": {
+            **{one: {"description": summary, "content": content} for one in statuses},
+            **_refusals(*_EMBEDDING, *_ALWAYS, *more),
+        },
+    }
+
+
+def _query(name: str, schema: Json, description: str) -> Json:
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
 def _refusals(*statuses: int) -> Json:
     return {str(one): {"$ref": f"#/components/responses/Error{one}"} for one in sorted(statuses)}
 
@@ -204,15 +390,15 @@ def _ref(schema: str) -> Json:
     return {"$ref": f"#/components/schemas/{schema}"}
 
 
-def _schemas() -> Json:
-    made = [(one.__name__, "validation", TypeAdapter(one)) for one in _SCHEMAS]
+def _schemas(kinds: Sequence[type]) -> Json:
+    made: list[Any] = [(one.__name__, "validation", TypeAdapter(one)) for one in kinds]
     _, found = TypeAdapter.json_schemas(
-        made,  # type: ignore[arg-type] # each adapter is of another type
+        made,
         ref_template="#/components/schemas/{model}",
         schema_generator=_Untitled,
     )
     schemas: Json = found["$defs"]
-    for kind in _SCHEMAS:
+    for kind in kinds:
         schema = schemas[kind.__name__]
         if is_dataclass(kind):
             _complete(schema, kind)

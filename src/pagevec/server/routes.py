@@ -1,12 +1,12 @@
 """The endpoints: a request is checked, parsed, embedded and encoded."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
 from typing import Any, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -20,11 +20,11 @@ from pagevec.errors import (
 from pagevec.server.bodies import Call, CallReader, receive_body
 from pagevec.server.budget import ByteBudget, Hold
 from pagevec.server.errors import error_response
+from pagevec.server.gate import Gate, unless_gone
 from pagevec.server.home import home_response
-from pagevec.server.security import Keys, RateLimits
 from pagevec.server.telemetry import Metrics, get_record, is_draining
 from pagevec.settings import Settings
-from pagevec.types import Limits, ModelInfo
+from pagevec.types import DocumentsAre, Limits, ModelInfo
 from pagevec.wire.encode import bytes_of_vector, encode_pieces
 from pagevec.wire.negotiation import MEDIA_TYPES, WireFormat, choose_format
 from pagevec.wire.receipt import REQUEST_HEADER, receipt_headers
@@ -70,12 +70,19 @@ def join_small(pieces: list[bytes]) -> Iterator[bytes]:
 class Routes:
     """The endpoints over one embedder."""
 
-    def __init__(self, settings: Settings, embedder: Embedder, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        embedder: Embedder,
+        metrics: Metrics,
+        gate: Gate,
+        documents: DocumentsAre = None,
+    ) -> None:
+        self._gate = gate
+        self._documents: DocumentsAre = documents
         self._settings = settings
         self._embedder = embedder
         self._metrics = metrics
-        self._keys = Keys(settings)
-        self._rates = RateLimits(settings)
         self._calls = CallReader(settings)
         self._bodies = ByteBudget(settings.held_bytes // 2)
         self._most_answer = settings.held_bytes // 2
@@ -102,7 +109,7 @@ class Routes:
             model: ModelInfo | str = self._embedder.info()
         except PagevecError as error:
             model = error.message  # it is not ready yet
-        return home_response(request.headers.get("accept"), model)
+        return home_response(request.headers.get("accept"), model, self._documents is not None)
 
     async def health(self, request: Request) -> Response:
         """Answer 200 while the process is alive, and 503 when its model has failed for good."""
@@ -130,6 +137,7 @@ class Routes:
             version=__version__,
             default_format=self._settings.default_format,
             limits=Limits(**limits),
+            documents=self._documents,
         )
         return JSONResponse(asdict(info))
 
@@ -139,25 +147,22 @@ class Routes:
 
     async def _embed(self, request: Request, default: WireFormat) -> Response:
         record, headers = get_record(request), request.headers
-        record.key = self._keys.check(headers.get("authorization"))
-        await self._rates.check(record.key)
-        if is_draining(request):
-            raise Draining("this service is shutting down: ask again, or ask another one")
+        key = await self._gate.admit(request)
         info = self._embedder.info()  # which fails before the body is read
         format_ = choose_format(",".join(headers.getlist("accept")), default)
-        body_room = record.resources.enter_context(self._bodies.hold(record.key))
+        body_room = record.resources.enter_context(self._bodies.hold(key))
         call = await self._receive(request, body_room)
         asked = call.request
         record.input_type, record.inputs = asked.input_type, call.inputs
         vector_bytes = bytes_of_vector(info.dim, asked.dtype, format_, asked.tokens)
         kept = 4 * info.dim + vector_bytes  # as it is made, and as it travels
-        room = record.resources.enter_context(self._answers.hold(record.key))
+        room = record.resources.enter_context(self._answers.hold(key))
         expected = min(kept * call.count_vectors(info), self._most_answer)
         if not room.grow_now(expected):
-            await _unless_gone(room.grow(expected, self._patience), request.receive)
-        embedding = call.submit(self._embedder, record.key, vector_bytes)
+            await unless_gone(room.grow(expected, self._patience), request.receive)
+        embedding = call.submit(self._embedder, key, vector_bytes)
         del call
-        embedded = await _unless_gone(asyncio.wrap_future(embedding), request.receive)
+        embedded = await unless_gone(asyncio.wrap_future(embedding), request.receive)
         body_room.settle(0)
         room.settle(kept * sum(map(len, embedded.vectors)))
         record.add_embedded(embedded)
@@ -206,27 +211,3 @@ class Routes:
 
 def _failed() -> EngineFailed:
     return EngineFailed("the model failed for good: this process has to be started again")
-
-
-async def _unless_gone(work: Awaitable[_Result], receive: Receive) -> _Result:
-    """Wait for `work`; if the caller leaves, it is cancelled.
-
-    Raises:
-        ClientDisconnect: the caller left.
-    """
-    result = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnect(receive))
-    try:
-        either: set[asyncio.Future[Any]] = {result, gone}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if result.done():
-            return result.result()
-        raise ClientDisconnect
-    finally:
-        result.cancel()
-        gone.cancel()
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +12,7 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 
 from pagevec.engine.api import Embedded, Embedder
+from pagevec.search.library import Library
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -80,11 +82,13 @@ def is_draining(request: Request) -> bool:
 
 
 class Metrics:
-    """Counts requests, and reads the embedder's state whenever it is scraped."""
+    """Counts requests, and reads the state of embedder and library whenever it is scraped."""
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, library: "Future[Library] | None" = None) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_EngineCollector(embedder))
+        if library is not None:
+            self.registry.register(_LibraryCollector(library))
         self._requests = Counter(
             "pagevec_requests",
             "Requests by path, method and status",
@@ -166,4 +170,22 @@ class _EngineCollector(Collector):
             "pagevec_up_seconds",
             "Seconds that this process has held its device",
             value=time.monotonic() - self._since,
+        )
+
+
+class _LibraryCollector(Collector):
+    def __init__(self, library: "Future[Library]") -> None:
+        self._library = library
+
+    def collect(self) -> Iterable[Metric]:
+        if not self._library.done() or self._library.exception() is not None:
+            return
+        library = self._library.result()
+        yield GaugeMetricFamily(
+            "pagevec_uploads_waiting",
+            "Uploads that wait or are being ingested",
+            value=library.count_waiting(),
+        )
+        yield CounterMetricFamily(
+            "pagevec_upload_pages", "Pages of uploads that were done", value=library.pages_done()
         )

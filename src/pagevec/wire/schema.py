@@ -76,7 +76,7 @@ def check_request(content: Any) -> EmbeddingsRequest:
     try:
         request = EmbeddingsRequest.model_validate(content)
     except ValidationError as error:
-        raise _invalid(error) from None
+        raise explain(error) from None
     if request.tokens and request.input_type == "image":
         raise InvalidRequest("tokens: only texts have them; ask for images without tokens")
     if request.tokens and request.pool_factor > 1:
@@ -99,7 +99,8 @@ def check_field(name: str) -> None:
         raise InvalidRequest(f"unknown field {name[:40]!r}; known fields: {', '.join(known)}")
 
 
-def _invalid(error: ValidationError) -> InvalidRequest:
+def explain(error: ValidationError) -> InvalidRequest:
+    """Return the first fault that pydantic found, with its place."""
     fault: Any = error.errors(include_input=False, include_url=False)[0]
     place = ".".join(str(part) for part in fault["loc"]) or "body"
     index = next((part for part in fault["loc"] if isinstance(part, int)), None)

@@ -1,0 +1,333 @@
+"""Files that were sent to a service, each kept until its document is removed.
+
+The folder has the files, named by the SHA-256 of their content, `waiting/` with one small file for
+each document that is still to be ingested, and `incoming/` with what is being received. What waits
+is on the disk before the sender is answered, so a service that is killed goes on with it.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+import time
+import unicodedata
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from pagevec.errors import ConfigurationError, InvalidRequest, StorageFull
+from pagevec.ingest.names import SourceDocument, label_of_uploads, upload_file
+from pagevec.ingest.openers import SUFFIXES
+from pagevec.stores.base import Store
+
+_FILE = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]+)?")
+_PART_CHARS, _NAME_CHARS = 120, 240
+# Marks that change the direction of what stands behind them: a name is to be read as it is.
+_DIRECTION = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_FREE_BYTES = 256 << 20  # that an upload leaves on the disk
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that was received for a document.
+
+    Attributes:
+        name: of the document.
+        content_hash: SHA-256 of the file, in hex.
+        accepted: when, in nanoseconds since 1970; a later upload of this name replaces it.
+    """
+
+    name: str
+    content_hash: str
+    accepted: int
+
+    @property
+    def file(self) -> str:
+        """The name of its file in the folder."""
+        return upload_file(self.name, self.content_hash)
+
+
+class Incoming:
+    """A file that is being received. Its methods block.
+
+    Attributes:
+        below: path below the label that its document gets.
+    """
+
+    def __init__(self, uploads: "Uploads", filename: str) -> None:
+        self.below = clean_filename(filename)
+        self._uploads = uploads
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+        self.file = uploads.folder / "incoming" / uuid.uuid4().hex
+        self._opened: BinaryIO = self.file.open("xb")
+
+    def write(self, data: bytes) -> None:
+        """Add `data`.
+
+        Raises:
+            StorageFull: there is no room for it.
+        """
+        self._uploads.take_room(len(data))
+        self.bytes += len(data)
+        self._hash.update(data)
+        with _explaining_no_room():
+            self._opened.write(data)
+
+    def finish(self) -> str:
+        """Write everything to the disk, and return the hash of the content."""
+        with _explaining_no_room():
+            self._opened.flush()
+            os.fsync(self._opened.fileno())
+            self._opened.close()
+        return self._hash.hexdigest()
+
+    def discard(self) -> None:
+        """Remove the file, unless it was accepted."""
+        with suppress(OSError):
+            self._opened.close()
+        if self.file.exists():
+            self.file.unlink()
+            self._uploads.take_room(-self.bytes)
+
+
+class Uploads:
+    """The folder of uploaded files of one store. One service at a time uses it.
+
+    Args:
+        store: has their documents.
+        folder: made if it is not there.
+        most_bytes: of all files together.
+
+    Raises:
+        ConfigurationError: the folder cannot be used, or another service uses it.
+    """
+
+    def __init__(self, store: Store, folder: Path, most_bytes: int) -> None:
+        self.folder = folder.absolute()
+        self._store = store
+        self._most = most_bytes
+        self._room = threading.Lock()
+        self._changing = threading.RLock()
+        try:
+            for one in (self.folder, self.folder / "waiting", self.folder / "incoming"):
+                one.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.folder / ".lock")
+        except OSError as error:
+            raise ConfigurationError(
+                f"the folder for uploads cannot be used: {self.folder} ({error.strerror})"
+            ) from None
+        self.label = label_of_uploads(store, self.folder)
+        for left in (self.folder / "incoming").iterdir():  # of a service that was killed
+            left.unlink()
+        self._bytes = sum(file.stat().st_size for file in self._files())
+        marks = map(_read_mark, (self.folder / "waiting").glob("*.json"))
+        self._waiting = {one.name: one for one in marks if one}
+        self._sweep()
+
+    def receive(self, filename: str) -> Incoming:
+        """Begin to receive a file.
+
+        Raises:
+            InvalidRequest: its name is none, or of a type that is not read here.
+        """
+        return Incoming(self, filename)
+
+    def accept(self, incoming: Sequence[Incoming]) -> list[Upload]:
+        """Keep files that were received completely; their documents wait from now on.
+
+        A document that is complete in the store with the same content does not wait.
+        """
+        accepted = []
+        for one in incoming:
+            upload = Upload(f"{self.label}/{one.below}", one.finish(), time.time_ns())
+            with self._changing:
+                target = self.folder / upload.file
+                if target.exists():
+                    one.discard()
+                else:
+                    one.file.replace(target)
+                if not self._is_complete(upload):
+                    self._mark(upload)
+            accepted.append(upload)
+        _sync(self.folder)
+        return accepted
+
+    def waiting(self) -> list[Upload]:
+        """Return what is still to be ingested, in the order in which it was accepted."""
+        with self._changing:
+            return sorted(self._waiting.values(), key=lambda one: one.accepted)
+
+    def waiting_for(self, name: str) -> Upload | None:
+        """Return the upload that the document `name` waits for, if it does."""
+        return self._waiting.get(name)
+
+    def source(self, upload: Upload) -> SourceDocument:
+        """Return the document to ingest."""
+        return SourceDocument(upload.name, self.folder / upload.file)
+
+    def finish(self, upload: Upload) -> None:
+        """Note that a document was ingested, or never will be. A later upload of it waits on."""
+        with self._changing:
+            if self._waiting.get(upload.name) == upload:
+                self._unmark(upload.name)
+            self._sweep()
+
+    def forget(self, name: str) -> None:
+        """Drop a document that was removed: it waits no more, and its file is not kept for it."""
+        with self._changing:
+            self._unmark(name)
+            self._sweep()
+
+    def holds(self, name: str) -> bool:
+        """Whether the document `name` was uploaded."""
+        return name.startswith(f"{self.label}/")
+
+    def take_room(self, count: int) -> None:
+        """Count bytes that are written, or were removed where `count` is negative.
+
+        Raises:
+            StorageFull: there is no room for them.
+        """
+        with self._room:
+            if count > 0 and self._bytes + count > self._most:
+                raise StorageFull(
+                    f"all uploads together have {self._most:,} bytes at most "
+                    "(PAGEVEC_MAX_UPLOADS_BYTES): remove documents first"
+                )
+            if count > 0 and shutil.disk_usage(self.folder).free < count + _FREE_BYTES:
+                raise StorageFull("the disk of the service is almost full: remove documents first")
+            self._bytes += count
+
+    def close(self) -> None:
+        """Let another service use the folder."""
+        self._lock.close()
+
+    def _is_complete(self, upload: Upload) -> bool:
+        record = self._store.ledger.record(upload.name)
+        return (
+            record is not None
+            and record.complete
+            and record.error is None
+            and record.content_hash == upload.content_hash
+            and upload.name not in self._waiting
+        )
+
+    def _mark(self, upload: Upload) -> None:
+        place = self._place_of_mark(upload.name)
+        draft = place.with_suffix(".draft")
+        with draft.open("w") as file:
+            json.dump(asdict(upload), file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(place)
+        _sync(place.parent)
+        self._waiting[upload.name] = upload
+
+    def _unmark(self, name: str) -> None:
+        self._waiting.pop(name, None)
+        self._place_of_mark(name).unlink(missing_ok=True)
+
+    def _place_of_mark(self, name: str) -> Path:
+        return self.folder / "waiting" / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
+
+    def _files(self) -> Iterator[Path]:
+        return (one for one in self.folder.iterdir() if _FILE.fullmatch(one.name))
+
+    def _sweep(self) -> None:
+        """Remove the files that no document needs."""
+        with self._changing:
+            needed = {upload.file for upload in self.waiting()}
+            needed |= {
+                upload_file(one.name, one.content_hash)
+                for one in self._store.ledger.records()
+                if self.holds(one.name)
+            }
+            for file in self._files():
+                if file.name not in needed:
+                    size = file.stat().st_size
+                    file.unlink()
+                    self.take_room(-size)
+
+
+def clean_filename(filename: str) -> str:
+    """Return what a sender calls a file as a path below a label, with forward slashes.
+
+    Whatever could lead elsewhere, or could not be read as it stands, is left out: `..`, drives,
+    control characters, marks of direction. Long names are cut before their suffix.
+
+    Raises:
+        InvalidRequest: nothing is left, or files of this type are not read here.
+    """
+    named = unicodedata.normalize("NFC", filename).replace("\\", "/")
+    parts = [_clean_part(part) for part in re.sub(r"^[A-Za-z]:", "", named).split("/")]
+    kept = [part for part in parts if part]
+    suffix = PurePosixPath(kept[-1]).suffix if kept else ""
+    if suffix.lower() not in SUFFIXES:
+        raise InvalidRequest(
+            f"{kept[-1] if kept else 'a file without a name'}: unsupported file type {suffix!r} "
+            f"(supported: {', '.join(sorted(SUFFIXES))})"
+        )
+    folders = "/".join(part[:_PART_CHARS].strip(" .") for part in kept[:-1])
+    stem = kept[-1].removesuffix(suffix)[: _PART_CHARS - len(suffix)]
+    below = f"{folders}/{stem}{suffix}" if folders else f"{stem}{suffix}"
+    return below if len(below) <= _NAME_CHARS else f"{stem}{suffix}"
+
+
+def _clean_part(part: str) -> str:
+    readable = "".join(one for one in part if _is_readable(one)).strip()
+    return readable.rstrip(".") if readable.strip(".") else ""
+
+
+def _is_readable(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cs") and character not in _DIRECTION
+
+
+def _read_mark(place: Path) -> Upload | None:
+    try:
+        content = json.loads(place.read_text())
+        return Upload(**content)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _lock(place: Path) -> BinaryIO:
+    """Return a locked file; the lock ends with this process, however that ends."""
+    opened = place.open("ab")
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return opened
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        opened.close()
+        raise ConfigurationError(
+            f"another service takes uploads for this store: {place.parent}"
+        ) from None
+    return opened
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _explaining_no_room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("the disk of the service is full: remove documents first") from None
+        raise

@@ -1,0 +1,396 @@
+"""The endpoints of a service with a store: documents, searches, pictures of pages."""
+
+import asyncio
+import base64
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from pagevec.engine.api import Embedder
+from pagevec.errors import (
+    BodyTooLarge,
+    Forbidden,
+    InvalidRequest,
+    NotReady,
+    QueueFull,
+    TextTooLong,
+)
+from pagevec.search.index import Hit
+from pagevec.search.library import DocumentState, Library
+from pagevec.search.similarity_maps import PageMaps, find_words
+from pagevec.server.bodies import receive_body
+from pagevec.server.budget import ByteBudget
+from pagevec.server.gate import Crew, Gate, unless_gone
+from pagevec.server.multipart import receive_files
+from pagevec.server.telemetry import get_record
+from pagevec.settings import Settings
+from pagevec.types import Query
+from pagevec.wire.documents import SearchRequest, id_of, name_of, read_search
+
+_Result = TypeVar("_Result")
+
+_MIB = 1024 * 1024
+_SEARCH_BYTES = 256 * 1024  # of a request to search
+_MOST_LISTED, _LISTED = 1000, 100
+_WIDTHS = range(16, 2001)
+_UPLOADS_AT_ONCE = 16
+_SNIPPET_CHARS = 300
+
+
+class DocumentRoutes:
+    """The endpoints over one library.
+
+    Args:
+        settings: limits.
+        embedder: embeds queries.
+        gate: lets callers in.
+        library: the documents, once the model is ready.
+    """
+
+    def __init__(
+        self, settings: Settings, embedder: Embedder, gate: Gate, library: "Future[Library]"
+    ) -> None:
+        self._settings = settings
+        self._embedder = embedder
+        self._gate = gate
+        self._opened = library
+        self._bodies = ByteBudget(32 * _MIB)
+        self._searches = Crew("pagevec-search", threads=2, most=128)
+        self._readers = Crew("pagevec-documents", threads=4, most=256)
+        self._drawers = Crew("pagevec-draw", threads=2, most=256)
+        self._writers = Crew("pagevec-write", threads=4, most=64)
+        self._uploading: list[str] = []
+
+    async def search(self, request: Request) -> Response:
+        """Answer `POST /search`."""
+        key = await self._gate.admit(request)
+        library = self._library()
+        asked = await self._read_search(request, key)
+        query = await self._embed(request, key, asked.query)
+        record = get_record(request)
+        with record.stage("search"):
+            hits = await self._searches.run(
+                key, request.receive, lambda: _search(library, query, asked)
+            )
+        with record.stage("encode"):
+            content = await self._readers.run(
+                key, request.receive, lambda: _describe_hits(query, hits, asked.maps)
+            )
+        return JSONResponse(content)
+
+    async def upload(self, request: Request) -> Response:
+        """Answer `POST /documents`."""
+        key = await self._gate.admit(request)
+        self._need_uploads()
+        library = self._library()
+        is_awaited = _read_flag(request, "wait")
+        if len(self._uploading) >= _UPLOADS_AT_ONCE or (
+            self._uploading.count(key) >= _UPLOADS_AT_ONCE // 2
+        ):
+            raise QueueFull("too many uploads at once: try again later")
+        self._uploading.append(key)
+        try:
+            with get_record(request).stage("receive"):
+                files = await receive_files(
+                    request.receive,
+                    request.headers,
+                    library.receive,
+                    self._settings.max_upload_bytes,
+                    self._settings.max_inputs,
+                )
+        finally:
+            self._uploading.remove(key)
+        # Whoever sent all of it may leave now: it is kept all the same.
+        names = await asyncio.to_thread(_accept, library, files)
+        is_over = is_awaited and await self._wait(request, library, names)
+        states = await self._read(request, key, lambda: [library.document(one) for one in names])
+        status = 200 if is_over or not any(one.is_at_work for one in states) else 202
+        return JSONResponse({"documents": [_describe(one) for one in states]}, status)
+
+    async def documents(self, request: Request) -> Response:
+        """Answer `GET /documents`."""
+        key = await self._gate.admit(request)
+        library = self._library()
+        asked = request.query_params
+        limit = _read_number(asked.get("limit"), "limit", range(1, _MOST_LISTED + 1), _LISTED)
+        after = name_of(asked["after"]) if asked.get("after") else ""
+        part = asked.get("search", "")[:1000]
+        found = await self._read(request, key, lambda: library.documents(part))
+        rest = [one for one in found if one.name > after]
+        some = rest[:limit]
+        return JSONResponse(
+            {
+                "documents": [_describe(one) for one in some],
+                "total": len(found),
+                "next": id_of(some[-1].name) if len(rest) > limit else None,
+            }
+        )
+
+    async def document(self, request: Request) -> Response:
+        """Answer `GET /documents/{id}`."""
+        key = await self._gate.admit(request)
+        library, name = self._library(), _name(request)
+        found = await self._read(request, key, lambda: library.document(name))
+        return JSONResponse(_describe(found))
+
+    async def remove(self, request: Request) -> Response:
+        """Answer `DELETE /documents/{id}`."""
+        key = await self._gate.admit(request)
+        self._need_uploads()
+        library, name = self._library(), _name(request)
+        pages = await self._writers.run(key, request.receive, library.remove, name)
+        return JSONResponse({"name": name, "removed_pages": pages})
+
+    async def page(self, request: Request) -> Response:
+        """Answer `GET /documents/{id}/pages/{number}`."""
+        key = await self._gate.admit(request)
+        library, name, number = self._library(), _name(request), _page_number(request)
+        page = await self._read(request, key, lambda: library.page(name, number))
+        return JSONResponse(
+            {
+                "document": _naming(name),
+                "page": number,
+                "text": page.text,
+                "metadata": dict(page.metadata),
+                "image": None if page.thumbnail is None else _image(name, number),
+            }
+        )
+
+    async def image(self, request: Request) -> Response:
+        """Answer `GET /documents/{id}/pages/{number}/image`."""
+        key = await self._gate.admit(request)
+        library, name, number = self._library(), _name(request), _page_number(request)
+        width = _read_number(request.query_params.get("width"), "width", _WIDTHS, None)
+        with get_record(request).stage("draw"):
+            picture = await self._drawers.run(
+                key, request.receive, library.draw, name, number, width
+            )
+        headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
+        headers["Pagevec-Image"] = "file" if picture.reason is None else "thumbnail"
+        if picture.reason is not None:
+            headers["Pagevec-Image-Reason"] = _for_header(picture.reason)
+        return Response(picture.content, media_type="image/jpeg", headers=headers)
+
+    async def status(self, request: Request) -> Response:
+        """Answer `GET /status`."""
+        key = await self._gate.admit(request)
+        library = self._library()
+        stock = await self._read(request, key, library.stock)
+        rate = stock.pages_per_second
+        return JSONResponse(
+            {
+                "documents": stock.documents,
+                "pages": stock.pages,
+                "ingesting": stock.at_work,
+                "pages_per_second": None if rate is None else round(rate, 3),
+                "queued_inputs": self._embedder.health().queued_inputs,
+                "device": self._embedder.info().device,
+            }
+        )
+
+    def _library(self) -> Library:
+        if not self._opened.done():
+            self._embedder.info()  # says why there is none yet
+            raise NotReady("the store is being opened", retry_after=1)
+        return self._opened.result()
+
+    def _need_uploads(self) -> None:
+        if not self._settings.uploads:
+            raise Forbidden(
+                "this service only shows and searches its documents: `pagevec serve --uploads` "
+                "lets callers add and remove some"
+            )
+
+    async def _read(self, request: Request, key: str, function: Callable[[], _Result]) -> _Result:
+        with get_record(request).stage("store"):
+            return await self._readers.run(key, request.receive, function)
+
+    async def _read_search(self, request: Request, key: str) -> SearchRequest:
+        body, record = _Body(), get_record(request)
+        with record.stage("receive"), self._bodies.hold(key) as room:
+            try:
+                await receive_body(
+                    request.receive,
+                    request.headers,
+                    body,
+                    room,
+                    _SEARCH_BYTES,
+                    self._settings.request_seconds,
+                )
+            except BodyTooLarge:
+                raise BodyTooLarge(
+                    f"a search has {_SEARCH_BYTES:,} bytes at most: name fewer documents"
+                ) from None
+            asked = read_search(bytes(body.content))
+        most = self._settings.max_text_chars
+        if len(asked.query) > most:
+            raise TextTooLong(f"query: {len(asked.query):,} characters, the limit is {most:,}")
+        return asked
+
+    async def _embed(self, request: Request, key: str, text: str) -> Query:
+        record = get_record(request)
+        tells = self._embedder.info().tells_tokens
+        embedding = self._embedder.embed_texts([text], tokens=tells, caller=key)
+        embedded = await unless_gone(asyncio.wrap_future(embedding), request.receive)
+        record.input_type, record.inputs = "text", 1
+        record.add_embedded(embedded)
+        return Query(text, embedded.vectors[0], embedded.tokens[0] if embedded.tokens else ())
+
+    async def _wait(self, request: Request, library: Library, names: Sequence[str]) -> bool:
+        """Wait until `names` are ingested, as long as a request may take; return whether they are.
+
+        It looks again and again, so that callers who wait hold no thread.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._settings.request_seconds
+
+        async def look() -> bool:
+            while library.are_waiting(names):
+                if loop.time() > end:
+                    return False
+                await asyncio.sleep(0.1)
+            return True
+
+        return await unless_gone(look(), request.receive)
+
+
+class _Body:
+    """A short body, as a whole."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        self.content += data
+
+
+def _accept(library: Library, files: Sequence[Any]) -> list[str]:
+    try:
+        return library.accept(files)
+    finally:
+        for file in files:
+            file.discard()
+
+
+def _search(library: Library, query: Query, asked: SearchRequest) -> list[Hit]:
+    names = [library.name(one) for one in asked.documents]
+    return library.search(query, asked.k, names, asked.metadata)
+
+
+def _describe_hits(query: Query, hits: Sequence[Hit], with_maps: bool) -> dict[str, Any]:
+    words = [word for word, _ in find_words(query.text, query.tokens)]
+    return {
+        "query": query.text,
+        "words": words,
+        "hits": [_describe_hit(hit, words or query.text.split(), with_maps) for hit in hits],
+    }
+
+
+def _describe_hit(hit: Hit, words: Sequence[str], with_maps: bool) -> dict[str, Any]:
+    maps, reason = _describe_maps(hit) if with_maps else (None, None)
+    return {
+        "document": _naming(hit.document),
+        "page": hit.page,
+        "score": hit.score,
+        "snippet": cut_snippet(hit.text, words) if hit.text else None,
+        "error": hit.error,
+        "metadata": dict(hit.metadata),
+        "image": None if hit.thumbnail is None else _image(hit.document, hit.page),
+        "page_url": _page(hit.document, hit.page),
+        "maps": maps,
+        "no_maps": reason,
+    }
+
+
+def _describe_maps(hit: Hit) -> tuple[dict[str, Any] | None, str | None]:
+    try:
+        maps: PageMaps = hit.maps()
+    except InvalidRequest as error:
+        return None, error.message
+    rows, columns = maps.overall.values.shape
+    whole, *words = (
+        base64.b64encode(one.levels().tobytes()).decode() for one in (maps.overall, *maps.words)
+    )
+    return {"rows": rows, "columns": columns, "whole": whole, "words": words}, None
+
+
+def cut_snippet(text: str, words: Sequence[str]) -> str | None:
+    """Return the part of `text` in which most of `words` stand, in one line.
+
+    Args:
+        text: of a page.
+        words: of a query.
+    """
+    line = " ".join(text.split())
+    if len(line) <= _SNIPPET_CHARS:
+        return line or None
+    wanted = {word.casefold() for word in words}
+    places = [
+        (found.start(), found.group().casefold())
+        for found in re.finditer(r"\w+", line)
+        if found.group().casefold() in wanted
+    ]
+    room = _SNIPPET_CHARS - 2  # for the marks of what is left out
+
+    def count_words(start: int) -> int:
+        return len({word for place, word in places if start <= place < start + room})
+
+    first = max((place for place, _ in places), key=count_words, default=0)
+    start = max(0, min(first - 40, len(line) - room))
+    start = line.find(" ", start) + 1 if start else 0
+    cut = line[start : start + room]
+    end = "…" if start + room < len(line) else ""
+    return f"{'…' if start else ''}{cut}{end}"
+
+
+def _describe(document: DocumentState) -> dict[str, Any]:
+    return {"id": id_of(document.name), **asdict(document)}
+
+
+def _naming(name: str) -> dict[str, str]:
+    return {"id": id_of(name), "name": name}
+
+
+def _page(name: str, number: int) -> str:
+    return f"documents/{id_of(name)}/pages/{number}"
+
+
+def _image(name: str, number: int) -> str:
+    return f"{_page(name, number)}/image"
+
+
+def _name(request: Request) -> str:
+    return name_of(request.path_params["id"])
+
+
+def _page_number(request: Request) -> int:
+    given = request.path_params["number"]
+    number = _read_number(given, "page", range(1, 2**31), None)
+    return number or 1
+
+
+def _read_number(given: str | None, name: str, among: range, default: Any) -> Any:
+    if given is None:
+        return default
+    number = int(given) if re.fullmatch(r"[0-9]{1,10}", given, re.ASCII) else -1
+    if number not in among:
+        raise InvalidRequest(
+            f"{name}={given[:20]}: expected a number from {among.start} to {among.stop - 1}"
+        )
+    return number
+
+
+def _read_flag(request: Request, name: str) -> bool:
+    given = request.query_params.get(name, "false").lower()
+    if given not in ("true", "false", "1", "0", ""):
+        raise InvalidRequest(f"{name}={given[:20]}: expected true or false")
+    return given in ("true", "1", "")
+
+
+def _for_header(sentence: str) -> str:
+    return re.sub(r"[^\x20-\x7e]", "?", sentence)[:500]
