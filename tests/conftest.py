@@ -6,7 +6,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -23,9 +24,14 @@ from pagevec.engine.api import Embedder
 from pagevec.engine.backends import load
 from pagevec.engine.embedder import LocalEmbedder
 from pagevec.engine.models.compat import import_torchvision
+from pagevec.ingest.uploads import Uploads
+from pagevec.local import LocalModel
+from pagevec.search.library import Library
 from pagevec.server.app import create_app
 from pagevec.server.run import address_of, listen, server_for
+from pagevec.server.sign_in import SignIn
 from pagevec.settings import Settings
+from pagevec.stores import open_store
 
 import_torchvision()  # before any test imports colpali-engine
 # As the service's own log does it: a traceback without variables, the key among them.
@@ -67,13 +73,18 @@ def running(
     embedder: Embedder,
     settings: Settings,
     behind: Callable[[ASGIApp], Any] = lambda app: app,
+    library: Library | None = None,
+    sign_in: SignIn | None = None,
 ) -> Iterator[Service]:
     """Serve `embedder` on a free port of loopback, in a thread, until the end of the block.
 
     `behind` puts something in front of the application.
     """
+    opened: Future[Library] = Future()
+    opened.set_result(library)  # type: ignore[arg-type]
+    app = create_app(settings, embedder, opened if library else None, sign_in)
     listener = listen(settings)
-    server = server_for(behind(create_app(settings, embedder)), settings)
+    server = server_for(behind(app), settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:
@@ -83,6 +94,22 @@ def running(
     finally:
         server.should_exit = True
         thread.join()
+
+
+@contextmanager
+def serving_documents(
+    embedder: Embedder, store_name: str, folder: Path, **settings: Any
+) -> Iterator[tuple[Service, Library]]:
+    """Serve the documents of a store with `embedder`; `folder` keeps uploads, if they are on."""
+    made = make_settings(**{"store": store_name, "uploads": True, **settings})
+    store = open_store(store_name)
+    uploads = Uploads(store, folder, made.max_uploads_bytes) if made.uploads else None
+    model = LocalModel(embedder, made.image_limits)
+    with (
+        closing(Library(store, model, uploads, made.max_document_pages)) as library,
+        running(embedder, made, library=library) as service,
+    ):
+        yield service, library
 
 
 def pagevec(

@@ -171,6 +171,8 @@ class _Parts:
 
 
 def _decode(filename: bytes) -> str:
+    # Browsers escape a quotation mark like this, and nothing else that a name may have.
+    filename = filename.replace(b"%22", b'"')
     with suppress(UnicodeDecodeError):
         return filename.decode()
     return filename.decode("latin-1")
