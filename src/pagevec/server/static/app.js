@@ -113,8 +113,8 @@ async function showInvitation({ total }) {
 }
 
 function invite(total, hasExamples) {
-  if (hasExamples) return "Ask your pages a question. Or start with one of these about the examples:";
-  if (total > 0) return "Ask your pages a question, above, with words that stand on them.";
+  if (hasExamples) return "Ask your documents, or start with one of these questions about the examples:";
+  if (total > 0) return "Ask your documents a question: each answer is a page, and the place on it.";
   if (mayWrite) return "Drop a PDF, a picture, a text or a whole folder anywhere on this page, then ask.";
   return "This store has no documents yet.";
 }
