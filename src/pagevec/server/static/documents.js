@@ -1,7 +1,7 @@
 /** The list of stored documents: their states, which of them to search in, and removal. */
 
 import { listDocuments, readDocument, removeDocument } from "./api.js";
-import { arrange, byId, count, documentName, element, say, setOptional } from "./dom.js";
+import { arrange, byId, count, documentName, element, say, sentence, setOptional } from "./dom.js";
 
 const AT_A_TIME = 50;
 const SHORTEST_WAIT = 1000;
@@ -198,7 +198,7 @@ function createItem(first, actions) {
     last = now;
     node.dataset.state = newer.state;
     state.textContent = describe(newer);
-    setOptional(fault, newer.error);
+    setOptional(fault, newer.error && sentence(newer.error));
     bar.hidden = !isBusy();
     if (newer.pages) Object.assign(bar, { max: newer.pages, value: newer.stored });
     else bar.removeAttribute("value");
@@ -228,10 +228,10 @@ function describe({ state, stored, pages }) {
 
 /** A button that asks back in its own place. */
 function createRemoval(name, remove) {
-  const ask = element("button", { type: "button", className: "plain", ariaLabel: `Remove ${name}` });
-  ask.textContent = "Remove";
+  const ask = element("button", { type: "button", className: "plain" }, "Remove");
   const yes = element("button", { type: "button", className: "plain danger" }, "Yes");
   const no = element("button", { type: "button", className: "plain" }, "No");
+  ask.ariaLabel = `Remove ${name}`;
   yes.ariaLabel = `Yes, remove ${name}`;
   no.ariaLabel = `No, keep ${name}`;
   const question = element("span", { className: "question", hidden: true }, "Remove?", yes, no);
