@@ -35,7 +35,7 @@ export function createDocuments({ onChange, onSelect, onError }) {
       const answer = await readList();
       const others = await readFresh(answer.documents);
       if (mine !== reading) return;
-      show([...others, ...answer.documents], answer);
+      show(others, answer);
       if (hasFailed) onError(null);
       hasFailed = false;
     } catch (error) {
@@ -59,29 +59,38 @@ export function createDocuments({ onChange, onSelect, onError }) {
     return { documents, total, next: after };
   }
 
+  /** Read the uploads that still change and are not among `known`. */
   async function readFresh(known) {
-    if (search.value.trim()) return [];
     const found = new Set(known.map(({ id }) => id));
-    const missing = fresh.filter((id) => !found.has(id) && items.has(id));
-    const asked = missing.filter((id) => items.get(id).isBusy()).slice(-ASKED_ONE_BY_ONE);
-    const answers = await Promise.all(asked.map((id) => readDocument(id).catch(ignoreAbsent)));
-    const byIds = new Map(asked.map((id, place) => [id, answers[place]]));
-    return missing
-      .map((id) => (byIds.has(id) ? byIds.get(id) : items.get(id).document()))
-      .filter((one) => one !== null);
+    const changing = fresh.filter((id) => !found.has(id) && items.get(id).isBusy());
+    const oldest = changing.slice(-ASKED_ONE_BY_ONE); // the service takes them in this order
+    const answers = await Promise.all(oldest.map((id) => readDocument(id).catch(forgetAbsent(id))));
+    return answers.filter((one) => one !== null);
   }
 
-  function show(documents, { total, next }) {
-    const changes = documents.filter((one) => put(one)).length;
+  const forgetAbsent = (id) => (error) => {
+    if (error.status !== 404) throw error;
+    forget(id);
+    return null;
+  };
+
+  function forget(id) {
+    fresh = fresh.filter((one) => one !== id);
+    items.delete(id);
+  }
+
+  function show(others, { documents, total, next }) {
+    const changes = [...others, ...documents].filter((one) => put(one)).length;
     wait = changes > 0 ? SHORTEST_WAIT : Math.min(1.5 * wait, LONGEST_WAIT);
     listed = documents.map(({ id }) => id);
-    for (const id of [...items.keys()]) if (!listed.includes(id)) items.delete(id);
+    const kept = new Set([...listed, ...fresh]);
+    for (const id of [...items.keys()]) if (!kept.has(id)) items.delete(id);
     draw();
     byId("document-count").textContent = total.toLocaleString("en");
     byId("more").hidden = !next;
     const sought = search.value.trim();
     const nothing = sought ? "No document's name has these words." : "No documents yet.";
-    setOptional(byId("documents-empty"), listed.length === 0 ? nothing : null);
+    setOptional(byId("documents-empty"), list.children.length === 0 ? nothing : null);
     if (!sought) onChange({ total });
   }
 
@@ -95,7 +104,7 @@ export function createDocuments({ onChange, onSelect, onError }) {
   }
 
   function draw() {
-    const first = search.value.trim() ? [] : fresh.filter((id) => items.has(id));
+    const first = search.value.trim() ? [] : fresh;
     const order = new Set([...first, ...listed]);
     arrange(list, [...order].filter((id) => items.has(id)).map((id) => items.get(id).node));
   }
@@ -113,10 +122,9 @@ export function createDocuments({ onChange, onSelect, onError }) {
       const place = nodes.indexOf(items.get(document.id).node);
       await removeDocument(document.id);
       say(byId("progress"), `${document.name} is removed`);
-      fresh = fresh.filter((id) => id !== document.id);
       const neighbour = nodes[place + 1] ?? nodes[place - 1];
       (neighbour?.querySelector("button, input") ?? search).focus();
-      items.delete(document.id);
+      forget(document.id);
       draw();
       if (selected.delete(document.id)) onSelect();
       await reload();
@@ -141,7 +149,6 @@ export function createDocuments({ onChange, onSelect, onError }) {
     add: (document) => {
       fresh = [document.id, ...fresh.filter((id) => id !== document.id)];
       put(document);
-      if (!listed.includes(document.id)) listed.unshift(document.id);
       draw();
       wait = SHORTEST_WAIT;
       clearTimeout(timer);
@@ -168,11 +175,6 @@ export function createDocuments({ onChange, onSelect, onError }) {
       list.replaceChildren();
     },
   };
-}
-
-function ignoreAbsent(error) {
-  if (error.status === 404) return null;
-  throw error;
 }
 
 function createItem(first, actions) {
@@ -211,7 +213,6 @@ function createItem(first, actions) {
     node,
     update,
     isBusy,
-    document: () => document,
     deselect: () => {
       box.checked = false;
     },

@@ -44,8 +44,8 @@ export function createViewer() {
     describe(hit);
     page = hit.image ? createPage(hit, `Page ${hit.page} of ${hit.document.name}`) : null;
     stage.replaceChildren(page?.node ?? element("div", { className: "text-page", dir: "auto" }));
-    byId("viewer-text").hidden = !page; // it stands on the stage
-    text = hit.snippet ?? "";
+    byId("viewer-text-part").hidden = false;
+    text = "";
     const small = opened.cards[place].url();
     if (small) page.show(small); // until the large one is here
     showChips(hit);
@@ -87,7 +87,7 @@ export function createViewer() {
     const { snippet } = opened.hits[place];
     byId("viewer-snippet").replaceChildren(markWords(snippet ?? "", marked));
     byId("viewer-text").replaceChildren(markWords(text, marked));
-    if (!page) stage.firstChild.replaceChildren(markWords(text, marked));
+    if (!page) stage.firstChild.replaceChildren(markWords(text || (snippet ?? ""), marked));
   }
 
   async function loadPicture(hit, signal) {
@@ -115,6 +115,7 @@ export function createViewer() {
       const answer = await readPage(hit.page_url, signal);
       text = answer.text ?? "";
       draw();
+      byId("viewer-text-part").hidden = !page; // a text stands on the stage
       setOptional(note, text ? null : "No text is stored with this page.");
     } catch (error) {
       if (!signal.aborted) setOptional(note, error.message);
