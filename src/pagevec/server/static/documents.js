@@ -7,7 +7,7 @@ const AT_A_TIME = 50;
 const SHORTEST_WAIT = 1000;
 const LONGEST_WAIT = 8000;
 const TYPING_PAUSE = 250;
-const ASKED_ONE_BY_ONE = 4; // of the uploads that the list does not reach
+const ASKED_ONE_BY_ONE = 8; // of the uploads that the list does not reach
 
 /**
  * Manage the list of documents.
@@ -40,8 +40,8 @@ export function createDocuments({ onChange, onSelect, onError }) {
       hasFailed = false;
     } catch (error) {
       if (mine !== reading) return;
-      onError(error);
-      hasFailed = true;
+      hasFailed = error.status !== 429; // else asking less often is all there is to do
+      if (hasFailed) onError(error);
       wait = LONGEST_WAIT;
     }
     if (isBusy()) timer = setTimeout(reload, wait);

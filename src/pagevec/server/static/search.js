@@ -96,6 +96,7 @@ function createCard(hit, place, words) {
       documentName(hit.document.name),
     ),
     frame,
+    element("span", { className: "missing", dir: "auto" }, hit.error ?? ""),
     element(
       "span",
       { className: "card-foot" },
@@ -103,7 +104,6 @@ function createCard(hit, place, words) {
       element("span", { className: "score", title: "Score" }, hit.score.toFixed(2)),
     ),
   );
-  if (hit.error) node.append(element("span", { className: "missing", dir: "auto" }, hit.error));
 
   async function load(signal) {
     if (!page) return;
