@@ -1,5 +1,7 @@
 /** Everything that goes over HTTP: the key, the requests, and their errors. */
 
+import { sentence } from "./dom.js";
+
 const LONGEST_PAUSE_SECONDS = 30;
 const USUAL_PAUSE_SECONDS = 5;
 
@@ -176,8 +178,8 @@ async function send(path, { method = "GET", json, signal, bearer = null }) {
     if (signal?.aborted) throw error;
     throw new ServiceError("The service cannot be reached. It may have stopped.");
   }
-  if (!answer.ok) throw failure(answer.status, await answer.text(), answer.headers.get("Retry-After"));
-  return answer;
+  if (answer.ok) return answer;
+  throw failure(answer.status, await answer.text(), answer.headers.get("Retry-After"));
 }
 
 // Not fetch(), which tells no progress of what it sends.
@@ -191,10 +193,14 @@ function sendFile(file, name, onProgress) {
     request.setRequestHeader("Authorization", `Bearer ${bearer}`);
     request.upload.onprogress = ({ loaded, total }) => onProgress(total ? loaded / total : 0);
     request.onload = () => {
-      if (request.status < 300) return resolve(JSON.parse(request.responseText));
-      const error = failure(request.status, request.responseText, request.getResponseHeader("Retry-After"));
+      const { status, responseText } = request;
+      if (status < 300) {
+        resolve(JSON.parse(responseText));
+        return;
+      }
+      const error = failure(status, responseText, request.getResponseHeader("Retry-After"));
       forgetIfRefused(error, bearer);
-      return reject(error);
+      reject(error);
     };
     request.onerror = () =>
       reject(new ServiceError("The connection broke: the file changed, or the service stopped."));
@@ -207,18 +213,20 @@ function failure(status, text, retryAfter) {
   const details = { status, retryAfter: Number.isNaN(seconds) ? USUAL_PAUSE_SECONDS : seconds };
   try {
     const { error, code } = JSON.parse(text);
-    return new ServiceError(error, { ...details, code });
+    return new ServiceError(sentence(error), { ...details, code });
   } catch {
     return new ServiceError(`The service answered with status ${status}.`, details);
   }
 }
 
 function pause(seconds, signal) {
+  const milliseconds = 1000 * Math.min(Math.max(seconds, 0.5), LONGEST_PAUSE_SECONDS);
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, 1000 * Math.min(Math.max(seconds, 0.5), LONGEST_PAUSE_SECONDS));
-    signal?.addEventListener("abort", () => {
+    const timer = setTimeout(resolve, milliseconds);
+    const stop = () => {
       clearTimeout(timer);
       reject(signal.reason);
-    });
+    };
+    signal?.addEventListener("abort", stop, { once: true });
   });
 }

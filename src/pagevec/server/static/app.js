@@ -16,16 +16,25 @@ const WIDE = matchMedia("(min-width: 60rem)");
 
 const viewer = createViewer();
 const signIn = createSignIn(start);
-const documents = createDocuments({ onChange: showInvitation, onSelect: applyFilter, onError: showError });
-const search = createSearch({ selection: documents.selection, open: viewer.open, onError: showError });
+const documents = createDocuments({
+  onChange: showInvitation,
+  onSelect: applyFilter,
+  onError: showError,
+});
+const search = createSearch({
+  selection: documents.selection,
+  open: viewer.open,
+  onError: showError,
+});
 const uploads = createUploads(documents.add);
 const foot = createFoot(() => documents.reload());
 let isSignedIn = false;
 let mayWrite = false;
+let examples = { total: 0, isThere: false }; // among so many documents
 
 listen({
-  signedOut: (reason) => stop(`The service asks for your key again: ${reason}.`),
-  waiting: (reason) => say(byId("waiting"), reason ? `Waiting for the service: ${reason}…` : ""),
+  signedOut: (reason) => stop(`The service asks for your key again. ${reason}`),
+  waiting: (reason) => say(byId("waiting"), reason ? `${reason} Waiting…` : ""),
 });
 
 /** Show the page's parts once the key is known. */
@@ -51,6 +60,7 @@ function stop(reason) {
 
 function setSignedIn() {
   for (const id of ["ask", "aside"]) byId(id).hidden = !isSignedIn;
+  byId("filter").hidden = true; // nothing is selected yet
   byId("columns").classList.toggle("alone", !isSignedIn);
   if (!isSignedIn) for (const id of ["welcome", "found"]) byId(id).hidden = true;
 }
@@ -62,6 +72,7 @@ async function loadInfo() {
     documents.allowRemoval(mayWrite);
     byId("drop").hidden = !mayWrite;
     byId("read-only").hidden = mayWrite;
+    if (isSignedIn) documents.reload();
   } catch (error) {
     showError(error);
   }
@@ -105,15 +116,16 @@ function showQuery() {
 }
 
 async function showInvitation({ total }) {
-  const hasExamples = total > 0 && (await findExamples());
+  if (total !== examples.total) examples = { total, isThere: total > 0 && (await findExamples()) };
+  const hasExamples = examples.isThere;
   byId("examples").hidden = !hasExamples;
   byId("invitation").textContent = invite(total, hasExamples);
 }
 
 function invite(total, hasExamples) {
-  if (hasExamples) return "Ask your pages a question. Or start with one of these about the examples:";
-  if (total > 0) return "Ask your pages a question, above, with words that stand on them.";
-  if (mayWrite) return "Drop a PDF, a picture, a text or a whole folder anywhere on this page, then ask.";
+  if (hasExamples) return "Ask your documents. Or start with a question about the examples:";
+  if (total > 0) return "Ask your documents: an answer is a page, and the place on it.";
+  if (mayWrite) return "Drop a PDF, a picture, a text or a folder on this page, then ask.";
   return "This store has no documents yet.";
 }
 

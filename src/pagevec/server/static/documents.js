@@ -1,18 +1,18 @@
 /** The list of stored documents: their states, which of them to search in, and removal. */
 
 import { listDocuments, readDocument, removeDocument } from "./api.js";
-import { arrange, byId, count, documentName, element, say, setOptional } from "./dom.js";
+import { arrange, byId, count, documentName, element, say, sentence, setOptional } from "./dom.js";
 
 const AT_A_TIME = 50;
 const SHORTEST_WAIT = 1000;
 const LONGEST_WAIT = 8000;
 const TYPING_PAUSE = 250;
-const ASKED_ONE_BY_ONE = 4; // of the uploads that the list does not reach
+const ASKED_ONE_BY_ONE = 8; // of the uploads that the list does not reach
 
 /**
  * Manage the list of documents.
  * @param {{onChange: function({total: number}): void, onSelect: function(): void,
- *   onError: function(Error): void}} listeners
+ *   onError: function(?Error): void}} listeners onError: gets null once the list can be read again.
  */
 export function createDocuments({ onChange, onSelect, onError }) {
   const list = byId("documents");
@@ -26,6 +26,7 @@ export function createDocuments({ onChange, onSelect, onError }) {
   let timer = null;
   let wait = SHORTEST_WAIT;
   let reading = 0;
+  let hasFailed = false;
 
   async function reload() {
     const mine = (reading += 1);
@@ -34,10 +35,13 @@ export function createDocuments({ onChange, onSelect, onError }) {
       const answer = await readList();
       const others = await readFresh(answer.documents);
       if (mine !== reading) return;
-      show([...others, ...answer.documents], answer);
+      show(others, answer);
+      if (hasFailed) onError(null);
+      hasFailed = false;
     } catch (error) {
       if (mine !== reading) return;
-      onError(error);
+      hasFailed = error.status !== 429; // else asking less often is all there is to do
+      if (hasFailed) onError(error);
       wait = LONGEST_WAIT;
     }
     if (isBusy()) timer = setTimeout(reload, wait);
@@ -55,29 +59,38 @@ export function createDocuments({ onChange, onSelect, onError }) {
     return { documents, total, next: after };
   }
 
+  /** Read the uploads that still change and are not among `known`. */
   async function readFresh(known) {
-    if (search.value.trim()) return [];
     const found = new Set(known.map(({ id }) => id));
-    const missing = fresh.filter((id) => !found.has(id) && items.has(id));
-    const asked = missing.filter((id) => items.get(id).isBusy()).slice(-ASKED_ONE_BY_ONE);
-    const answers = await Promise.all(asked.map((id) => readDocument(id).catch(ignoreAbsent)));
-    const byIds = new Map(asked.map((id, place) => [id, answers[place]]));
-    return missing
-      .map((id) => (byIds.has(id) ? byIds.get(id) : items.get(id).document()))
-      .filter((one) => one !== null);
+    const changing = fresh.filter((id) => !found.has(id) && items.get(id).isBusy());
+    const oldest = changing.slice(-ASKED_ONE_BY_ONE); // the service takes them in this order
+    const answers = await Promise.all(oldest.map((id) => readDocument(id).catch(forgetAbsent(id))));
+    return answers.filter((one) => one !== null);
   }
 
-  function show(documents, { total, next }) {
-    const changes = documents.filter((one) => put(one)).length;
+  const forgetAbsent = (id) => (error) => {
+    if (error.status !== 404) throw error;
+    forget(id);
+    return null;
+  };
+
+  function forget(id) {
+    fresh = fresh.filter((one) => one !== id);
+    items.delete(id);
+  }
+
+  function show(others, { documents, total, next }) {
+    const changes = [...others, ...documents].filter((one) => put(one)).length;
     wait = changes > 0 ? SHORTEST_WAIT : Math.min(1.5 * wait, LONGEST_WAIT);
     listed = documents.map(({ id }) => id);
-    for (const id of [...items.keys()]) if (!listed.includes(id)) items.delete(id);
+    const kept = new Set([...listed, ...fresh]);
+    for (const id of [...items.keys()]) if (!kept.has(id)) items.delete(id);
     draw();
     byId("document-count").textContent = total.toLocaleString("en");
     byId("more").hidden = !next;
     const sought = search.value.trim();
     const nothing = sought ? "No document's name has these words." : "No documents yet.";
-    setOptional(byId("documents-empty"), listed.length === 0 ? nothing : null);
+    setOptional(byId("documents-empty"), list.children.length === 0 ? nothing : null);
     if (!sought) onChange({ total });
   }
 
@@ -91,7 +104,7 @@ export function createDocuments({ onChange, onSelect, onError }) {
   }
 
   function draw() {
-    const first = search.value.trim() ? [] : fresh.filter((id) => items.has(id));
+    const first = search.value.trim() ? [] : fresh;
     const order = new Set([...first, ...listed]);
     arrange(list, [...order].filter((id) => items.has(id)).map((id) => items.get(id).node));
   }
@@ -109,10 +122,9 @@ export function createDocuments({ onChange, onSelect, onError }) {
       const place = nodes.indexOf(items.get(document.id).node);
       await removeDocument(document.id);
       say(byId("progress"), `${document.name} is removed`);
-      fresh = fresh.filter((id) => id !== document.id);
       const neighbour = nodes[place + 1] ?? nodes[place - 1];
       (neighbour?.querySelector("button, input") ?? search).focus();
-      items.delete(document.id);
+      forget(document.id);
       draw();
       if (selected.delete(document.id)) onSelect();
       await reload();
@@ -137,7 +149,6 @@ export function createDocuments({ onChange, onSelect, onError }) {
     add: (document) => {
       fresh = [document.id, ...fresh.filter((id) => id !== document.id)];
       put(document);
-      if (!listed.includes(document.id)) listed.unshift(document.id);
       draw();
       wait = SHORTEST_WAIT;
       clearTimeout(timer);
@@ -166,11 +177,6 @@ export function createDocuments({ onChange, onSelect, onError }) {
   };
 }
 
-function ignoreAbsent(error) {
-  if (error.status === 404) return null;
-  throw error;
-}
-
 function createItem(first, actions) {
   let document = first;
   let last = "";
@@ -194,7 +200,7 @@ function createItem(first, actions) {
     last = now;
     node.dataset.state = newer.state;
     state.textContent = describe(newer);
-    setOptional(fault, newer.error);
+    setOptional(fault, newer.error && sentence(newer.error));
     bar.hidden = !isBusy();
     if (newer.pages) Object.assign(bar, { max: newer.pages, value: newer.stored });
     else bar.removeAttribute("value");
@@ -207,7 +213,6 @@ function createItem(first, actions) {
     node,
     update,
     isBusy,
-    document: () => document,
     deselect: () => {
       box.checked = false;
     },
@@ -224,10 +229,10 @@ function describe({ state, stored, pages }) {
 
 /** A button that asks back in its own place. */
 function createRemoval(name, remove) {
-  const ask = element("button", { type: "button", className: "plain", ariaLabel: `Remove ${name}` });
-  ask.textContent = "Remove";
+  const ask = element("button", { type: "button", className: "plain" }, "Remove");
   const yes = element("button", { type: "button", className: "plain danger" }, "Yes");
   const no = element("button", { type: "button", className: "plain" }, "No");
+  ask.ariaLabel = `Remove ${name}`;
   yes.ariaLabel = `Yes, remove ${name}`;
   no.ariaLabel = `No, keep ${name}`;
   const question = element("span", { className: "question", hidden: true }, "Remove?", yes, no);

@@ -50,6 +50,16 @@ export function count(number, noun) {
 }
 
 /**
+ * Return what the service says as a sentence: it says it in lower case, and without a full stop.
+ * A first word with other signs, such as a file's name, stays as it is.
+ * @param {string} words
+ */
+export function sentence(words) {
+  const ended = /[.!?]$/.test(words) ? words : `${words}.`;
+  return ended.replace(/^[a-z](?=[a-z]* )/, (letter) => letter.toUpperCase());
+}
+
+/**
  * Build a document's name, its folders set off from its file name.
  * Each part is isolated, so that no character of a name turns the text around it.
  * @param {string} name

@@ -1,7 +1,7 @@
 /** The foot of the page: the model, and how busy the service is. */
 
 import { readInfo, readStatus } from "./api.js";
-import { byId, element } from "./dom.js";
+import { byId, element, sentence } from "./dom.js";
 
 const BUSY_WAIT = 3000;
 const IDLE_WAIT = 15000;
@@ -88,13 +88,8 @@ function statusFacts(status) {
 function showNotice({ model, notice }) {
   const node = byId("model-notice");
   node.hidden = !notice;
-  node.replaceChildren(sentence(notice ?? ""));
+  node.replaceChildren(notice ? sentence(notice) : "");
   if (model === "bundled") {
     node.append(" To serve a real one: ", element("code", {}, REAL_MODEL));
   }
-}
-
-function sentence(words) {
-  const ended = /[.!?]$/.test(words) ? words : `${words}.`;
-  return ended.charAt(0).toUpperCase() + ended.slice(1);
 }

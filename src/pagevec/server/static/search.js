@@ -46,7 +46,8 @@ export function createSearch({ selection, open, onError }) {
     empty();
     cards = hits.map((hit, place) => createCard(hit, place, tellingWords(words)));
     cards.forEach((card) => results.append(element("li", {}, card.node)));
-    say(summary, hits.length === 0 ? "No pages found." : `${count(hits.length, "page")} for “${query}”`);
+    const some = `${count(hits.length, "page")} for “${query}”`;
+    say(summary, hits.length === 0 ? "No pages found." : some);
     const isMapped = hits.some((hit) => hit.maps);
     const group = byId("words");
     group.hidden = !isMapped;
@@ -95,6 +96,7 @@ function createCard(hit, place, words) {
       documentName(hit.document.name),
     ),
     frame,
+    element("span", { className: "missing", dir: "auto" }, hit.error ?? ""),
     element(
       "span",
       { className: "card-foot" },
@@ -102,7 +104,6 @@ function createCard(hit, place, words) {
       element("span", { className: "score", title: "Score" }, hit.score.toFixed(2)),
     ),
   );
-  if (hit.error) node.append(element("span", { className: "reason", dir: "auto" }, hit.error));
 
   async function load(signal) {
     if (!page) return;

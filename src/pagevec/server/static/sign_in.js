@@ -48,7 +48,7 @@ export function createSignIn(onSignedIn) {
         await signInWithToken(token);
         finish();
       } catch (error) {
-        show(`The address did not sign you in: ${error.message}. Enter the key instead.`);
+        show(`The address did not sign you in. ${error.message} Enter the key instead.`);
       }
     },
   };

@@ -66,8 +66,8 @@ function createRow(file, name) {
         node.remove();
         byId("choose-files").focus();
       });
-      const sentence = element("p", { className: "reason", role: "alert" }, reason);
-      node.replaceChildren(documentName(name), sentence, dismiss);
+      const fault = element("p", { className: "reason", role: "alert" }, reason);
+      node.replaceChildren(documentName(name), fault, dismiss);
     },
   };
 }

@@ -1,7 +1,7 @@
 /** One page, large: its map, its zoom, its text, and the way to the other hits. */
 
 import { fetchPicture, readPage } from "./api.js";
-import { byId, element, setOptional } from "./dom.js";
+import { byId, element, sentence, setOptional } from "./dom.js";
 import { ALL_WORDS, fillChips } from "./maps.js";
 import { createPage, markWords, tellingWords } from "./page.js";
 
@@ -43,8 +43,9 @@ export function createViewer() {
     setZoom(1);
     describe(hit);
     page = hit.image ? createPage(hit, `Page ${hit.page} of ${hit.document.name}`) : null;
-    stage.replaceChildren(...(page ? [page.node] : []));
-    text = hit.snippet ?? "";
+    stage.replaceChildren(page?.node ?? element("div", { className: "text-page", dir: "auto" }));
+    byId("viewer-text-part").hidden = false;
+    text = "";
     const small = opened.cards[place].url();
     if (small) page.show(small); // until the large one is here
     showChips(hit);
@@ -61,7 +62,7 @@ export function createViewer() {
     byId("viewer-place").textContent = `${place + 1} of ${opened.hits.length}`;
     byId("previous").disabled = place === 0;
     byId("next").disabled = place === opened.hits.length - 1;
-    setOptional(byId("viewer-fault"), hit.error);
+    setOptional(byId("viewer-fault"), hit.error && sentence(hit.error));
     setOptional(byId("viewer-thumbnail"), null);
     byId("viewer-snippet-part").hidden = !hit.snippet;
   }
@@ -70,8 +71,8 @@ export function createViewer() {
     const group = byId("viewer-words");
     group.hidden = !hit.maps;
     toggle.parentElement.hidden = !hit.maps;
-    const reason = hit.no_maps ?? "this page has no map";
-    setOptional(byId("no-maps"), hit.maps ? null : `No heat map: ${reason}.`);
+    const reason = sentence(hit.no_maps ?? "this page has no map");
+    setOptional(byId("no-maps"), hit.maps ? null : reason);
     const onShow = (chosen) => {
       word = chosen;
       draw();
@@ -86,7 +87,7 @@ export function createViewer() {
     const { snippet } = opened.hits[place];
     byId("viewer-snippet").replaceChildren(markWords(snippet ?? "", marked));
     byId("viewer-text").replaceChildren(markWords(text, marked));
-    if (!page) stage.replaceChildren(element("div", { className: "text-page", dir: "auto" }, markWords(text, marked)));
+    if (!page) stage.firstChild.replaceChildren(markWords(text || (snippet ?? ""), marked));
   }
 
   async function loadPicture(hit, signal) {
@@ -100,7 +101,8 @@ export function createViewer() {
       url = picture.url;
       page.show(url);
       const { reason } = picture;
-      setOptional(byId("viewer-thumbnail"), reason && `Only a small picture of this page is left: ${reason}.`);
+      const why = reason && `Only a small picture of this page is left. ${sentence(reason)}`;
+      setOptional(byId("viewer-thumbnail"), why);
     } catch (error) {
       if (!signal.aborted) setOptional(byId("viewer-fault"), error.message);
     }
@@ -113,6 +115,7 @@ export function createViewer() {
       const answer = await readPage(hit.page_url, signal);
       text = answer.text ?? "";
       draw();
+      byId("viewer-text-part").hidden = !page; // a text stands on the stage
       setOptional(note, text ? null : "No text is stored with this page.");
     } catch (error) {
       if (!signal.aborted) setOptional(note, error.message);
