@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ import httpx
 import pytest
 
 from conftest import EXAMPLES, KEY
-from processes import Process, environment, serving
+from documents_http import Documents
+from processes import Process, environment, run_to_the_end, serving
 
 pytestmark = pytest.mark.long
 
@@ -68,7 +70,7 @@ def test_the_printed_lines_show_an_answer(tmp_path: Path) -> None:
         done = copy_and_run(process)
         assert done.returncode == 0, done.stderr
     assert "ask with words that stand on the page" in said
-    assert "examples/annual-report.pdf#1" in said
+    assert said.split()[0] == "page"
     assert "8 pages stored" in done.stdout
     hits = done.stdout.splitlines()[-8:]
     assert hits[0].endswith("examples/annual-report.pdf, page 4")
@@ -149,3 +151,40 @@ def test_the_address_of_another_service(tmp_path: Path) -> None:
     variables = newcomer(tmp_path / "s", PAGEVEC_URL="https://elsewhere.example")
     with started(here, variables) as process:
         assert f"export PAGEVEC_URL={process.url}" in lines_to_copy(process)
+
+
+def test_the_page_that_is_printed(tmp_path: Path) -> None:
+    """Its token signs in once; the examples are there; the store is the demonstration's own."""
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    for start in range(2):
+        with serving(tmp_path, newcomer(tmp_path / "s"), "--demo", "examples") as process:
+            page, _, token = process.output.read_text().split()[1].partition("#token=")
+            signed_in = httpx.post(f"{page}sign-in", json={"token": token})
+            assert signed_in.json() == {"key": key_in(process)}
+            assert httpx.post(f"{page}sign-in", json={"token": token}).status_code == 403
+            key = {"Authorization": f"Bearer {key_in(process)}"}
+            with Documents(httpx.Client(base_url=page, headers=key, timeout=60)) as documents:
+                while documents.http.get("/status").json()["pages"] < 8:
+                    time.sleep(0.2)
+                names = [one["name"] for one in documents.list()["documents"]]
+                assert len(names) == 3 + start  # what was uploaded is there after a restart
+                documents.upload(("more.txt", b"one page more"))
+        assert token not in process.log.read_text()
+    assert [one.name for one in (tmp_path / "pagevec-demo").iterdir()] == ["bundled"]
+    assert not (tmp_path / "pagevec-store").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--store", "nowhere"], "there is no store at nowhere"),
+        (["--uploads"], "PAGEVEC_UPLOADS needs a store"),
+        (["--demo", "examples", "--ray"], "--ray serves no store"),
+    ],
+)
+def test_stores_that_cannot_be_served(tmp_path: Path, options: list[str], said: str) -> None:
+    """The start ends with a sentence, before a model is loaded."""
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    done = run_to_the_end(tmp_path, environment(), *options)
+    assert done.returncode in (2, 3)
+    assert said in done.stderr and "Traceback" not in done.stderr
