@@ -365,7 +365,7 @@ def test_telemetry(report: tuple[Documents, dict[str, Any]]) -> None:
     route = "/documents/{id}/pages/{number}/image"
     assert f'pagevec_requests_total{{method="GET",path="{route}",status="200"}}' in metrics
     assert 'pagevec_stage_seconds_count{stage="search"}' in metrics
-    assert "pagevec_uploads_waiting 0.0" in metrics
+    assert "pagevec_documents_waiting 0.0" in metrics
     assert "pagevec_upload_pages_total 7.0" in metrics
     status = documents.http.get("/status").json()
     assert (status["documents"], status["pages"], status["ingesting"]) == (2, 7, 0)

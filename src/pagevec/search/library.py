@@ -81,7 +81,7 @@ class Stock:
     Attributes:
         documents: how many.
         pages: how many can be found.
-        at_work: uploads that wait, or are being ingested.
+        at_work: documents that wait, or are being ingested.
         pages_per_second: of the last minute; None if there were none.
     """
 
@@ -113,6 +113,7 @@ class Library:
         self._store = store
         self._index = Index(store, model)
         self._worker = Worker(store, model)
+        self._expected = set[str]()  # documents of `add` that are still to be ingested
         self._closed = threading.Event()
         self._catalogue = Catalogue(store)
         self._uploads = uploads
@@ -138,8 +139,8 @@ class Library:
     def documents(self, part: str = "") -> list[DocumentState]:
         """Return the documents whose names have `part` in them, by name; its case is ignored."""
         known = {one.name: self._describe(one) for one in self._catalogue.list()}
-        for upload in self._uploads.waiting() if self._uploads else ():
-            known.setdefault(upload.name, self._describe(_not_stored(upload.name)))
+        for name in self._waiting():
+            known.setdefault(name, self._describe(_not_stored(name)))
         wanted = part.casefold()
         return [known[name] for name in sorted(known) if wanted in name.casefold()]
 
@@ -150,7 +151,7 @@ class Library:
             NotFound: there is none.
         """
         stored = self._catalogue.describe(name)
-        if stored is None and not (self._uploads and self._uploads.waiting_for(name)):
+        if stored is None and name not in self._waiting():
             raise NotFound(f"there is no document {name!r}")
         return self._describe(stored or _not_stored(name))
 
@@ -180,7 +181,12 @@ class Library:
     def add(self, paths: Sequence[Path]) -> list[Outcome]:
         """Ingest documents of this machine, until the library is closed."""
         documents = name_documents(find_documents(paths), self._store)
-        return self._worker.ingest(documents, stopped=self._closed)
+        self._expected = {one.name for one in documents}
+        return self._worker.ingest(
+            documents,
+            on_outcome=lambda outcome: self._expected.discard(outcome.document),
+            stopped=self._closed,
+        )
 
     def remove(self, name: str) -> int:
         """Remove a document, and its file if it was uploaded; return how many pages it had.
@@ -251,13 +257,13 @@ class Library:
         """Return what there is, and what is being done."""
         counts = self._store.documents()
         names = {*counts, *(one.name for one in self._store.ledger.records())}
-        waiting = {one.name for one in self._uploads.waiting()} if self._uploads else set()
+        waiting = self._waiting()
         rate = self._queue.pages_per_second() if self._queue else None
         return Stock(len(names | waiting), sum(counts.values()), len(waiting), rate)
 
     def count_waiting(self) -> int:
-        """Return how many uploads wait, or are being ingested."""
-        return len(self._uploads.waiting()) if self._uploads else 0
+        """Return how many documents wait, or are being ingested."""
+        return len(self._waiting())
 
     def pages_done(self) -> int:
         """Return how many pages of uploads were done since the start."""
@@ -280,6 +286,11 @@ class Library:
             return "the file of the document is gone"
         return None if is_same else "the file has changed since it was ingested"
 
+    def _waiting(self) -> set[str]:
+        """Return the names of documents that are still to be ingested, or are being ingested."""
+        uploads = self._uploads.waiting() if self._uploads else ()
+        return {*self._expected, *(upload.name for upload in uploads)}
+
     def _need_uploads(self) -> Uploads:
         if self._uploads is None:
             raise Forbidden(
@@ -295,6 +306,8 @@ class Library:
         if job is not None:
             state: State = "ingesting"
             pages, error = pages or job.total, None
+        elif not stored.complete and name in self._expected:
+            state = "ingesting" if pages else "waiting"
         elif self._uploads is not None and self._uploads.waiting_for(name):
             state, error = "waiting", self._queue.fault(name) if self._queue else None
         elif stored.complete:

@@ -19,6 +19,7 @@ from pagevec.ingest.uploads import Incoming
 from pagevec.server.bodies import received
 
 _HEADER_BYTES = 16 * 1024  # of all header fields of one part
+_ESCAPED = {b"%22": b'"', b"%0A": b"\n", b"%0D": b"\r"}
 _MOST_FIELDS = 100  # parts that are no files, which are passed over
 
 
@@ -171,8 +172,9 @@ class _Parts:
 
 
 def _decode(filename: bytes) -> str:
-    # Browsers escape a quotation mark like this, and nothing else that a name may have.
-    filename = filename.replace(b"%22", b'"')
+    # Browsers escape these characters, and no others (the HTML standard, "multipart/form-data").
+    for escaped, character in _ESCAPED.items():
+        filename = filename.replace(escaped, character)
     with suppress(UnicodeDecodeError):
         return filename.decode()
     return filename.decode("latin-1")

@@ -182,8 +182,8 @@ class _LibraryCollector(Collector):
             return
         library = self._library.result()
         yield GaugeMetricFamily(
-            "pagevec_uploads_waiting",
-            "Uploads that wait or are being ingested",
+            "pagevec_documents_waiting",
+            "Documents that wait or are being ingested",
             value=library.count_waiting(),
         )
         yield CounterMetricFamily(

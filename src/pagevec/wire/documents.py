@@ -123,7 +123,7 @@ class StoreStatus(BaseModel):
 
     documents: int = Field(description="how many there are")
     pages: int = Field(description="pages that can be found")
-    ingesting: int = Field(description="uploads that wait or are being ingested")
+    ingesting: int = Field(description="documents that wait or are being ingested")
     pages_per_second: float | None = Field(description="ingested, over the last minute")
     queued_inputs: int = Field(description="inputs that wait for the model")
     device: str = Field(description="what the model runs on")
