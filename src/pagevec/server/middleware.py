@@ -22,7 +22,8 @@ log = structlog.get_logger("pagevec.request")
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CLIENT_LEFT = 499  # nginx's status for it: logged, never sent
 _MAX_ADDRESS = 45  # characters of an address of IPv6
-_QUIET = frozenset({"/health", "/ready", "/metrics"})
+# What is asked again and again, by machines and by the page.
+_QUIET = "/health", "/ready", "/metrics", "/status", "/static/"
 
 # A client that has not finished sending after this long loses the connection.
 _DRAIN_SECONDS = 300.0
@@ -105,7 +106,7 @@ def _log_line(record: Record, scope: Scope, status: int) -> None:
         "ms": round(record.seconds * 1000, 1),
         **{f"{name}_ms": round(s * 1000, 1) for name, s in record.stages.items()},
     }
-    level = log.debug if scope["path"] in _QUIET and status < 400 else log.info
+    level = log.debug if scope["path"].startswith(_QUIET) and status < 400 else log.info
     level("request", **{name: value for name, value in fields.items() if value is not None})
 
 
