@@ -1,6 +1,8 @@
 """Documents over HTTP: uploaded, listed, shown, searched, removed; on both kinds of store."""
 
 import base64
+import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -441,3 +443,24 @@ def test_scores(report: tuple[Documents, dict[str, Any]], embedder: LocalEmbedde
     )[0].numpy()
     found = [hit["score"] for hit in sorted(hits, key=lambda hit: int(hit["page"]))]
     np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+@pytest.mark.long
+def test_office_files_are_converted_once(served: Served) -> None:
+    """The pages of an Office file are drawn one after another without converting it again."""
+    if shutil.which("soffice") is None:
+        pytest.skip("there is no LibreOffice")
+    paragraphs = "".join(
+        f"<p>Page {number}</p><br style='page-break-before:always'>" for number in range(6)
+    )
+    [made] = served.documents.upload(("pages.html", f"<html>{paragraphs}</html>".encode()))
+    assert made["state"] == "complete"
+
+    def draw(page: int) -> float:
+        started = time.perf_counter()
+        answer = served.documents.image(made["id"], page)
+        assert answer.headers["pagevec-image"] == "file"
+        return time.perf_counter() - started
+
+    first, *others = [draw(page) for page in range(1, 1 + min(4, made["pages"]))]
+    assert max(others) < first / 2

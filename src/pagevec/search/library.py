@@ -3,26 +3,22 @@
 All methods block, and may be called from several threads.
 """
 
-import os
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
-from pagevec.errors import DocumentError, Forbidden, NotFound
-from pagevec.images import read_image
-from pagevec.ingest.boundary import open_document
+from pagevec.errors import Forbidden, NotFound
 from pagevec.ingest.catalogue import Catalogue, StoredDocument
-from pagevec.ingest.names import Names, hash_file, name_documents
+from pagevec.ingest.names import name_documents
 from pagevec.ingest.queue import IngestionQueue
 from pagevec.ingest.sources import find_documents
 from pagevec.ingest.uploads import Incoming, Uploads
 from pagevec.ingest.worker import Outcome, Worker
 from pagevec.search.index import Hit, Index
+from pagevec.search.pictures import PageDrawer, Picture
 from pagevec.stores.base import Store
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, check_model
 from pagevec.types import Model, Page, PageKey, Query
@@ -30,8 +26,6 @@ from pagevec.wire.documents import name_of
 
 State = Literal["waiting", "ingesting", "complete", "incomplete", "failed"]
 
-_KEPT_BYTES = 64 << 20  # of pictures that were drawn
-_KEPT_HASHES = 4096
 _AT_WORK = ("waiting", "ingesting")
 
 
@@ -59,19 +53,6 @@ class DocumentState:
     def is_at_work(self) -> bool:
         """Whether its state will change by itself."""
         return self.state in _AT_WORK
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture of a page.
-
-    Attributes:
-        content: a JPEG file.
-        reason: why it is the small picture in the store; None where it was drawn from the file.
-    """
-
-    content: bytes
-    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,8 +99,7 @@ class Library:
         self._catalogue = Catalogue(store)
         self._uploads = uploads
         self._queue = IngestionQueue(store, model, uploads, max_pages) if uploads else None
-        self._pictures = _Pictures()
-        self._hashes = _Hashes()
+        self._drawer = PageDrawer(store)
 
     @property
     def takes_uploads(self) -> bool:
@@ -219,39 +199,8 @@ class Library:
         return found[0]
 
     def draw(self, name: str, number: int, width: int | None) -> Picture:
-        """Return a picture of a page: from its document's file if that is unchanged.
-
-        Args:
-            name: of the document.
-            number: of the page.
-            width: pixels at most; None for as large as it is drawn.
-
-        Raises:
-            NotFound: the page is not in the store, or has no picture.
-        """
-        file = Names.read(self._store).path(name)
-        record = self._store.ledger.record(name)
-        content_hash = record.content_hash if record else None
-        key = (name, number, content_hash, width)
-        reason = self._reason_not_to_draw(file, content_hash)
-        drawn = self._pictures.get(key)
-        if drawn is not None and reason is None:
-            return drawn
-        page = self.page(name, number)
-        if page.thumbnail is None:
-            raise NotFound(f"{name}, page {number}: there is no picture of it, it is a text")
-        if reason is not None:
-            return Picture(page.thumbnail, reason)
-        try:
-            with open_document(file) as pages:
-                made = pages.make(number).content
-        except (DocumentError, OSError) as error:
-            return Picture(page.thumbnail, f"the page cannot be drawn again: {error}")
-        if isinstance(made, str):
-            return Picture(page.thumbnail, "the file has changed since it was ingested")
-        picture = Picture(_as_jpeg(made, width))
-        self._pictures.put(key, picture)
-        return picture
+        """Return a picture of a page; see `PageDrawer.draw`."""
+        return self._drawer.draw(name, number, width)
 
     def stock(self) -> Stock:
         """Return what there is, and what is being done."""
@@ -276,15 +225,8 @@ class Library:
             self._queue.close()
         if self._uploads is not None:
             self._uploads.close()
+        self._drawer.close()
         self._store.close()
-
-    def _reason_not_to_draw(self, file: Path, content_hash: str | None) -> str | None:
-        """Return why pages cannot be drawn from `file`; None if they can."""
-        try:
-            is_same = self._hashes.of(file) == content_hash
-        except OSError:
-            return "the file of the document is gone"
-        return None if is_same else "the file has changed since it was ingested"
 
     def _waiting(self) -> set[str]:
         """Return the names of documents that are still to be ingested, or are being ingested."""
@@ -321,63 +263,3 @@ class Library:
 
 def _not_stored(name: str) -> StoredDocument:
     return StoredDocument(name, stored=0, pages=None, complete=False)
-
-
-def _as_jpeg(content: bytes, width: int | None) -> bytes:
-    image = read_image(content).decode()
-    if width is not None and image.width > width:
-        height = max(1, round(image.height * width / image.width))
-        image = image.resize((width, height), reducing_gap=3)
-    file = BytesIO()
-    image.convert("RGB").save(file, "JPEG", quality=85)
-    return file.getvalue()
-
-
-class _Pictures:
-    """Pictures that were drawn lately, up to some bytes."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[object, ...], Picture] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[object, ...]) -> Picture | None:
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def put(self, key: tuple[object, ...], picture: Picture) -> None:
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = picture
-                self._bytes += len(picture.content)
-            while self._bytes > _KEPT_BYTES:
-                _, oldest = self._kept.popitem(last=False)
-                self._bytes -= len(oldest.content)
-
-
-class _Hashes:
-    """Content hashes of files, computed again only after a file has changed."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, int, int, int], str] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def of(self, file: Path) -> str:
-        """Return the SHA-256 of the file's content.
-
-        Raises:
-            OSError: there is none.
-        """
-        found = file.stat()
-        version = (os.fspath(file), found.st_ino, found.st_mtime_ns, found.st_size)
-        with self._lock:
-            known = self._kept.get(version)
-        if known is None:
-            known = hash_file(file)
-            with self._lock:
-                self._kept[version] = known
-                if len(self._kept) > _KEPT_HASHES:
-                    self._kept.popitem(last=False)
-        return known
