@@ -22,7 +22,8 @@ from pagevec.ingest.queue import IngestionQueue
 from pagevec.ingest.sources import find_documents
 from pagevec.ingest.uploads import Incoming, Uploads
 from pagevec.ingest.worker import Outcome, Worker
-from pagevec.search.index import Hit, Index
+from pagevec.search.local import LocalIndex
+from pagevec.search.results import Hit
 from pagevec.stores.base import Store
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, check_model
 from pagevec.types import Model, Page, PageKey, Query
@@ -111,7 +112,7 @@ class Library:
             [made] = model.embed_texts([FINGERPRINT_TEXT])
             check_model(store, made)
         self._store = store
-        self._index = Index(store, model)
+        self._index = LocalIndex(store, model)
         self._worker = Worker(store, model)
         self._expected = set[str]()  # documents of `add` that are still to be ingested
         self._closed = threading.Event()

@@ -20,8 +20,8 @@ from pagevec.errors import (
     QueueFull,
     TextTooLong,
 )
-from pagevec.search.index import Hit
 from pagevec.search.library import DocumentState, Library
+from pagevec.search.results import Hit
 from pagevec.search.similarity_maps import PageMaps, find_words
 from pagevec.server.bodies import receive_body
 from pagevec.server.budget import ByteBudget
