@@ -98,7 +98,11 @@ def running(
 
 @contextmanager
 def serving_documents(
-    embedder: Embedder, store_name: str, folder: Path, **settings: Any
+    embedder: Embedder,
+    store_name: str,
+    folder: Path,
+    behind: Callable[[ASGIApp], Any] = lambda app: app,
+    **settings: Any,
 ) -> Iterator[tuple[Service, Library]]:
     """Serve the documents of a store with `embedder`; `folder` keeps uploads, if they are on."""
     made = make_settings(**{"store": store_name, "uploads": True, **settings})
@@ -107,7 +111,7 @@ def serving_documents(
     model = LocalModel(embedder, made.image_limits)
     with (
         closing(Library(store, model, uploads, made.max_document_pages)) as library,
-        running(embedder, made, library=library) as service,
+        running(embedder, made, behind, library=library) as service,
     ):
         yield service, library
 

@@ -15,7 +15,8 @@ from conftest import KEY, Service, pagevec
 from pagevec.client import Client
 from pagevec.commands.search import _read_condition
 from pagevec.errors import InvalidRequest
-from pagevec.search.index import Hit, Index
+from pagevec.search.index import Index
+from pagevec.search.results import Hit
 from pagevec.stores import open_store
 from postgres_server import new_database
 from stores import morphik_core

@@ -77,6 +77,11 @@ SITUATIONS = (
     Situation("pagevec store backup pagevec-store --to copy", "", 0, "lines"),
     Situation("pagevec store backup pagevec-store --to good", "it is not empty", 2, "nothing"),
     Situation("pagevec store backup x --to other", "there is no store", 3, "nothing"),
+    Situation("pagevec store backup URL --to other", "it is a service", 2, "nothing"),
+    Situation("pagevec ingest good --store URL", "the service has no store", 3, "nothing"),
+    Situation("pagevec ingest good --store URL --watch", "of a service", 2, "nothing"),
+    Situation("pagevec search fares --store NOBODY", "nobody answers", 3, "nothing"),
+    Situation("pagevec documents --store NOBODY", "nobody answers", 3, "nothing"),
     Situation("pagevec embed good --url URL", "", 0, "lines"),
     Situation("pagevec embed bad --url URL", "a document failed", 0, "lines"),
     Situation("pagevec embed bad --url URL --strict", "a document failed", 1, "lines"),
@@ -94,7 +99,14 @@ SITUATIONS = (
 )
 INTERRUPTED = tuple(
     Situation(f"pagevec {command} SLOW", "Ctrl-C", 130, "nothing")
-    for command in ("ingest good --url", "embed good --url", "search fares --url", "bench")
+    for command in (
+        "ingest good --url",
+        "ingest good --store",
+        "embed good --url",
+        "search fares --url",
+        "documents --store",
+        "bench",
+    )
 )
 
 

@@ -235,12 +235,16 @@ def use(model: pagevec.Model) -> float:
     print(hits[0].document, hits[0].page, hits[0].score, hits[0].thumbnail, hits[0].maps())
     index.remove("reports/old.pdf")
     print(index.documents(), report.failed, vectors[0] @ query.T)
-    return hits[0].score
+    there = pagevec.Index("http://127.0.0.1:8765", "key")
+    with there, pagevec.Index(pagevec.Client("http://127.0.0.1:8765", "key")) as same:
+        return there.search("night route")[0].score + len(same.documents())
 
 use(pagevec.load("bundled"))
 use(pagevec.Client("http://127.0.0.1:8765", "key"))
 
 async def use_async(client: pagevec.AsyncClient) -> str:
+    async with pagevec.AsyncIndex("http://127.0.0.1:8765", "key") as there:
+        await there.add("reports/")
     async with pagevec.AsyncIndex("./pagevec-store", client) as index:
         return (await index.search("night route"))[0].document
 """)

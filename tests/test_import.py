@@ -16,6 +16,12 @@ def test_the_client_is_light() -> None:
     assert not loaded & {"torch", "fastapi", "starlette", "pydantic", "PIL", "transformers"}
 
 
+def test_a_remote_index_is_light() -> None:
+    """An index over the store of a service is made without them, too."""
+    loaded = modules_after("import pagevec; pagevec.Index('http://127.0.0.1:9', 'key').close()")
+    assert not loaded & {"torch", "fastapi", "starlette", "pydantic", "PIL", "transformers"}
+
+
 def test_the_command_line_is_light() -> None:
     """`pagevec --help` and the list of commands load no torch."""
     assert "torch" not in modules_after("import pagevec.cli; pagevec.cli.main.list_commands(None)")

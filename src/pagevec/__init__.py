@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pagevec.errors import PagevecError
     from pagevec.local import LocalModel, load
     from pagevec.search.aio import AsyncIndex
-    from pagevec.search.index import Hit, Index, Report
+    from pagevec.search.index import Index
+    from pagevec.search.results import Hit, Report
     from pagevec.types import AsyncModel, Model, ModelInfo, MultiVector
 
 __version__ = "0.2.0"
@@ -39,20 +40,20 @@ __all__ = [
     "load",
 ]
 
-# Imported when they are used (PEP 562): the client needs no torch, the index no client.
+# Imported when they are used (PEP 562): the client needs no torch, the model no client.
 _MODULES = {
     "AsyncClient": "pagevec.client",
     "AsyncIndex": "pagevec.search.aio",
     "AsyncModel": "pagevec.types",
     "Client": "pagevec.client",
-    "Hit": "pagevec.search.index",
+    "Hit": "pagevec.search.results",
     "Index": "pagevec.search.index",
     "LocalModel": "pagevec.local",
     "Model": "pagevec.types",
     "ModelInfo": "pagevec.types",
     "MultiVector": "pagevec.types",
     "PagevecError": "pagevec.errors",
-    "Report": "pagevec.search.index",
+    "Report": "pagevec.search.results",
     "load": "pagevec.local",
 }
 

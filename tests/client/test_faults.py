@@ -51,6 +51,14 @@ def test_attempts_end(either_client: Any, faulty: Faulty) -> None:
     assert len(faulty.posts) == 2
 
 
+def test_the_general_error_of_a_code(either_client: Any, faulty: Faulty) -> None:
+    """Where special cases of an error have its code, an answer is the error, not one of them."""
+    faulty.always = error(400, "store_error")
+    with pytest.raises(errors.StoreError) as raised:
+        either_client(faulty.url).embed_texts(["7"])
+    assert not isinstance(raised.value, errors.OtherModel | errors.NoStore)
+
+
 def test_retry_after_seconds(either_client: Any, faulty: Faulty) -> None:
     """The client waits at least as long as Retry-After says."""
     faulty.answers = [status(503, retry_after="1")]

@@ -133,6 +133,7 @@ FAILING = [answered(500), answered(408), TimedOut("late"), ForeignAnswer("of ano
 LASTING = [
     answered(400),
     answered(413),
+    answered(507),
     WrongAnswer("something else"),
     caused(httpx.LocalProtocolError("a key with a line end")),
 ]

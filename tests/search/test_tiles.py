@@ -109,9 +109,12 @@ def test_a_long_page(service: Service, store_name: str, tmp_path: Path) -> None:
             assert len(hits) == 2
             for hit in hits:
                 assert hit.page == 1
-                best = max(maxsim(hit._query.vectors, hit._page.tiles))
+                best = max(maxsim(hit._found.query.vectors, hit._found.page.tiles))
                 assert hit.score == pytest.approx(float(best), abs=1e-4)
-                assert hit.score < maxsim(hit._query.vectors, [hit._page.vectors])[0] + 1e-4
+                assert (
+                    hit.score
+                    < maxsim(hit._found.query.vectors, [hit._found.page.vectors])[0] + 1e-4
+                )
                 values = hit.maps().overall.values
                 rows, columns = values.shape
                 assert rows / columns == pytest.approx(6400 / 700, rel=0.1)

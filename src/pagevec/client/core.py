@@ -6,7 +6,7 @@ Requests are sent, polled, retried at other addresses and halved here; answers a
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -47,16 +47,20 @@ class Send:
     Attributes:
         method: HTTP method.
         url: whole address.
-        content: JSON body, if there is one.
+        content: body, if there is one; in pieces, it is iterated over anew at each attempt.
         headers: besides those of every request.
         seconds: from now until the whole answer has to be there, at most.
+        statuses: of answers that are wanted; any other one is an error.
+        sending_seconds: what sending a long body may take, besides the patience.
     """
 
     method: str
     url: str
-    content: bytes | None = None
+    content: bytes | Iterable[bytes] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     seconds: float = math.inf
+    statuses: tuple[int, ...] = (_OK,)
+    sending_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class Core:
 
     def info(self) -> Exchange[ModelInfo]:
         """Ask for the model and the limits. Raises what `embed` raises of the network."""
-        return (yield from self._ask(Send("GET", "/info"), read_info))
+        return (yield from self.ask(Send("GET", "/info"), read_info))
 
     def known_info(self) -> Exchange[ModelInfo]:
         """Return what `info` answered first; nothing is known of a service without `/info`."""
@@ -180,7 +184,7 @@ class Core:
         headers = {"Content-Type": "application/json", REQUEST_HEADER: token}
         read = partial(call.read_answer, expected=len(part), token=token)
         try:
-            return (yield from self._ask(Send("POST", PATH, body, headers), read))
+            return (yield from self.ask(Send("POST", PATH, body, headers), read))
         except ServiceError as error:
             index = _blamed_index(error, part)
             if error.response.status_code != _TOO_LARGE or index is not None:
@@ -189,9 +193,17 @@ class Core:
         answers = yield from self._embed_part(call, encoded, first)
         return answers + (yield from self._embed_part(call, encoded, second))
 
-    def _ask(self, request: Send, read: Read[T]) -> Exchange[T]:
-        """Ask until there is an answer, or the budget is spent; `request.url` is the path."""
-        budget = Budget(self._policy, self._endpoints)
+    def ask(self, request: Send, read: Read[T]) -> Exchange[T]:
+        """Ask until there is an answer, or the budget is spent.
+
+        Args:
+            request: `url` is a path.
+            read: returns what the answer says, or raises `WrongAnswer`.
+
+        Raises:
+            PagevecError: what `embed` raises of the network, and what `read` raises.
+        """
+        budget = Budget(self._policy.allowing(request.sending_seconds), self._endpoints)
         while True:
             try:
                 return (yield from self._ask_once(request, budget.attempt_seconds, read))
@@ -225,7 +237,7 @@ class Core:
             if isinstance(error, PagevecError):
                 raise
             raise wrap_error(error, request.url) from error
-        if response.status_code != _OK:
+        if response.status_code not in request.statuses:
             raise read_error(response)
         return response
 

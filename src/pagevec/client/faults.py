@@ -15,7 +15,7 @@ from pagevec.secrets import mask_key, mask_url
 
 
 class ServiceError(PagevecError, httpx.HTTPStatusError):
-    """The service answered with a status other than 200.
+    """The service answered with another status than the one that is wanted.
 
     Where the answer names one of `pagevec.errors`, the error is of that class too.
 
@@ -84,9 +84,10 @@ _TRUST = (
     "ca= of the client, --ca of a command, or SSL_CERT_FILE"
 )
 
+# Of the classes that share a code the first one counts: the others are special cases of it.
 _BY_CODE: dict[str, type[ServiceError]] = {
     kind.code: type(kind.__name__, (ServiceError, kind), {"__doc__": kind.__doc__})
-    for kind in vars(errors).values()
+    for kind in reversed(vars(errors).values())
     if isinstance(kind, type) and issubclass(kind, PagevecError) and kind is not PagevecError
 }
 

@@ -9,7 +9,9 @@ from pagevec.client.retry import normalize_url
 _SECONDS = httpx.Timeout(10.0, read=5.0)
 
 
-def require_answer(url: str, ca: CertificateAuthority | None = None) -> None:
+def require_answer(
+    url: str, ca: CertificateAuthority | None = None, named_by: str = "--url or PAGEVEC_URL"
+) -> None:
     """Ask the service at `url` for a sign of life, once; any answer is one.
 
     So is an open connection without an answer: a container that scales to zero starts behind it.
@@ -17,6 +19,7 @@ def require_answer(url: str, ca: CertificateAuthority | None = None) -> None:
     Args:
         url: address of the service.
         ca: whom to trust for https.
+        named_by: the option that gives another address.
 
     Raises:
         Unreachable: nobody answers there.
@@ -34,5 +37,5 @@ def require_answer(url: str, ca: CertificateAuthority | None = None) -> None:
             raise wrapped from None
         raise Unreachable(
             f"no service answers at {url}: is it running? Start one with `pagevec serve`, or name "
-            f"another address with --url or PAGEVEC_URL ({error})"
+            f"another address with {named_by} ({error})"
         ) from None

@@ -2,9 +2,9 @@
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 import numpy as np
@@ -17,6 +17,8 @@ from pagevec.types import InputType, ModelInfo, MultiVector, Progress, Token
 from pagevec.wire.decode import decode_npz, decode_tokens
 from pagevec.wire.quantize import Dtype
 from pagevec.wire.receipt import ANSWER_HEADER, receipt
+
+T = TypeVar("T")
 
 PATH = "/npz/embeddings"
 # What the service assumes. Older services refuse fields that they do not know, so these are left
@@ -197,6 +199,24 @@ def read_info(response: httpx.Response) -> ModelInfo:
         raise _unexpected(response, error) from None
 
 
+def json_reader(read: Callable[[Any], T]) -> Callable[[httpx.Response], T]:
+    """Return what reads an answer in JSON: it raises `WrongAnswer` where `read` does not get on.
+
+    Args:
+        read: makes what is wanted of the JSON value.
+    """
+
+    def read_answer(response: httpx.Response) -> T:
+        try:
+            return read(response.json())
+        except (ValueError, TypeError, AttributeError) as error:
+            raise _unexpected(response, error) from None
+        except KeyError as error:
+            raise _unexpected(response, ValueError(f"{error} is missing")) from None
+
+    return read_answer
+
+
 def read_redirect(response: httpx.Response) -> str:
     """Return the address to which a 303 redirects.
 
@@ -214,7 +234,7 @@ def read_redirect(response: httpx.Response) -> str:
     return str(target.copy_with(userinfo=b""))
 
 
-def _unexpected(response: httpx.Response, error: ValueError) -> WrongAnswer:
+def _unexpected(response: httpx.Response, error: Exception) -> WrongAnswer:
     reason = without_key(str(error), response)
     return WrongAnswer(f"{response.url}: unexpected answer: {reason}")
 

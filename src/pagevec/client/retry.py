@@ -4,7 +4,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal
 
@@ -20,7 +20,7 @@ from pagevec.client.faults import (
 from pagevec.errors import ConfigurationError, PagevecError
 from pagevec.secrets import mask_pieces
 
-_INTERNAL, _REQUEST_TIMEOUT = 500, 408
+_INTERNAL, _REQUEST_TIMEOUT, _STORAGE_FULL = 500, 408, 507
 # "Later": of the service itself (429, 503), or of a gateway that does not reach it (502, 504, and
 # the numbers that content delivery networks have for that).
 _LATER = frozenset({429, 502, 503, 504, *range(520, 531)})
@@ -109,6 +109,10 @@ class RetryPolicy:
     attempts: int = 3
     patience: float = 600.0
 
+    def allowing(self, seconds: float) -> "RetryPolicy":
+        """Return this policy with more patience, where it has any."""
+        return replace(self, patience=self.patience + seconds) if self.patience else self
+
 
 class Budget:
     """What one request may still spend of its policy, from now on.
@@ -187,7 +191,9 @@ def outlook_after(error: BaseException) -> Outlook:
         status = error.response.status_code
         if status in _LATER:
             return "busy"
-        return "failing" if status >= _INTERNAL or status == _REQUEST_TIMEOUT else "lasting"
+        is_failing = status >= _INTERNAL or status == _REQUEST_TIMEOUT
+        # A full disk stays full until somebody removes something.
+        return "failing" if is_failing and status != _STORAGE_FULL else "lasting"
     if isinstance(error, Misaddressed):
         return "misaddressed"
     if isinstance(error, ForeignAnswer):

@@ -12,7 +12,7 @@ import httpx
 
 from pagevec.client.base import BaseClient
 from pagevec.client.connections import OwnedConnections
-from pagevec.client.core import Exchange, Reconnect, Send, Sleep, Step
+from pagevec.client.core import Exchange, Read, Reconnect, Send, Sleep, Step
 from pagevec.client.requests import Embedding, RequestOptions
 from pagevec.types import ImageInput, ModelInfo, MultiVector, Progress, Query
 from pagevec.wire.quantize import Dtype
@@ -132,6 +132,20 @@ class Client(BaseClient[httpx.Client]):
             PagevecError: one of `pagevec.client.faults`.
         """
         return self._drive(self._core.info())
+
+    def ask(self, request: Send, read: Read[T], stop: threading.Event | None = None) -> T:
+        """Ask for anything that the service has, as patiently as for vectors.
+
+        Args:
+            request: `url` is a path of the service.
+            read: returns what the answer says; see `pagevec.client.requests.json_reader`.
+            stop: once it is set, nothing more is sent.
+
+        Raises:
+            PagevecError: one of `pagevec.client.faults`.
+            CancelledError: `stop` was set.
+        """
+        return self._drive(self._core.ask(request, read), stop)
 
     def close(self) -> None:
         """Close the connections of this process."""

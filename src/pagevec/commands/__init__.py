@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 from dotenv import dotenv_values
 
 from pagevec.errors import ConfigurationError
 from pagevec.secrets import first_key, mask_secrets
-from pagevec.stores import DEFAULT_STORE
+from pagevec.stores import DEFAULT_STORE, is_service
 from pagevec.terminal import LineFormatter, echo
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ AnyCommand = TypeVar("AnyCommand", bound=Callable[..., Any])
 
 FAILED, MISUSED, UNREACHABLE = 1, 2, 3
 """Exit codes of all commands, besides 0 and `interrupts.INTERRUPTED` (docs/cli.md)."""
+
+PATIENCE = 60.0
+"""Seconds that a person waits for a service that is away; an ingestion waits longer."""
 
 DEFAULT_URL = "http://127.0.0.1:8765"
 _ENV_FILE = Path(".env")
@@ -43,11 +46,18 @@ class Service:
         url: its address.
         key: one of its keys, if one was given.
         ca: file of the certificates to trust.
+        named_by: the options that give the address.
     """
 
     url: str
     key: str | None
     ca: Path | None
+    named_by: str = "--url or PAGEVEC_URL"
+
+    @classmethod
+    def behind(cls, store: str, url: str, key: str | None, ca: Path | None) -> Self:
+        """Return the service to ask about a store: that which has it, or else embeds for it."""
+        return cls(store, key, ca, "--store") if is_service(store) else cls(url, key, ca)
 
     def connect(self, **options: Any) -> "Client":
         """Return a client of the service, which has answered.
@@ -63,7 +73,7 @@ class Service:
         from pagevec.client.reach import require_answer
 
         client = Client(self.url, self.key, ca=self.ca, **options)
-        require_answer(self.url, self.ca)
+        require_answer(self.url, self.ca, self.named_by)
         return client
 
 
@@ -166,7 +176,10 @@ def with_ca(command: AnyCommand) -> AnyCommand:
 def with_store(command: AnyCommand) -> AnyCommand:
     """Give a command `store`: the name of a store."""
     return click.option(
-        "--store", default=DEFAULT_STORE, show_default=True, help="Folder, or postgresql://"
+        "--store",
+        default=DEFAULT_STORE,
+        show_default=True,
+        help="Folder, postgresql://, or http:// of a service that has a store.",
     )(command)
 
 

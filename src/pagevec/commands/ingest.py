@@ -5,8 +5,8 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +22,18 @@ from pagevec.commands import (
     with_service,
     with_store,
 )
+from pagevec.commands.ingested import complaints, report_as_json, report_as_lines
 from pagevec.commands.interrupts import INTERRUPTED, interruptible, report_when_interrupted
 from pagevec.errors import NoStore
 from pagevec.ingest import LEASE_SECONDS
 from pagevec.secrets import mask_secrets
-from pagevec.terminal import LineFormatter, count, echo, show_json
+from pagevec.stores import is_service
+from pagevec.terminal import LineFormatter, count, echo
 
 if TYPE_CHECKING:
     from pagevec.client import Client
-    from pagevec.ingest.catalogue import Removal
-    from pagevec.ingest.worker import Outcome
-    from pagevec.search.index import Index, Report
+    from pagevec.search.index import Index
+    from pagevec.search.results import Report
 
 # Tries of a request that fails: an ingestion of hours outlives a service that stumbles.
 ATTEMPTS = 8
@@ -106,16 +107,25 @@ def command(
     where LABEL is the folder's own name; a folder that has moved is recognised by its documents.
     Ingestion can be stopped and started at any moment; pages that are stored already cost nothing.
     A page that cannot be read costs that page. What happens is also in STORE/logs/ingestion.log.
+
+    A service that has the store is sent the files, and embeds them itself.
     """
     from pagevec.ingest.sources import find_documents
 
+    options: dict[str, Any] = {}
+    if passwords or more_passwords:
+        options["passwords"] = passwords + more_passwords
+    if lease_seconds != LEASE_SECONDS:
+        options["lease_seconds"] = lease_seconds
+    if is_service(store):
+        _refuse_for_service(options, prune, watch)
     find_documents(paths)  # names all paths at fault before the first page
-    service = Service(url, key, ca)
+    service = Service.behind(store, url, key, ca)
     if watch:
         report_when_interrupted(lambda: "stopped", {signal.SIGINT: INTERRUPTED, signal.SIGTERM: 0})
     with (
         _connect(service, patiently=watch) as client,
-        _open_index(store, client, lease_seconds, passwords + more_passwords) as index,
+        _open_index(store, client, options) as index,
     ):
         _log_to_file(store)
         ingestion = _Ingestion(index, paths, label, follow_links, as_json)
@@ -143,12 +153,25 @@ def _connect(service: Service, patiently: bool) -> "Client":
         time.sleep(_RETRY_SECONDS)
 
 
-def _open_index(
-    store: str, client: "Client", lease_seconds: float, passwords: tuple[str, ...]
-) -> "Index":
+def _refuse_for_service(options: Mapping[str, Any], prune: bool, watch: bool) -> None:
+    """Refuse what makes sense only where the store is opened by this command."""
+    if prune or watch:
+        raise click.UsageError(
+            f"{'--watch' if watch else '--prune'} needs a store of this machine: a service keeps "
+            "the files itself, and does not know which of yours are gone (`pagevec remove` removes "
+            "documents by their names)"
+        )
+    if "passwords" in options:
+        raise click.UsageError("a service is sent no passwords: add such documents without them")
+    if options:
+        raise click.UsageError("--lease-seconds is for a store that this command opens itself")
+
+
+def _open_index(store: str, client: "Client", options: Mapping[str, Any]) -> "Index":
     from pagevec.search.index import Index
 
-    options: dict[str, Any] = {"lease_seconds": lease_seconds, "passwords": passwords}
+    if is_service(store):
+        return Index(client)
     try:
         return Index(store, client, create=False, **options)
     except NoStore:
@@ -177,7 +200,7 @@ class _Ingestion:
             on_start: is handed what says how far this came.
         """
         from pagevec.ingest.catalogue import Removal
-        from pagevec.search.index import Report
+        from pagevec.search.results import Report
 
         with progress_bar("pages", total=0) as progress:
             on_start(lambda: _describe_interrupted(int(progress.n), int(progress.total or 0)))
@@ -192,11 +215,11 @@ class _Ingestion:
             report = self.index.add(there, on_progress=show, **options) if there else Report(())
         removal = self.index.prune(self.paths) if prune else Removal(())
         if self.as_json:
-            click.echo(_as_json(report, removal))
+            click.echo(report_as_json(report, removal))
         else:
-            echo(*_as_lines(report, removal))
+            echo(*report_as_lines(report, removal))
         note(*report.passed_over)
-        for line in _complaints(report, removal):
+        for line in complaints(report, removal):
             echo(line, err=True)
         return report
 
@@ -228,47 +251,6 @@ def _describe_interrupted(done: int, known: int) -> str:
         f"interrupted: {done:,} of {count(known, 'page')} are stored; "
         "the same command goes on from there"
     )
-
-
-def _as_lines(report: "Report", removal: "Removal") -> list[str]:
-    skipped = len(report.skipped)
-    lines = [
-        f"{count(report.pages_stored, 'page')} stored; "
-        f"{count(skipped, 'document')} {'was' if skipped == 1 else 'were'} there already"
-    ]
-    for one in report.outcomes:
-        if one.same_as in report.renamed:
-            lines.append(f"renamed: {one.same_as} is now {one.document}")
-        elif one.same_as is not None:
-            lines.append(f"same content: {one.document} has the pages of {one.same_as}")
-    lines += [f"removed: {name}" for name in removal.removed]
-    return lines
-
-
-def _complaints(report: "Report", removal: "Removal") -> Iterator[str]:
-    yield from removal.doubtful
-    for outcome in report.outcomes:
-        yield from (f"warning: {outcome.document}: {warning}" for warning in outcome.warnings)
-    for outcome in report.failed:
-        yield f"{_kind(outcome)}: {outcome.document}: {outcome.error}"
-
-
-def _kind(outcome: "Outcome") -> str:
-    return (
-        "incomplete" if outcome.faults and len(outcome.faults) < (outcome.pages or 0) else "failed"
-    )
-
-
-def _as_json(report: "Report", removal: "Removal") -> str:
-    content = {
-        "pages_stored": report.pages_stored,
-        "documents": [asdict(outcome) for outcome in report.outcomes],
-        "passed_over": report.passed_over,
-        "renamed": report.renamed,
-        "removed": removal.removed,
-        "doubtful": removal.doubtful,
-    }
-    return show_json(content)
 
 
 def _may_pass(error: Exception) -> bool:

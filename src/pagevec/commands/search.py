@@ -2,22 +2,31 @@
 
 import json
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pagevec.commands import Service, note, progress_bar, with_output, with_service, with_store
+from pagevec.commands import (
+    PATIENCE,
+    Service,
+    note,
+    progress_bar,
+    with_output,
+    with_service,
+    with_store,
+)
 from pagevec.commands.interrupts import interruptible
 from pagevec.errors import PagevecError
 from pagevec.terminal import count, echo, show_json
 
 if TYPE_CHECKING:
-    from pagevec.search.index import Hit
+    from pagevec.client import Client
+    from pagevec.search.index import Index
+    from pagevec.search.results import Hit
 
-_PATIENCE = 60.0  # seconds that a person waits for a service that is away
 _DRAWN = ".pagevec-maps"  # names of the maps that a search has drawn into a folder
 _MAP = re.compile(r"\d{2,}-.*-\d+\.jpg", re.DOTALL)
 _STEM_BYTES = 100  # of a file name; file systems take 255 for all of it
@@ -63,24 +72,35 @@ def command(
     maps: Path | None,
 ) -> None:
     """Search the pages of a store for QUERY, by late interaction (exact MaxSim)."""
-    from pagevec.search.index import Index
-    from pagevec.stores import open_store
-
     metadata = dict(map(_read_condition, where))
-    with (
-        open_store(store, create=False) as opened,
-        Service(url, key, ca).connect(patience=_PATIENCE) as client,
-        Index(opened, client) as index,
-    ):
+    with _open(store, Service.behind(store, url, key, ca)) as (index, client):
         hits = index.search(query, most, documents=documents, metadata=metadata)
         notice = client.info().notice
-    if as_json:
-        click.echo(_as_json(hits))
-    else:
-        echo(*_as_lines(hits))
-        note(*([notice] if notice else []))
-    if maps is not None:
-        _draw_maps(hits, maps)
+        if as_json:
+            click.echo(_as_json(hits))
+        else:
+            echo(*_as_lines(hits))
+            note(*([notice] if notice else []))
+        if maps is not None:
+            _draw_maps(hits, maps)
+
+
+@contextmanager
+def _open(store: str, service: Service) -> Iterator[tuple["Index", "Client"]]:
+    """Open an index, with the client of the service that has it or embeds for it."""
+    from pagevec.search.index import Index
+    from pagevec.stores import is_service, open_store
+
+    if is_service(store):
+        with service.connect(patience=PATIENCE) as client, Index(client) as index:
+            yield index, client
+        return
+    with (
+        open_store(store, create=False) as opened,
+        service.connect(patience=PATIENCE) as client,
+        Index(opened, client) as index,
+    ):
+        yield index, client
 
 
 def _read_condition(pair: str) -> tuple[str, Any]:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import starmap
@@ -172,10 +172,22 @@ class Catalogue:
         return Names.read(self._store).known_name(Path(given))
 
     def _unknown(self, document: str | os.PathLike[str]) -> InvalidRequest:
-        given = os.fspath(document)
-        close = get_close_matches(given, [one.name for one in self.list()], n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "give its name or its path"
-        return InvalidRequest(f"the store has no document {given!r}; {hint}")
+        return unknown_document(os.fspath(document), self.list(), "give its name or its path")
+
+
+def unknown_document(
+    given: str, documents: Iterable[StoredDocument], what_to_do: str
+) -> InvalidRequest:
+    """Return the error for a document that is none of `documents`, with the name that is meant.
+
+    Args:
+        given: what it was called.
+        documents: all that there are.
+        what_to_do: where no name is like it.
+    """
+    close = get_close_matches(given, [one.name for one in documents], n=1)
+    hint = f"did you mean {close[0]!r}?" if close else what_to_do
+    return InvalidRequest(f"the store has no document {given!r}; {hint}")
 
 
 def _stored(record: DocumentRecord, stored: int, names: Names) -> StoredDocument:

@@ -92,7 +92,7 @@ class Names:
         """Yield the names of `file` below each label that holds it, the deepest folder first."""
         holding = [item for item in self._folders.items() if file.is_relative_to(item[1])]
         for label, folder in sorted(holding, key=lambda item: -len(item[1].parts)):
-            yield _name(label, file.relative_to(folder))
+            yield name_below(label, file.relative_to(folder))
 
 
 def name_documents(found: Found, store: Store, label: str | None = None) -> list[SourceDocument]:
@@ -115,7 +115,7 @@ def name_documents(found: Found, store: Store, label: str | None = None) -> list
     return [
         SourceDocument(
             names.known_name(one.folder / one.below)
-            or _name(names.choose_label(one.folder, label), one.below),
+            or name_below(names.choose_label(one.folder, label), one.below),
             one.path,
         )
         for one in found.documents
@@ -152,8 +152,31 @@ def name_unstored(found: Found) -> list[SourceDocument]:
     """
     labels = _distinct_labels({one.folder for one in found.documents})
     return [
-        SourceDocument(_name(labels[one.folder], one.below), one.path) for one in found.documents
+        SourceDocument(name_below(labels[one.folder], one.below), one.path)
+        for one in found.documents
     ]
+
+
+def check_label(label: str, folder: Path, taken: Mapping[str, Path]) -> None:
+    """Check that `label` can stand for `folder`, beside the labels that are `taken`.
+
+    Raises:
+        InvalidRequest: it cannot.
+    """
+    if not label or "/" in label or label in (".", ".."):
+        raise InvalidRequest(
+            f"{folder}: {label!r} cannot be a label; give it a label of its own (--as LABEL)"
+        )
+    if label in taken:
+        raise InvalidRequest(
+            f"{folder}: the label {label!r} stands for {taken[label]} already; add the folders one "
+            "after the other, each with a label of its own (--as LABEL)"
+        )
+
+
+def name_below(label: str, below: Path) -> str:
+    """Return the name of the document at the path `below` the folder that `label` stands for."""
+    return f"{label}/{escape(below.as_posix())}"
 
 
 def hash_file(file: Path) -> str:
@@ -167,10 +190,6 @@ def _by_folder(found: Found) -> dict[Path, list[FoundDocument]]:
     for one in found.documents:
         folders.setdefault(one.folder, []).append(one)
     return folders
-
-
-def _name(label: str, below: Path) -> str:
-    return f"{label}/{escape(below.as_posix())}"
 
 
 def _unescape(name: str) -> str:
@@ -207,15 +226,7 @@ def _adopt(
     """
     labels, place = store.ledger.labels(), escape(str(folder))
     own = Names(labels).choose_label(folder, label)
-    if not own or "/" in own or own in (".", ".."):
-        raise InvalidRequest(
-            f"{folder}: {own!r} cannot be a label; give it a label of its own (--as LABEL)"
-        )
-    if own in adopted:
-        raise InvalidRequest(
-            f"{folder}: the label {own!r} stands for {adopted[own]} already; add the folders one "
-            "after the other, each with a label of its own (--as LABEL)"
-        )
+    check_label(own, folder, adopted)
     if labels.get(own, "").startswith(_UPLOADS):
         raise InvalidRequest(
             f"{folder}: the label {own!r} is that of uploaded documents; give this folder another "
@@ -261,7 +272,7 @@ def _rename_absolute(
         for name in absolute:
             path = Path(name)
             if path.is_relative_to(root) and name not in renamed:
-                renamed[name] = _name(label, path.relative_to(root))
+                renamed[name] = name_below(label, path.relative_to(root))
     for name in [name for name, new in renamed.items() if new in taken]:
         store.delete(name)  # ingested again meanwhile, under its new name
         del renamed[name]

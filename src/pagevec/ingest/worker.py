@@ -159,7 +159,7 @@ class Worker:
             with leases.hold(document.name) as is_mine:
                 return document, self._ingest(document, run, reuse_only) if is_mine else None
         except Exception as error:  # whatever it is: it is the end of this document alone
-            sentence = _describe(error, document.path)
+            sentence = explain_failure(error, document.path)
             log.error("%s: %s", document.name, sentence)
             self._note_failure(document.name, sentence)
             is_temporary = not isinstance(error, DocumentError) and is_of_the_service(error)
@@ -261,7 +261,7 @@ class _PageCount:
             self._report(self._done, self._total)
 
 
-def _describe(error: Exception, path: Path) -> str:
+def explain_failure(error: Exception, path: Path) -> str:
     """Return a sentence for whatever ended a document; it names the file."""
     if isinstance(error, PagevecError):
         message = error.message

@@ -5,12 +5,14 @@ import inspect
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast, overload
 
+from pagevec.client import Client
 from pagevec.ingest import LEASE_SECONDS
 from pagevec.ingest.catalogue import Removal, StoredDocument
 from pagevec.ingest.worker import Outcome
-from pagevec.search.index import Hit, Index, Paths, Report
+from pagevec.search.index import Index
+from pagevec.search.results import Hit, Paths, Report
 from pagevec.stores.base import Store
 from pagevec.types import (
     AsyncModel,
@@ -30,7 +32,8 @@ class AsyncIndex:
 
     Args:
         store: as in `Index`.
-        model: `pagevec.AsyncClient(...)`, or any model that `Index` takes.
+        model: `pagevec.AsyncClient(...)`, or any model that `Index` takes; with the address of a
+            service, its key.
         lease_seconds: as in `Index`.
         passwords: as in `Index`.
 
@@ -38,6 +41,7 @@ class AsyncIndex:
     ...     hits = await index.search("night route passengers", k=5)
     """
 
+    @overload
     def __init__(
         self,
         store: str | os.PathLike[str] | Store,
@@ -45,15 +49,15 @@ class AsyncIndex:
         *,
         lease_seconds: float = LEASE_SECONDS,
         passwords: Sequence[str] = (),
-    ) -> None:
-        is_async = inspect.iscoroutinefunction(model.embed_texts)
+    ) -> None: ...
+
+    @overload
+    def __init__(self, service: str | Client, key: str | None = None, /) -> None: ...
+
+    def __init__(self, store: Any, model: Any = None, **options: Any) -> None:
+        is_async = inspect.iscoroutinefunction(getattr(model, "embed_texts", None))
         self._bridge = _Bridge(cast(AsyncModel, model)) if is_async else None
-        self._index = Index(
-            store,
-            self._bridge or cast(Model, model),
-            lease_seconds=lease_seconds,
-            passwords=passwords,
-        )
+        self._index = Index(store, self._bridge or model, **options)
 
     async def add(
         self,

@@ -3,23 +3,26 @@
 All methods block, and may be called from several threads.
 """
 
+import re
 import threading
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pagevec.errors import Forbidden, NotFound
+from pagevec.errors import Forbidden, InvalidRequest, NotFound
 from pagevec.ingest.catalogue import Catalogue, StoredDocument
 from pagevec.ingest.names import name_documents
 from pagevec.ingest.queue import IngestionQueue
 from pagevec.ingest.sources import find_documents
 from pagevec.ingest.uploads import Incoming, Uploads
 from pagevec.ingest.worker import Outcome, Worker
-from pagevec.search.index import Hit, Index
+from pagevec.search.local import LocalIndex
 from pagevec.search.pictures import PageDrawer, Picture
-from pagevec.stores.base import Store
+from pagevec.search.results import Hit
+from pagevec.stores.base import Filter, Store
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, check_model
 from pagevec.types import Model, Page, PageKey, Query
 from pagevec.wire.documents import name_of
@@ -92,7 +95,7 @@ class Library:
             [made] = model.embed_texts([FINGERPRINT_TEXT])
             check_model(store, made)
         self._store = store
-        self._index = Index(store, model)
+        self._index = LocalIndex(store, model)
         self._worker = Worker(store, model)
         self._expected = set[str]()  # documents of `add` that are still to be ingested
         self._closed = threading.Event()
@@ -113,8 +116,19 @@ class Library:
         documents: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
     ) -> list[Hit]:
-        """Return the `k` pages that answer `query` best, as `Index.search` does."""
-        return self._index.search(query, k, documents=documents, metadata=metadata)
+        """Return the `k` pages that answer `query` best, the best first.
+
+        Args:
+            query: embedded.
+            k: how many pages at most.
+            documents: only pages of these: names or ids of documents, or names of folders.
+            metadata: only pages whose metadata has these values.
+
+        Raises:
+            InvalidRequest: there is no such document, or no page has such metadata.
+        """
+        where = Filter(self._resolve(documents), metadata or {})
+        return self._index.search_embedded(query, k, where)
 
     def documents(self, part: str = "") -> list[DocumentState]:
         """Return the documents whose names have `part` in them, by name; its case is ignored."""
@@ -149,14 +163,6 @@ class Library:
     def are_waiting(self, names: Sequence[str]) -> bool:
         """Whether one of the uploads `names` is still to be ingested."""
         return self._uploads is not None and any(map(self._uploads.waiting_for, names))
-
-    def name(self, document: str) -> str:
-        """Return the name of a document that is given by its id or its name."""
-        with suppress(NotFound):
-            name = name_of(document)
-            if self._store.ledger.record(name) is not None or self._store.has(name):
-                return name
-        return document
 
     def add(self, paths: Sequence[Path]) -> list[Outcome]:
         """Ingest documents of this machine, until the library is closed."""
@@ -228,6 +234,28 @@ class Library:
         self._drawer.close()
         self._store.close()
 
+    def _resolve(self, documents: Sequence[str]) -> frozenset[str]:
+        """Return the names of the documents that callers mean, who know nothing of paths here."""
+        if not documents:
+            return frozenset()
+        known = {*self._store.documents(), *(one.name for one in self._store.ledger.records())}
+        folders = defaultdict[str, set[str]](set)
+        for name in known:
+            for place in re.finditer("/", name):
+                folders[name[: place.start()]].add(name)
+        chosen = set[str]()
+        for given in documents:
+            name = _name_of(given)
+            if name in known:
+                chosen.add(name)
+            elif given in known:
+                chosen.add(given)
+            elif below := folders.get(given.rstrip("/")):
+                chosen |= below
+            else:
+                raise InvalidRequest(f"there is no document {given[:200]!r}: give its id or name")
+        return frozenset(chosen)
+
     def _waiting(self) -> set[str]:
         """Return the names of documents that are still to be ingested, or are being ingested."""
         uploads = self._uploads.waiting() if self._uploads else ()
@@ -259,6 +287,12 @@ class Library:
         else:
             state = "incomplete" if stored.stored else "failed"
         return DocumentState(name, state, stored.stored, pages, error, is_upload)
+
+
+def _name_of(identity: str) -> str | None:
+    with suppress(NotFound):
+        return name_of(identity)
+    return None
 
 
 def _not_stored(name: str) -> StoredDocument:

@@ -20,8 +20,8 @@ from pagevec.errors import (
     QueueFull,
     TextTooLong,
 )
-from pagevec.search.index import Hit
 from pagevec.search.library import DocumentState, Library
+from pagevec.search.results import Hit
 from pagevec.search.similarity_maps import PageMaps, find_words
 from pagevec.server.bodies import receive_body
 from pagevec.server.budget import ByteBudget
@@ -75,7 +75,13 @@ class DocumentRoutes:
         record = get_record(request)
         with record.stage("search"):
             hits = await self._searches.run(
-                key, request.receive, lambda: _search(library, query, asked)
+                key,
+                request.receive,
+                library.search,
+                query,
+                asked.k,
+                asked.documents,
+                asked.metadata,
             )
         with record.stage("encode"):
             content = await self._readers.run(
@@ -275,11 +281,6 @@ def _accept(library: Library, files: Sequence[Any]) -> list[str]:
     finally:
         for file in files:
             file.discard()
-
-
-def _search(library: Library, query: Query, asked: SearchRequest) -> list[Hit]:
-    names = [library.name(one) for one in asked.documents]
-    return library.search(query, asked.k, names, asked.metadata)
 
 
 def _describe_hits(query: Query, hits: Sequence[Hit], with_maps: bool) -> dict[str, Any]:

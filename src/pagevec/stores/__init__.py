@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = "./pagevec-store"
 _POSTGRES = ("postgresql://", "postgres://")
+_SERVICE = ("http://", "https://")
+
+
+def is_service(name: str) -> bool:
+    """Whether a store's name is the address of a service that has the store."""
+    return name.lower().startswith(_SERVICE)
 
 
 def open_store(name: str = DEFAULT_STORE, *, create: bool = True) -> "Store":
@@ -26,7 +32,9 @@ def open_store(name: str = DEFAULT_STORE, *, create: bool = True) -> "Store":
     Raises:
         NoStore: it is not there and shall not be made.
         StoreError: it cannot be opened.
+        InvalidRequest: it is the address of a service.
     """
+    _refuse_service(name)
     if not name.startswith(_POSTGRES):
         from pagevec.stores.sqlite.store import SqliteStore
 
@@ -59,8 +67,9 @@ def back_up_store(
         NoStore: there is no store.
         StoreError: it cannot be read or is damaged, or the copy cannot be written.
         InvalidRequest: `to` is no folder that can be made or is empty, or the store is in
-            PostgreSQL.
+            PostgreSQL or behind a service.
     """
+    _refuse_service(name)
     if name.startswith(_POSTGRES):
         raise InvalidRequest(
             "a store in PostgreSQL is backed up with PostgreSQL's own program: "
@@ -70,6 +79,14 @@ def back_up_store(
 
     _require_store(name)
     return back_up(Path(name), to, on_progress)
+
+
+def _refuse_service(name: str) -> None:
+    if is_service(name):
+        raise InvalidRequest(
+            f"{name} is a service: its store is opened where the service runs. Here a folder or "
+            "postgresql://... is expected"
+        )
 
 
 def _require_store(name: str) -> None:

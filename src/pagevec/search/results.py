@@ -1,0 +1,127 @@
+"""What an index answers, wherever its documents are: hits, and what became of what was added."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pagevec.errors import InvalidRequest
+from pagevec.ingest.worker import Outcome
+from pagevec.search.similarity_maps import PageMaps
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""A file or a folder, or several of them."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of documents that were added.
+
+    Attributes:
+        outcomes: one for each document.
+        passed_over: what was not taken for a document, one sentence for each reason.
+        renamed: former names of documents whose files have other names now.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    passed_over: tuple[str, ...] = ()
+    renamed: tuple[str, ...] = ()
+
+    @property
+    def pages_stored(self) -> int:
+        """Pages that were stored now."""
+        return sum(outcome.stored for outcome in self.outcomes)
+
+    @property
+    def skipped(self) -> tuple[Outcome, ...]:
+        """Documents that were complete in the store already."""
+        return tuple(outcome for outcome in self.outcomes if outcome.skipped)
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        """Documents that failed, or of which pages are missing; their `error` says why."""
+        return tuple(outcome for outcome in self.outcomes if outcome.error is not None)
+
+
+class FoundPage(Protocol):
+    """The page of a hit: in a store that is open here, or behind a service."""
+
+    @property
+    def text(self) -> str | None:
+        """The page's text layer, or the text itself."""
+
+    @property
+    def thumbnail(self) -> bytes | None:
+        """A small JPEG of the page."""
+
+    def maps(self) -> PageMaps:
+        """Return where on the page the query finds its answer."""
+
+    def image_file(self) -> bytes | None:
+        """Return the best picture of the page that there is, as an image file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hit:
+    """A page that answers a query.
+
+    Attributes:
+        document: name of the document.
+        page: number of the page, from 1.
+        score: exact MaxSim: the sum over the query's vectors of their highest cosine with one of
+            the page's.
+        path: where the document's file is, or was. Of a service, which keeps the files itself, it
+            is the document's name.
+        error: what is missing of its document, where something is.
+        metadata: metadata of the page.
+    """
+
+    document: str
+    page: int
+    score: float
+    path: Path
+    error: str | None
+    metadata: Mapping[str, Any] = field(repr=False)
+    _found: FoundPage = field(repr=False)
+
+    @property
+    def text(self) -> str | None:
+        """The page's text layer, or the text itself; None where it has none."""
+        return self._found.text
+
+    @property
+    def thumbnail(self) -> bytes | None:
+        """A small JPEG of the page; None for a text."""
+        return self._found.thumbnail
+
+    def maps(self) -> PageMaps:
+        """Return where on the page the words of the query find their answer.
+
+        Raises:
+            InvalidRequest: the page has no patch grid: it is a text, its vectors are pooled, or
+                the model cuts pages into tiles.
+        """
+        return self._found.maps()
+
+    def picture(self) -> "Image.Image":
+        """Return the picture of the page: from its file if that is unchanged, else the thumbnail.
+
+        Raises:
+            InvalidRequest: the page has neither.
+            InvalidImage: the thumbnail in the store is damaged.
+        """
+        from pagevec.images import read_image
+
+        picture = self._found.image_file()
+        if picture is None:
+            raise InvalidRequest(f"{self.document}, page {self.page}: there is no picture of it")
+        return read_image(picture).decode()
+
+
+def as_paths(paths: Paths) -> list[Path]:
+    """Return `paths` as a list, also where it is a single one."""
+    return [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(one) for one in paths]
