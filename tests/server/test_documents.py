@@ -464,3 +464,18 @@ def test_office_files_are_converted_once(served: Served) -> None:
 
     first, *others = [draw(page) for page in range(1, 1 + min(4, made["pages"]))]
     assert max(others) < first / 2
+
+
+def test_errors_name_the_document(served: Served) -> None:
+    """What is wrong with an upload is said of its name: where it is kept is nobody's business."""
+    broken, torn = served.documents.upload(
+        ("a/broken.pdf", b"%PDF-1.4 nothing"),
+        ("torn.pdf", pages_pdf(["first", "second"], bad={2: b"<</Type/Page/Parent 2 0 R>>"})),
+    )
+    assert "uploads/a/broken.pdf" in broken["error"]
+    for made in (broken, torn):
+        assert str(served.folder) not in (made["error"] or "")
+    refusal = served.documents.http.post(
+        "/search", json={"query": "a", "documents": [str(served.folder)]}
+    )
+    assert "there is no document" in refused(refusal, 400, "invalid_request")

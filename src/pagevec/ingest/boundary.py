@@ -35,15 +35,22 @@ _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "SYST
 
 
 @contextmanager
-def open_document(path: Path, options: ReadOptions | None = None) -> Iterator[Pages]:
+def open_document(
+    path: Path, options: ReadOptions | None = None, shown: str | None = None
+) -> Iterator[Pages]:
     """Open the document at `path`; its pages are made one at a time, when they are asked for.
+
+    Args:
+        path: of the file.
+        options: how it is read.
+        shown: what errors call the file; None: its path.
 
     Raises:
         DocumentError: the document cannot be opened. `Pages.make` raises it for a page that
             cannot be made; the other pages can.
     """
     options = options or ReadOptions()
-    document = _Document(path.absolute(), options)
+    document = _Document(path.absolute(), options, shown)
     try:
         count, warnings = document.open()
         most = options.limits.pages
@@ -57,9 +64,9 @@ def open_document(path: Path, options: ReadOptions | None = None) -> Iterator[Pa
 class _Document:
     """A document that is open in a reader, or will be again once a page is asked for."""
 
-    def __init__(self, path: Path, options: ReadOptions) -> None:
+    def __init__(self, path: Path, options: ReadOptions, shown: str | None) -> None:
         self._path = path
-        self._name = escape(str(path))
+        self._name = shown or escape(str(path))
         self._options = options
         self._reader: _Reader | None = None
 

@@ -25,10 +25,17 @@ class SourceDocument:
     Attributes:
         name: LABEL/path below the label's folder, with forward slashes.
         path: where the file is.
+        is_upload: whether it was sent to a service, to whose callers `path` means nothing.
     """
 
     name: str
     path: Path
+    is_upload: bool = False
+
+    @property
+    def shown(self) -> str:
+        """What errors call the file."""
+        return self.name if self.is_upload else escape(str(self.path))
 
 
 _UPLOADS, _UPLOADS_LABEL = "uploads:", "uploads"

@@ -170,7 +170,7 @@ class Uploads:
 
     def source(self, upload: Upload) -> SourceDocument:
         """Return the document to ingest."""
-        return SourceDocument(upload.name, self.folder / upload.file)
+        return SourceDocument(upload.name, self.folder / upload.file, is_upload=True)
 
     def finish(self, upload: Upload) -> None:
         """Note that a document was ingested, or never will be. A later upload of it waits on."""

@@ -32,7 +32,6 @@ from pagevec.ingest.pipeline import (
     stopping,
     store_pages,
 )
-from pagevec.ingest.sources import escape
 from pagevec.ingest.twins import Twins
 from pagevec.stores.base import Store
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, agree_on_model
@@ -159,7 +158,7 @@ class Worker:
             with leases.hold(document.name) as is_mine:
                 return document, self._ingest(document, run, reuse_only) if is_mine else None
         except Exception as error:  # whatever it is: it is the end of this document alone
-            sentence = explain_failure(error, document.path)
+            sentence = explain_failure(error, document.shown)
             log.error("%s: %s", document.name, sentence)
             self._note_failure(document.name, sentence)
             is_temporary = not isinstance(error, DocumentError) and is_of_the_service(error)
@@ -201,7 +200,7 @@ class Worker:
                 self._store.delete(name)  # no page of the former version may stay
             ledger.write(record)
 
-        with open_document(document.path, run.options) as pages:
+        with open_document(document.path, run.options, document.shown) as pages:
             record = DocumentRecord(name, content_hash, pages.count)
             there = frozenset() if is_edited else self._store.has(name)
             missing = [number for number in range(1, pages.count + 1) if number not in there]
@@ -261,15 +260,14 @@ class _PageCount:
             self._report(self._done, self._total)
 
 
-def explain_failure(error: Exception, path: Path) -> str:
-    """Return a sentence for whatever ended a document; it names the file."""
+def explain_failure(error: Exception, shown: str) -> str:
+    """Return a sentence for whatever ended a document, whose file it calls `shown`."""
     if isinstance(error, PagevecError):
         message = error.message
     elif isinstance(error, OSError) and error.strerror:
         message = error.strerror
     else:
         message = f"{type(error).__name__}: {error}"
-    shown = escape(str(path))
     sentence = message if shown in message else f"{shown}: {message}"
     return sentence.replace("\0", "").encode("utf-8", "backslashreplace").decode()
 

@@ -245,9 +245,9 @@ class Library:
                 folders[name[: place.start()]].add(name)
         chosen = set[str]()
         for given in documents:
-            name = _name_of(given)
-            if name in known:
-                chosen.add(name)
+            by_id = _name_of(given)
+            if by_id is not None and by_id in known:
+                chosen.add(by_id)
             elif given in known:
                 chosen.add(given)
             elif below := folders.get(given.rstrip("/")):

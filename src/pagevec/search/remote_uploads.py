@@ -100,12 +100,12 @@ class _Run:
         try:
             accepted = self._send(document)
         except (DocumentError, OSError) as error:
-            return Outcome(document.name, error=explain_failure(error, document.path))
+            return Outcome(document.name, error=explain_failure(error, document.shown))
         except ServiceError as error:
             status = error.response.status_code
             if status not in _REFUSED:
                 raise
-            sentence = explain_failure(error, document.path)
+            sentence = explain_failure(error, document.shown)
             return Outcome(document.name, error=sentence, is_temporary=status == _STORAGE_FULL)
         if accepted.is_complete:
             return Outcome(accepted.name, pages=accepted.pages, skipped=True)
