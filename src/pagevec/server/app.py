@@ -1,5 +1,6 @@
 """The application: a table of routes over one embedder."""
 
+import logging
 from concurrent.futures import Future
 from typing import Any
 
@@ -22,6 +23,8 @@ from pagevec.server.telemetry import Metrics
 from pagevec.settings import Settings
 from pagevec.types import DocumentsAre
 
+log = logging.getLogger(__name__)
+
 
 def create_app(
     settings: Settings,
@@ -41,6 +44,8 @@ def create_app(
     Raises:
         ConfigurationError: the keys or the storage of the rate limits cannot be used.
     """
+    if settings.store is not None and library is None:
+        log.warning("%s is not used: this deployment serves no store", settings.cite("store"))
     metrics = Metrics(embedder, library)
     gate = Gate(settings)
     are: DocumentsAre = None if library is None else "write" if settings.uploads else "read"
