@@ -8,6 +8,8 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from pagevec.errors import PagevecError, QueueFull
@@ -62,6 +64,7 @@ class IngestionQueue:
         self._jobs: dict[str, Job] = {}
         self._faults: dict[str, str] = {}  # why an upload is tried again
         self._later: dict[Upload, float] = {}
+        self._held: set[str] = set()
         self._pause = _FIRST_PAUSE
         self._progress: deque[tuple[float, int]] = deque()
         self.pages_done = 0
@@ -90,19 +93,35 @@ class IngestionQueue:
         """Return why the document `name` could not be ingested yet and is tried again."""
         return self._faults.get(name)
 
+    @contextmanager
+    def holding(self, name: str) -> Iterator[None]:
+        """Let no job of the document `name` begin during the block, nor another such block.
+
+        It may use `stop`.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: name not in self._held)
+            self._held.add(name)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held.remove(name)
+                self._changed.notify_all()
+
     def stop(self, name: str) -> None:
         """Stop the job of the document `name`, if there is one, and wait for its end.
 
         Raises:
             QueueFull: a page of it takes longer than this waits.
         """
+        with self._changed:  # a job is begun in one step with the look for what waits
+            job = self._jobs.get(name)
+        if job is not None:
+            job.stopped.set()
+            if not job.ended.wait(_STOP_SECONDS):
+                raise QueueFull(f"{name} is still being ingested: try again later")
         self._faults.pop(name, None)
-        job = self._jobs.get(name)
-        if job is None:
-            return
-        job.stopped.set()
-        if not job.ended.wait(_STOP_SECONDS):
-            raise QueueFull(f"{name} is still being ingested: try again later")
 
     def pages_per_second(self) -> float | None:
         """Return the pages that were done in each second of the last minute; None if none was."""
@@ -148,12 +167,13 @@ class IngestionQueue:
         with self._changed:
             while not self._closed:
                 at_work = {job.upload.content_hash for job in self._jobs.values()}
+                taken = {*self._jobs, *self._held, *at_work}
                 now = time.monotonic()
                 waiting = self._uploads.waiting()
                 self._later = {one: when for one, when in self._later.items() if one in waiting}
                 for upload in waiting:
                     # The same content is embedded once: its twin waits for the pages.
-                    is_free = upload.name not in self._jobs and upload.content_hash not in at_work
+                    is_free = not {upload.name, upload.content_hash} & taken
                     if is_free and self._later.get(upload, 0.0) <= now:
                         job = self._jobs[upload.name] = Job(upload)
                         return job

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from pagevec.errors import ConfigurationError, InvalidRequest, StorageFull
+from pagevec.errors import ConfigurationError, InvalidRequest, StorageFull, StoreError
 from pagevec.ingest.names import SourceDocument, label_of_uploads, upload_file
 from pagevec.ingest.openers import SUFFIXES
 from pagevec.stores.base import Store
@@ -29,7 +29,7 @@ from pagevec.stores.base import Store
 _FILE = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]+)?")
 _PART_CHARS, _NAME_CHARS = 120, 240
 # Marks that change the direction of what stands behind them: a name is to be read as it is.
-_DIRECTION = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _FREE_BYTES = 256 << 20  # that an upload leaves on the disk
 
 
@@ -66,23 +66,25 @@ class Incoming:
         self._hash = hashlib.sha256()
         self.bytes = 0
         self.file = uploads.folder / "incoming" / uuid.uuid4().hex
-        self._opened: BinaryIO = self.file.open("xb")
+        with _in_words():
+            self._opened: BinaryIO = self.file.open("xb")
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Add `data`.
 
         Raises:
             StorageFull: there is no room for it.
+            StoreError: the folder cannot be written.
         """
-        self._uploads.take_room(len(data))
-        self.bytes += len(data)
         self._hash.update(data)
-        with _explaining_no_room():
+        with _in_words():
+            self._uploads.take_room(len(data))
+            self.bytes += len(data)
             self._opened.write(data)
 
     def finish(self) -> str:
         """Write everything to the disk, and return the hash of the content."""
-        with _explaining_no_room():
+        with _in_words():
             self._opened.flush()
             os.fsync(self._opened.fileno())
             self._opened.close()
@@ -92,7 +94,7 @@ class Incoming:
         """Remove the file, unless it was accepted."""
         with suppress(OSError):
             self._opened.close()
-        if self.file.exists():
+        with suppress(OSError):
             self.file.unlink()
             self._uploads.take_room(-self.bytes)
 
@@ -126,10 +128,11 @@ class Uploads:
         self.label = label_of_uploads(store, self.folder)
         for left in (self.folder / "incoming").iterdir():  # of a service that was killed
             left.unlink()
+        self._drop_drafts()
         self._bytes = sum(file.stat().st_size for file in self._files())
         marks = map(_read_mark, (self.folder / "waiting").glob("*.json"))
         self._waiting = {one.name: one for one in marks if one}
-        self._sweep()
+        self.sweep()
 
     def receive(self, filename: str) -> Incoming:
         """Begin to receive a file.
@@ -142,21 +145,36 @@ class Uploads:
     def accept(self, incoming: Sequence[Incoming]) -> list[Upload]:
         """Keep files that were received completely; their documents wait from now on.
 
-        A document that is complete in the store with the same content does not wait.
+        All of them or none. A document that is complete in the store with the same content does
+        not wait.
+
+        Raises:
+            StorageFull: there is no room for them.
+            StoreError: the folder cannot be written, or the store does not answer.
         """
-        accepted = []
-        for one in incoming:
-            upload = Upload(f"{self.label}/{one.below}", one.finish(), time.time_ns())
+        with _in_words():
+            # What needs room comes first. Renaming needs none.
+            hashes = [one.finish() for one in incoming]
             with self._changing:
-                target = self.folder / upload.file
-                if target.exists():
-                    one.discard()
-                else:
-                    one.file.replace(target)
-                if not self._is_complete(upload):
-                    self._mark(upload)
-            accepted.append(upload)
-        _sync(self.folder)
+                now = time.time_ns()
+                accepted = [
+                    Upload(f"{self.label}/{one.below}", hashes[place], now + place)
+                    for place, one in enumerate(incoming)
+                ]
+                waiting = [one for one in accepted if not self._is_complete(one)]
+                try:
+                    for upload in waiting:
+                        self._draft_mark(upload)
+                    for one, upload in zip(incoming, accepted, strict=True):
+                        self._keep(one, self.folder / upload.file)
+                    for upload in waiting:
+                        self._mark(upload)
+                except BaseException:
+                    self._drop_drafts()
+                    self.sweep()
+                    raise
+            _sync(self.folder / "waiting")
+            _sync(self.folder)
         return accepted
 
     def waiting(self) -> list[Upload]:
@@ -177,13 +195,27 @@ class Uploads:
         with self._changing:
             if self._waiting.get(upload.name) == upload:
                 self._unmark(upload.name)
-            self._sweep()
+            self.sweep()
 
     def forget(self, name: str) -> None:
-        """Drop a document that was removed: it waits no more, and its file is not kept for it."""
-        with self._changing:
+        """Drop a document that is removed: it waits no more."""
+        with self._changing, _in_words():
             self._unmark(name)
-            self._sweep()
+
+    def sweep(self) -> None:
+        """Remove the files that no document needs."""
+        with self._changing, _in_words():
+            needed = {upload.file for upload in self.waiting()}
+            needed |= {
+                upload_file(one.name, one.content_hash)
+                for one in self._store.ledger.records()
+                if self.holds(one.name)
+            }
+            for file in self._files():
+                if file.name not in needed:
+                    size = file.stat().st_size
+                    file.unlink()
+                    self.take_room(-size)
 
     def holds(self, name: str) -> bool:
         """Whether the document `name` was uploaded."""
@@ -219,16 +251,28 @@ class Uploads:
             and upload.name not in self._waiting
         )
 
-    def _mark(self, upload: Upload) -> None:
-        place = self._place_of_mark(upload.name)
-        draft = place.with_suffix(".draft")
-        with draft.open("w") as file:
+    def _keep(self, incoming: Incoming, target: Path) -> None:
+        if target.exists():
+            incoming.discard()
+        else:
+            incoming.file.replace(target)
+
+    def _draft_mark(self, upload: Upload) -> None:
+        with self._place_of_draft(upload).open("w") as file:
             json.dump(asdict(upload), file)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(place)
-        _sync(place.parent)
+
+    def _mark(self, upload: Upload) -> None:
+        self._place_of_draft(upload).replace(self._place_of_mark(upload.name))
         self._waiting[upload.name] = upload
+
+    def _drop_drafts(self) -> None:
+        for draft in (self.folder / "waiting").glob("*.draft"):
+            draft.unlink()
+
+    def _place_of_draft(self, upload: Upload) -> Path:
+        return self._place_of_mark(upload.name).with_suffix(f".{upload.accepted}.draft")
 
     def _unmark(self, name: str) -> None:
         self._waiting.pop(name, None)
@@ -240,21 +284,6 @@ class Uploads:
     def _files(self) -> Iterator[Path]:
         return (one for one in self.folder.iterdir() if _FILE.fullmatch(one.name))
 
-    def _sweep(self) -> None:
-        """Remove the files that no document needs."""
-        with self._changing:
-            needed = {upload.file for upload in self.waiting()}
-            needed |= {
-                upload_file(one.name, one.content_hash)
-                for one in self._store.ledger.records()
-                if self.holds(one.name)
-            }
-            for file in self._files():
-                if file.name not in needed:
-                    size = file.stat().st_size
-                    file.unlink()
-                    self.take_room(-size)
-
 
 def clean_filename(filename: str) -> str:
     """Return what a sender calls a file as a path below a label, with forward slashes.
@@ -265,28 +294,31 @@ def clean_filename(filename: str) -> str:
     Raises:
         InvalidRequest: nothing is left, or files of this type are not read here.
     """
-    named = unicodedata.normalize("NFC", filename).replace("\\", "/")
+    readable = "".join(one for one in filename if _is_readable(one)).replace("\\", "/")
+    named = unicodedata.normalize("NFC", readable)
     parts = [_clean_part(part) for part in re.sub(r"^[A-Za-z]:", "", named).split("/")]
     kept = [part for part in parts if part]
     suffix = PurePosixPath(kept[-1]).suffix if kept else ""
     if suffix.lower() not in SUFFIXES:
         raise InvalidRequest(
-            f"{kept[-1] if kept else 'a file without a name'}: unsupported file type {suffix!r} "
+            f"{kept[-1][-80:] if kept else 'a file without a name'}: unsupported file type "
+            f"{suffix[:20]!r} "
             f"(supported: {', '.join(sorted(SUFFIXES))})"
         )
-    folders = "/".join(part[:_PART_CHARS].strip(" .") for part in kept[:-1])
+    cut = [part[:_PART_CHARS].strip(" .") for part in kept[:-1]]
+    folders = "/".join(part for part in cut if part)
     stem = kept[-1].removesuffix(suffix)[: _PART_CHARS - len(suffix)]
     below = f"{folders}/{stem}{suffix}" if folders else f"{stem}{suffix}"
     return below if len(below) <= _NAME_CHARS else f"{stem}{suffix}"
 
 
 def _clean_part(part: str) -> str:
-    readable = "".join(one for one in part if _is_readable(one)).strip()
-    return readable.rstrip(".") if readable.strip(".") else ""
+    return part.strip().rstrip(". ") if part.strip(". ") else ""
 
 
 def _is_readable(character: str) -> bool:
-    return unicodedata.category(character) not in ("Cc", "Cs") and character not in _DIRECTION
+    kind = unicodedata.category(character)
+    return kind not in ("Cc", "Cs", "Zl", "Zp") and character not in _DIRECTION
 
 
 def _read_mark(place: Path) -> Upload | None:
@@ -324,10 +356,10 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _explaining_no_room() -> Iterator[None]:
+def _in_words() -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull("the disk of the service is full: remove documents first") from None
-        raise
+        raise StoreError(f"the folder for uploads cannot be used: {error.strerror}") from error

@@ -7,7 +7,7 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -182,15 +182,14 @@ class Library:
             InvalidRequest: another program wrote it.
             QueueFull: it is being ingested, and could not be stopped in time.
         """
-        uploads = self._need_uploads()
-        was = self.document(name)
-        if was.is_upload:
-            uploads.forget(name)
-        if self._queue is not None:
-            self._queue.stop(name)
-        pages = self._catalogue.remove(name) if self._catalogue.describe(name) else 0
-        if was.is_upload:
-            uploads.forget(name)  # its file, which no record needs any more
+        uploads, queue = self._need_uploads(), self._queue
+        with queue.holding(name) if queue else nullcontext():
+            self.document(name)
+            uploads.forget(name)  # what is uploaded from now on waits for the end of this
+            if queue is not None:
+                queue.stop(name)
+            pages = self._catalogue.remove(name) if self._catalogue.describe(name) else 0
+            uploads.sweep()
         return pages
 
     def page(self, name: str, number: int) -> Page:

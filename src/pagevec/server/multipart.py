@@ -102,7 +102,7 @@ class _Parts:
         self.ended = False
         self._most = most_files
         self._files = self._fields = 0
-        self._found: list[tuple[str | None, bytes]] = []
+        self._found: list[tuple[str | None, bytearray]] = []
         self._name, self._value = bytearray(), bytearray()
         self._headers: dict[bytes, bytes] = {}
         self._header_bytes = 0
@@ -120,8 +120,12 @@ class _Parts:
             },
         )
 
-    def feed(self, data: bytes) -> list[tuple[str | None, bytes]]:
-        """Read the next piece; return names of files that begin, and content of the last one."""
+    def feed(self, data: bytes) -> list[tuple[str | None, bytearray]]:
+        """Read the next piece; return each file that is in it: its name if it begins, content.
+
+        The parser gives content in as many parts as look like the beginning of a boundary, which
+        can be all of it: they are put together.
+        """
         self._found = []
         try:
             self._parser.write(data)
@@ -159,13 +163,17 @@ class _Parts:
             self._fields += 1
         else:
             self._files += 1
-            self._found.append((_decode(filename), b""))
-        if self._files > self._most or self._fields > _MOST_FIELDS:
+            self._found.append((_decode(filename), bytearray()))
+        if self._files > self._most:
             raise TooManyInputs(f"more than {self._most} files in one upload: send several")
+        if self._fields > _MOST_FIELDS:
+            raise TooManyInputs(f"more than {_MOST_FIELDS} parts that are no files in one upload")
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
-            self._found.append((None, data[start:end]))
+            if not self._found:
+                self._found.append((None, bytearray()))
+            self._found[-1][1].extend(data[start:end])
 
     def _end(self) -> None:
         self.ended = True

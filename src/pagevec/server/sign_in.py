@@ -88,7 +88,10 @@ def _refuse_foreign(request: Request) -> None:
     host = headers.get("host", "")
     origin = headers.get("origin")
     fetched_from = headers.get("sec-fetch-site", "same-origin")
-    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        name = ""
     is_ours = is_loopback(name) and fetched_from == "same-origin"
     if not is_ours or (origin is not None and origin != f"http://{host}"):
         raise Forbidden("only the page of this service itself can sign in")
