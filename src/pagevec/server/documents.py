@@ -16,6 +16,7 @@ from pagevec.errors import (
     BodyTooLarge,
     Forbidden,
     InvalidRequest,
+    NotFound,
     NotReady,
     QueueFull,
     TextTooLong,
@@ -114,7 +115,7 @@ class DocumentRoutes:
         # Whoever sent all of it may leave now: it is kept all the same.
         names = await asyncio.to_thread(_accept, library, files)
         is_over = is_awaited and await self._wait(request, library, names)
-        states = await self._read(request, key, lambda: [library.document(one) for one in names])
+        states = await self._read(request, key, lambda: [_state(library, one) for one in names])
         status = 200 if is_over or not any(one.is_at_work for one in states) else 202
         return JSONResponse({"documents": [_describe(one) for one in states]}, status)
 
@@ -281,6 +282,15 @@ def _accept(library: Library, files: Sequence[Any]) -> list[str]:
     finally:
         for file in files:
             file.discard()
+
+
+def _state(library: Library, name: str) -> DocumentState:
+    """Return the state of a document that was accepted."""
+    try:
+        return library.document(name)
+    except NotFound:
+        error = "it was removed meanwhile"
+        return DocumentState(name, "failed", stored=0, pages=None, error=error, is_upload=True)
 
 
 def _describe_hits(query: Query, hits: Sequence[Hit], with_maps: bool) -> dict[str, Any]:
