@@ -1,13 +1,8 @@
 """Ten thousand malformed bodies against a real service: documented refusals, nothing else."""
 
-import http.client
-import json
 import random
 import sys
-from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -18,12 +13,11 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from conftest import KEY
 from processes import Process, environment, serving
 from server.malformed import as_request, generated, image_files, malformed, repeatable, valid_texts
+from server.sending import DOCUMENTED, Request, send
 
 pytestmark = pytest.mark.long
 
 BODIES = 10_000
-DOCUMENTED = {200, 400, 401, 404, 405, 408, 413, 415, 429, 431, 503}
-THREADS = 6
 GETS = ("/health", "/ready", "/info", "/metrics")
 PATHS = ("/embeddings", "/", "/json/embeddings", "/npz/embeddings")
 HELLO = b'{"input_type": "text", "inputs": ["hello"]}'
@@ -50,14 +44,6 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 # Sending
 
 
-@dataclass(frozen=True)
-class Request:
-    method: str
-    path: str
-    key: str
-    body: bytes
-
-
 def to_everywhere(bodies: list[bytes]) -> list[Request]:
     """Send most bodies where they belong; some elsewhere, with another method or a wrong key."""
     dice = random.Random(1)  # noqa: S311
@@ -73,33 +59,6 @@ def to_everywhere(bodies: list[bytes]) -> list[Request]:
                 method = dice.choice(["PUT", "PATCH", "DELETE", "GET", "OPTIONS"])
         requests.append(Request(method, path, key, body))
     return requests
-
-
-def send(port: int, requests: list[Request]) -> Counter[int]:
-    """Send `requests` through kept connections, several at a time; count the statuses.
-
-    Every answer has the form that its status promises.
-    """
-
-    def send_some(some: list[Request]) -> Counter[int]:
-        seen: Counter[int] = Counter()
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        for one in some:
-            headers = {"Authorization": f"Bearer {one.key}"}
-            connection.request(one.method, one.path, one.body, headers)
-            answer = connection.getresponse()
-            content = answer.read()
-            seen[answer.status] += 1
-            assert answer.getheader("x-request-id")
-            if answer.status != 200:
-                assert {"error", "code"} <= set(json.loads(content)), (one, content)
-            assert answer.status in DOCUMENTED, (one, content)
-        connection.close()
-        return seen
-
-    with ThreadPoolExecutor(THREADS) as threads:
-        shares = [requests[start::THREADS] for start in range(THREADS)]
-        return sum(threads.map(send_some, shares), Counter())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's account of memory")
