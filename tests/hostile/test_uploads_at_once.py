@@ -132,7 +132,7 @@ def test_one_name_uploaded_and_removed_at_once(shelf: Shelf) -> None:
 
 
 def test_disk_that_takes_no_more(shelf: Shelf) -> None:
-    """A file that cannot be written is an error in words; nothing is left of it."""
+    """A file that cannot be written is an error in words; what the store refuses is tried again."""
     # As a full disk: no file of the process can become larger.
     pid = shelf.target.process.popen.pid
     no_limit = resource.prlimit(pid, resource.RLIMIT_FSIZE)
@@ -142,6 +142,7 @@ def test_disk_that_takes_no_more(shelf: Shelf) -> None:
         assert (answer.status_code, answer.json()["code"]) == (503, "store_error")
         assert "File too large" in answer.json()["error"]
         assert kept(shelf.uploads) == set() and left_over(shelf.uploads) == []
+        small = documents.upload(*((f"{n}.txt", b"%d" % n) for n in range(3)), wait=False)
+        time.sleep(1)  # the store, too, is full
         resource.prlimit(pid, resource.RLIMIT_FSIZE, no_limit)
-        [made] = documents.upload(("a.txt", b"a" * 300))
-        assert made["state"] == "complete"
+        assert {documents.wait(one["id"])["state"] for one in small} == {"complete"}

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from conftest import EXAMPLES, serving_documents
+from conftest import serving_documents
 from documents_http import Documents
 from pagevec.engine.embedder import LocalEmbedder
-
-REPORT = (EXAMPLES / "annual-report.pdf").read_bytes()
+from pdf_files import pages_pdf
 
 
 def lose_uploads(store: Path) -> None:
@@ -63,7 +63,7 @@ def test_lost_stores(embedder: LocalEmbedder, tmp_path: Path, lose: Any) -> None
         serving_documents(embedder, str(store), store / "uploads") as (service, _),
         Documents.of(service) as documents,
     ):
-        [made] = documents.upload(("a.pdf", REPORT))
+        [made] = documents.upload(("a.pdf", pages_pdf(["parcels"], bad={})))
         lose(store)
         for _ in range(2):
             for call, answer in ask_for_all(documents, made["id"]).items():
@@ -72,3 +72,25 @@ def test_lost_stores(embedder: LocalEmbedder, tmp_path: Path, lose: Any) -> None
                 if answer.status_code >= 400:
                     assert {"error", "code"} <= answer.json().keys(), call
         assert documents.http.get("/health").json() == {"status": "alive"}
+
+
+def test_removal_that_was_killed(embedder: LocalEmbedder, tmp_path: Path) -> None:
+    """A removal that ended with its process, before the first page went, is as if never asked."""
+    store, uploads = str(tmp_path / "store"), tmp_path / "uploads"
+    content = pages_pdf([f"page {number}" for number in range(30)], bad={})
+    with (
+        serving_documents(embedder, store, uploads) as (service, _),
+        Documents.of(service) as documents,
+    ):
+        [made] = documents.upload(("a.pdf", content), wait=False)
+        while not documents.get(made["id"])["stored"]:
+            time.sleep(0.01)
+    for mark in (uploads / "waiting").iterdir():
+        mark.unlink()  # what a removal does first
+    with (
+        serving_documents(embedder, store, uploads) as (service, _),
+        Documents.of(service) as documents,
+    ):
+        whole = documents.wait(made["id"])
+        assert (whole["state"], whole["stored"]) == ("complete", 30)
+        assert documents.remove(made["id"])["removed_pages"] == 30

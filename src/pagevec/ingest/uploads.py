@@ -132,6 +132,7 @@ class Uploads:
         self._bytes = sum(file.stat().st_size for file in self._files())
         marks = map(_read_mark, (self.folder / "waiting").glob("*.json"))
         self._waiting = {one.name: one for one in marks if one}
+        self._resume()
         self.sweep()
 
     def receive(self, filename: str) -> Incoming:
@@ -251,6 +252,16 @@ class Uploads:
             and upload.name not in self._waiting
         )
 
+    def _resume(self) -> None:
+        """Let documents wait that were begun and not ended, as by a removal that was killed."""
+        for record in self._store.ledger.records():
+            is_begun = not record.complete and record.error is None
+            upload = Upload(record.name, record.content_hash, time.time_ns())
+            is_there = self.holds(record.name) and (self.folder / upload.file).exists()
+            if is_begun and is_there and record.name not in self._waiting:
+                self._draft_mark(upload)
+                self._mark(upload)
+
     def _keep(self, incoming: Incoming, target: Path) -> None:
         if target.exists():
             incoming.discard()
@@ -296,7 +307,7 @@ def clean_filename(filename: str) -> str:
     """
     readable = "".join(one for one in filename if _is_readable(one)).replace("\\", "/")
     named = unicodedata.normalize("NFC", readable)
-    parts = [_clean_part(part) for part in re.sub(r"^[A-Za-z]:", "", named).split("/")]
+    parts = [_clean_part(part) for part in re.sub(r"^(?:[A-Za-z]:)+", "", named).split("/")]
     kept = [part for part in parts if part]
     suffix = PurePosixPath(kept[-1]).suffix if kept else ""
     if suffix.lower() not in SUFFIXES:
