@@ -43,7 +43,7 @@ class Uploader:
     def serve(self, act: Callable[[Process, Documents], None], *, is_killed: bool = True) -> None:
         """Start the service, act, and kill it, unless it shall end by itself."""
         options = ("--store", self.store, "--uploads", "--uploads-folder", str(self.folder))
-        with serving(self.place, environment(), *options) as process:
+        with serving(self.place, environment(PAGEVEC_MAX_VISUAL_TOKENS="64"), *options) as process:
             with Documents.of(process) as documents:
                 act(process, documents)
             if is_killed:
