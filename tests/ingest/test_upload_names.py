@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagevec.errors import InvalidRequest
-from pagevec.ingest.uploads import clean_filename
+from pagevec.ingest.filenames import clean_filename
 from pagevec.wire.documents import id_of, name_of
 
 _PIECES = ("..", ".", "/", "\\", "C:", " ", "\0", "\u202e", "\u061c", "\u2028", "e\u0301", "\ud800")

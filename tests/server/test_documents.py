@@ -22,8 +22,8 @@ from pagevec.engine.embedder import LocalEmbedder
 from pagevec.errors import InvalidRequest
 from pagevec.images import read_image
 from pagevec.ingest.boundary import open_document
+from pagevec.ingest.filenames import clean_filename
 from pagevec.ingest.page import ReadOptions
-from pagevec.ingest.uploads import clean_filename
 from pagevec.search.library import Library
 from pagevec.server.documents import cut_snippet
 from pdf_files import pages_pdf
