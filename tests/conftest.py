@@ -184,6 +184,7 @@ def service(embedder: LocalEmbedder) -> Iterator[Service]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of a real PostgreSQL."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
     from postgres_server import binaries, running_postgres  # with psycopg, for these tests alone
 
     if binaries() is None:
@@ -196,6 +197,7 @@ def postgres() -> Iterator[str]:
 def store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The name of an empty store, of each kind."""
     if request.param == "postgres":
+        pytest.importorskip("psycopg", reason="psycopg is not installed")
         from postgres_server import new_database
 
         return new_database(request.getfixturevalue("postgres"))

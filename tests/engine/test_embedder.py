@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from conftest import make_settings, png
+from engine.hash_backend import HashBackend, Words, embed
 from pagevec.engine.api import Embedded
 from pagevec.engine.backends import backend_of, load
-from pagevec.engine.backends.base import Backend
+from pagevec.engine.backends.base import Backend, BatchHints
 from pagevec.engine.embedder import LocalEmbedder
 from pagevec.engine.models import loader
 from pagevec.engine.models.loader import LoadedModel
@@ -31,6 +32,7 @@ from pagevec.errors import (
     TooMuchWork,
 )
 from pagevec.images import EncodedImage, read_image
+from pagevec.types import MultiVector
 
 QUERIES = ["short", "", "a query of middling length, for padding", "long " * 40, "the last one"]
 
@@ -216,6 +218,37 @@ class TestAdmission:
             assert all(len(one.result(0).vectors) == 2 for one in taken)
             with pytest.raises(Draining):
                 embedder.embed_texts(["too late"]).result()
+
+
+class PatientBackend(HashBackend):
+    """Its batches of pages wait for `go_on` once `holds` is set."""
+
+    hints = BatchHints(threads=2)
+
+    def __init__(self) -> None:
+        self.go_on, self.holds, self.held = threading.Event(), False, threading.Semaphore(0)
+
+    def forward(self, batch: Sequence[Words]) -> list[MultiVector]:
+        if self.holds and any(len(words) > 50 for words in batch):
+            self.held.release()
+            assert self.go_on.wait(60)
+        return super().forward(batch)
+
+
+def test_queries_do_not_wait_for_pages() -> None:
+    """While every thread of the model is busy with a page, a query is answered beside them."""
+    backend = PatientBackend()
+    embedder = LocalEmbedder(lambda: backend, batch_tokens=64)
+    embedder.wait_until_ready()
+    backend.holds = True
+    taken = [embedder.embed_images(pages((1000, 600 + size))) for size in range(3)]
+    assert backend.held.acquire(timeout=60) and backend.held.acquire(timeout=60)
+    for text in ("one", "another"):
+        [vectors] = embedder.embed_texts([text]).result(60).vectors
+        np.testing.assert_array_equal(vectors, [embed(text.encode())])
+    backend.go_on.set()
+    assert all(len(one.result(60).vectors) == 1 for one in taken)
+    embedder.close()
 
 
 class TestOutOfMemory:

@@ -248,6 +248,18 @@ def test_giant_texts_leave_a_thread_to_others() -> None:
     assert scheduler.next_batch(takers=2) == [giants[1]]
 
 
+def test_queries_beside_pages() -> None:
+    """What runs beside pages is queries alone, without those that would hold it up for long."""
+    scheduler = Scheduler(100)
+    scheduler.pass_work = 200
+    giant, small, page = of("a", 1000, True), of("a", 10, True), of("b", 50, False)
+    fill(scheduler, [giant, small, page])
+    assert scheduler.next_queries() == [small]
+    assert scheduler.next_queries() == []
+    assert scheduler.next_batch() == [giant]
+    assert scheduler.next_batch() == [page]
+
+
 def test_giant_texts_run_where_there_is_one_thread() -> None:
     """They are not kept waiting for a thread that does not exist."""
     scheduler = Scheduler(100)

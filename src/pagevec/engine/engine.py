@@ -83,6 +83,7 @@ class Engine:
         self._changed = threading.Condition()
         self._draining = False
         self._running = 0
+        self._in_pages = 0  # threads that run a batch of pages
         working = WorkingBytes(budgets.working_bytes)
         self._preparation = Preparation(
             backend,
@@ -138,16 +139,21 @@ class Engine:
 
     def run(self) -> None:
         """Run batches, in this thread and others, until the engine fails or has drained."""
+        takers = [self._next_batch] * (self._threads - 1)
+        if self._threads > 1:
+            takers.append(self._next_queries)
         others = [
-            threading.Thread(target=self._run_batches, name="pagevec-model", daemon=True)
-            for _ in range(self._threads - 1)
+            threading.Thread(
+                target=self._run_batches, args=(take,), name="pagevec-model", daemon=True
+            )
+            for take in takers
         ]
         try:
             for other in others:
                 other.start()
         except BaseException as error:
             self._stop(error)
-        self._run_batches()
+        self._run_batches(self._next_batch)
         while self.failure is None and any(other.is_alive() for other in others):
             for other in others:
                 other.join(_LOOK_SECONDS)
@@ -204,9 +210,9 @@ class Engine:
 
     # In the threads that run the model
 
-    def _run_batches(self) -> None:
+    def _run_batches(self, take: Callable[[], list[Item]]) -> None:
         try:
-            while batch := self._next_batch():
+            while batch := self._wait_for(take):
                 at_once = self._begin_batch()
                 self._device.share_cores(at_once)
                 self._executor.run(batch, at_once)
@@ -215,10 +221,21 @@ class Engine:
             self._stop(error)
 
     def _next_batch(self) -> list[Item]:
+        return self._scheduler.next_batch(self._threads)
+
+    def _next_queries(self) -> list[Item]:
+        """Return queries that would wait for a page, while all other threads run pages.
+
+        Where several threads share the cores, a query's milliseconds are better spent beside them.
+        """
+        return self._scheduler.next_queries() if self._in_pages == self._threads else []
+
+    def _wait_for(self, take: Callable[[], list[Item]]) -> list[Item]:
         """Wait for the next batch; empty when the engine failed, or is drained."""
         with self._changed:
             while self.failure is None:
-                if batch := self._scheduler.next_batch(self._threads):
+                if batch := take():
+                    self._in_pages += not batch[0].is_query
                     break
                 if self._draining and not self._admission.unfinished:
                     break
@@ -238,6 +255,7 @@ class Engine:
     def _end_batch(self, batch: list[Item]) -> None:
         with self._changed:
             self._running -= 1
+            self._in_pages -= not batch[0].is_query
             if self._scheduler.end(batch):
                 self._changed.notify_all()
 

@@ -175,6 +175,15 @@ class Scheduler:
         share = -(-sum(page.tokens for page in self._pages) // takers)
         return _take(self._pages, self._pages.in_turn(), min(self.budget, share), self.padded)
 
+    def next_queries(self) -> "list[Item]":
+        """Take a batch of queries that takes no longer than one of pages; empty if there is none.
+
+        It is beside those of `next_batch`: whatever is due there is due still.
+        """
+        self._queries.drop(lambda item: item.abandoned)
+        tickets = (one for one in self._queries.in_turn() if not self._is_giant(one.entry))
+        return _take(self._queries, tickets, self.budget, self.padded, self.pass_work)
+
     def end(self, batch: "Sequence[Item]") -> bool:
         """Note that `batch` has run, whatever became of it.
 

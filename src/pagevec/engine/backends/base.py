@@ -112,7 +112,8 @@ class BatchHints:
     Attributes:
         padded: whether inputs are padded to the longest of their batch, so that each costs as much.
         batch_tokens: tokens of one batch, unless PAGEVEC_BATCH_TOKENS is set.
-        threads: batches that run at the same time, unless PAGEVEC_MODEL_THREADS is set.
+        threads: batches that run at the same time, unless PAGEVEC_MODEL_THREADS is set. Where it
+            is above 1, a batch of queries may run beside so many of pages.
         quadratic_crossover: sequence length at which attention, quadratic, costs as much as
             everything that is linear in the tokens: 4 x hidden size + 3 x intermediate size for a
             gated transformer layer.
