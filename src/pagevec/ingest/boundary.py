@@ -7,11 +7,9 @@ page starts another one. Idle readers are kept for the next document.
 
 import atexit
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from pagevec.errors import DocumentError
+from pagevec.ingest.homes import ReaderHome
 from pagevec.ingest.office import OFFICE
 from pagevec.ingest.page import Pages, ReadOptions, SourcePage
 from pagevec.ingest.reader import decode_page, receive, send
@@ -139,19 +138,20 @@ class _Reader:
     """A reader process. Used by one thread at a time."""
 
     def __init__(self) -> None:
-        self._home = tempfile.mkdtemp(prefix="pagevec-reader-")
+        self._home = ReaderHome()
         known = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         if "PYTHONPATH" in known:  # relative folders are not those of the reader's own folder
             folders = known["PYTHONPATH"].split(os.pathsep)
             known["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, folders))
-        own = {"HOME": self._home, "TMPDIR": self._home, "OPENBLAS_NUM_THREADS": "1"}
+        home = self._home.path
+        own = {"HOME": home, "TMPDIR": home, "OPENBLAS_NUM_THREADS": "1"}
         theirs, self._lifeline = os.pipe()  # closed when this process ends, however it does
         self._process = subprocess.Popen(  # noqa: S603 - this program
             [sys.executable, "-m", "pagevec.ingest.reader", str(theirs)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=self._home,
+            cwd=home,
             env={**known, **own},
             pass_fds=(theirs,),
             start_new_session=True,  # it is killed with all of its children
@@ -205,15 +205,16 @@ class _Reader:
             if pipe is not None:
                 with suppress(OSError):
                     pipe.close()
-        shutil.rmtree(self._home, ignore_errors=True)
+        self._home.remove()
         with _lock:
             if self in _readers:
                 _readers.remove(self)
                 self.let_go()
 
     def let_go(self) -> None:
-        """Close this process's end of the lifeline."""
+        """Close this process's end of the lifeline, and leave the home to its owner."""
         os.close(self._lifeline)
+        self._home.let_go()
 
     def _describe_end(self) -> str:
         with suppress(subprocess.TimeoutExpired, ValueError):

@@ -31,12 +31,17 @@ class Leases:
     Args:
         ledger: where leases are written.
         seconds: how long a lease lasts unless it is renewed.
+        worker: name of the worker; None for one of its own. Leases of one name belong together,
+            so no two workers that live at the same time may ingest a document under one name.
     """
 
-    def __init__(self, ledger: Ledger, seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self, ledger: Ledger, seconds: float = LEASE_SECONDS, worker: str | None = None
+    ) -> None:
         self._ledger = ledger
         self._seconds = seconds
-        self._worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        own = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._worker = worker or own
         self._held: dict[str, _Lease] = {}
         self._over = threading.Event()
         self._renewing = threading.Thread(target=self._renew, name="pagevec-leases", daemon=True)

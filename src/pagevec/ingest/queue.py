@@ -60,7 +60,7 @@ class IngestionQueue:
         self._store = store
         self._uploads = uploads
         options = ReadOptions(limits=ReadLimits(pages=max_pages))
-        self._worker = Worker(store, model, options=options)
+        self._worker = Worker(store, model, options=options, name=uploads.worker)
         self._jobs: dict[str, Job] = {}
         self._faults: dict[str, str] = {}  # why an upload is tried again
         self._later: dict[Upload, float] = {}

@@ -103,6 +103,12 @@ class Uploads:
         folder: made if it is not there.
         most_bytes: of all files together.
 
+    Attributes:
+        folder: absolute.
+        label: first part of the names of its documents.
+        worker: name of whoever ingests them: a service goes on with the leases of one that was
+            killed before it.
+
     Raises:
         ConfigurationError: the folder cannot be used, or another service uses it.
     """
@@ -117,6 +123,7 @@ class Uploads:
             for one in (self.folder, self.folder / "waiting", self.folder / "incoming"):
                 one.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.folder / ".lock")
+            self.worker = f"uploads-{_read_or_write_id(self._lock)}"
         except OSError as error:
             raise ConfigurationError(
                 f"the folder for uploads cannot be used: {self.folder} ({error.strerror})"
@@ -302,7 +309,7 @@ def _read_mark(place: Path) -> Upload | None:
 
 def _lock(place: Path) -> BinaryIO:
     """Return a locked file; the lock ends with this process, however that ends."""
-    opened = place.open("ab")
+    opened = place.open("a+b")
     try:
         import fcntl
     except ImportError:  # not on Windows
@@ -315,6 +322,16 @@ def _lock(place: Path) -> BinaryIO:
             f"another service takes uploads for this store: {place.parent}"
         ) from None
     return opened
+
+
+def _read_or_write_id(file: BinaryIO) -> str:
+    """Return what stands in `file`: something that no other folder has."""
+    file.seek(0)
+    if not (known := file.read(64).decode("ascii", "replace")):
+        known = uuid.uuid4().hex
+        file.write(known.encode())
+        file.flush()
+    return known
 
 
 def _sync(folder: Path) -> None:

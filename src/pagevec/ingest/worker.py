@@ -83,6 +83,8 @@ class Worker:
         lease_seconds: how long other workers wait before they take over the documents of a
             worker that was killed.
         options: how documents are read; their pages are made of the size that the model sees.
+        name: of the worker, for one that takes the place of another of this name that has ended;
+            see `Leases`.
     """
 
     def __init__(
@@ -92,7 +94,9 @@ class Worker:
         *,
         lease_seconds: float = LEASE_SECONDS,
         options: ReadOptions | None = None,
+        name: str | None = None,
     ) -> None:
+        self._name = name
         self._store = store
         self._model = model
         self._lease_seconds = lease_seconds
@@ -132,7 +136,7 @@ class Worker:
         outcomes: list[Outcome] = []
         left = list(documents)
         is_first = True
-        with Leases(self._store.ledger, self._lease_seconds) as leases:
+        with Leases(self._store.ledger, self._lease_seconds, self._name) as leases:
             while left and not run.stopped.is_set():
                 waiting = []
                 # First whatever needs no model: an edit may take away the very pages that a
