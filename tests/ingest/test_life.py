@@ -116,7 +116,7 @@ class Life(RuleBasedStateMachine):
         self.model = CountingModel()
         self.name = new_database(self.store_url) if self.store_url else str(self.home / "store")
         self.index = Index(self.name, self.model)
-        self.index._store.add([page(OF_OTHERS, 1)])  # without a record: another program's
+        self.index._index._store.add([page(OF_OTHERS, 1)])  # without a record: another program's
         self.written: dict[str, bytes] = {}
         self.last_good: dict[str, bytes] = {}
         self.unmounted: dict[str, str] = {}
@@ -225,7 +225,7 @@ class Life(RuleBasedStateMachine):
                 assert (hit.text, hit.metadata["file"]) == (text, Path(name).name)
                 assert self.index.search(text, k=1)[0].score <= hit.score + 1e-3
             else:
-                [stored] = self.index._store.fetch([PageKey(name, 1)])
+                [stored] = self.index._index._store.fetch([PageKey(name, 1)])
                 np.testing.assert_allclose(
                     stored.vectors, self.model.embed_images([content])[0], atol=1e-3
                 )
@@ -240,7 +240,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def others_are_untouched(self) -> None:
         """Rows of another program stay, whatever happens."""
-        assert self.index._store.has(OF_OTHERS) == {1}
+        assert self.index._index._store.has(OF_OTHERS) == {1}
 
     def _write(self, file: str, content: bytes) -> None:
         (self.home / file).write_bytes(content)
@@ -455,13 +455,13 @@ def test_links_are_followed_where_they_are_named(index: Index, docs: Path, link_
 
 def test_a_name_that_another_program_has(index: Index, docs: Path) -> None:
     """Pages that another program wrote under a document's name are neither used nor removed."""
-    index._store.add([page("docs/a.txt", 1)])
+    index._index._store.add([page("docs/a.txt", 1)])
     (docs / "a.txt").write_text(TEXTS[0])
     [failed] = index.add(docs).failed
     assert failed.error is not None and "another program wrote" in failed.error
     (docs / "a.txt").unlink()
     assert index.prune(docs) == Removal(())
-    [stored] = index._store.fetch([PageKey("docs/a.txt", 1)])
+    [stored] = index._index._store.fetch([PageKey("docs/a.txt", 1)])
     np.testing.assert_allclose(stored.vectors, page("docs/a.txt", 1).vectors, atol=1e-2)
     assert [one.is_ours for one in index.documents() if one.name == "docs/a.txt"] == [False]
 

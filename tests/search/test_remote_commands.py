@@ -12,6 +12,7 @@ QUERY = "a ferry learns to be quiet"
 REPORT = "uploads/examples/annual-report.pdf"
 
 
+@pytest.mark.long
 def test_on_the_command_line(there: Service, tmp_path: Path) -> None:
     """`--store http://...` of four commands prints what a store here does; no service embeds."""
     key, at = {"SERVICE_API_KEY": there.key, "PAGEVEC_URL": "http://127.0.0.1:9"}, there.url
