@@ -116,6 +116,12 @@ class NotFound(PagevecError):
     code, status = "not_found", 404
 
 
+class ModelNotFound(PagevecError):
+    """The request names a model that this service does not serve; GET /v1/models lists them."""
+
+    code, status = "model_not_found", 404
+
+
 class MethodNotAllowed(PagevecError):
     """The path exists, the method does not."""
 

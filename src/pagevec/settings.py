@@ -110,6 +110,11 @@ class Settings(EnvironmentSettings):
     default_format: Literal["json", "npz"] = bounded(
         "json", "format of the answer to POST /embeddings where Accept does not decide"
     )
+    served_model_names: str | None = bounded(
+        None,
+        "other names under which requests of vLLM's and OpenAI's form may ask for the model",
+        expected="names, separated by commas",
+    )
     max_body_bytes: int = bounded(256 * _MIB, "bytes of a request body, at most", ge=1024)
     max_held_bytes: int | None = bounded(
         None,

@@ -15,7 +15,14 @@ from server.calls import GETS, HELLO, PATHS, TYPES, texts
 
 Json = dict[str, Any]
 REFUSALS = {"404", "405", "408", "431", "500", "503"}
-OPERATIONS = [*(("post", path) for path in PATHS), *(("get", path) for path in GETS)]
+VLLM = (
+    *("/pooling", "/v1/embeddings", "/score", "/v1/score"),
+    *("/rerank", "/v1/rerank", "/v2/rerank"),
+)
+OPERATIONS = [
+    *(("post", path) for path in (*PATHS, *VLLM)),
+    *(("get", path) for path in (*GETS, "/v1/models")),
+]
 FORMATS = {
     "/embeddings": ["json", "npz"],
     "/": ["json", "npz"],
@@ -48,7 +55,7 @@ def test_operations(described: Json) -> None:
     assert sorted((method, path) for method, path, _ in found) == sorted(OPERATIONS)
     names = [operation["operationId"] for _, _, operation in found]
     assert len(set(names)) == len(names)
-    assert all(re.fullmatch(r"[a-z_]+", name) for name in names)
+    assert all(re.fullmatch(r"[a-z][a-z0-9_]+", name) for name in names)
     tags = {tag["name"] for tag in described["tags"]}
     assert {tag for _, _, operation in found for tag in operation["tags"]} == tags
     assert all(operation["summary"] and operation["description"] for _, _, operation in found)
@@ -67,9 +74,9 @@ def test_formats(described: Json, embedder: LocalEmbedder) -> None:
 
 def test_statuses(described: Json) -> None:
     """Every operation lists every status that a caller has to expect; one needs a key."""
-    for method, _, operation in operations(described):
+    for method, path, operation in operations(described):
         statuses = set(operation["responses"])
-        if method == "post":
+        if method == "post" or path == "/v1/models":
             assert statuses == {"200", "400", "401", "413", "415", "429"} | REFUSALS
             assert operation["security"] == [{"bearer": []}]
         else:
@@ -112,6 +119,13 @@ def test_examples_are_requests(described: Json, client: httpx.Client) -> None:
         check(described, "EmbeddingsResponse", answer.json())
     shown = described["paths"]["/embeddings"]["post"]["responses"]["200"]["content"]
     check(described, "EmbeddingsResponse", shown["application/json"]["example"])
+    for path in VLLM:
+        operation = described["paths"][path]["post"]
+        example = operation["requestBody"]["content"]["application/json"]["example"]
+        answer = client.post(path, json=example)
+        assert answer.status_code == 200, answer.text
+        shown = operation["responses"]["200"]["content"]["application/json"]["example"]
+        assert set(answer.json()) == set(shown), path
 
 
 def test_answers_are_as_described(described: Json, client: httpx.Client) -> None:

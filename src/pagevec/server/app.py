@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from pagevec.engine.api import Embedder
 from pagevec.errors import PagevecError
 from pagevec.search.library import Library
+from pagevec.server.budget import Rooms
 from pagevec.server.docs import docs_routes
 from pagevec.server.documents import DocumentRoutes
 from pagevec.server.errors import answer_http_exception, answer_pagevec_error
@@ -20,6 +21,7 @@ from pagevec.server.page import page_routes
 from pagevec.server.routes import Routes
 from pagevec.server.sign_in import SignIn
 from pagevec.server.telemetry import Metrics
+from pagevec.server.vllm import VllmRoutes
 from pagevec.settings import Settings
 from pagevec.types import DocumentsAre
 
@@ -49,7 +51,9 @@ def create_app(
     metrics = Metrics(embedder, library)
     gate = Gate(settings)
     are: DocumentsAre = None if library is None else "write" if settings.uploads else "read"
-    routes = Routes(settings, embedder, metrics, gate, are)
+    rooms = Rooms(settings)
+    routes = Routes(settings, embedder, metrics, gate, rooms, are)
+    vllm = VllmRoutes(settings, embedder, gate, rooms)
     app = FastAPI(
         openapi_url=None,  # `describe` does it
         redirect_slashes=False,  # clients do not follow redirects: a 404 tells them more
@@ -65,6 +69,10 @@ def create_app(
         "/": routes.embeddings,
         "/json/embeddings": routes.json_embeddings,
         "/npz/embeddings": routes.npz_embeddings,
+        "/pooling": vllm.pooling,
+        "/v1/embeddings": vllm.embeddings,
+        **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank"), vllm.rerank),
+        **dict.fromkeys(("/score", "/v1/score"), vllm.score),
     }
     gets: dict[str, Any] = {
         "/": routes.home,
@@ -72,6 +80,7 @@ def create_app(
         "/ready": routes.ready,
         "/info": routes.info,
         "/metrics": routes.metrics,
+        "/v1/models": vllm.models,
     }
     deletes: dict[str, Any] = {}
     if library is not None:

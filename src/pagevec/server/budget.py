@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pagevec.errors import QueueFull
+from pagevec.settings import Settings
 
 # What a small request holds is not worth the wait behind a large one: it has room of its own.
 SMALL_BYTES = 1024 * 1024
@@ -47,6 +48,23 @@ class Hold:
     def settle(self, count: int) -> None:
         """Hold `count` bytes from now on: what turned out to be needed, after an estimate."""
         self._budget.settle(self, count)
+
+
+class Rooms:
+    """What all requests of a service may hold: half of it for bodies, half for answers.
+
+    Attributes:
+        bodies: bytes of bodies.
+        answers: bytes of answers.
+        most_answer: bytes of one answer that are waited for at most.
+        patience: seconds that a request waits for room.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.most_answer = settings.held_bytes // 2
+        self.bodies = ByteBudget(settings.held_bytes // 2)
+        self.answers = ByteBudget(self.most_answer)
+        self.patience = settings.request_seconds
 
 
 _Waiting = tuple[Hold, int, "asyncio.Future[None]"]

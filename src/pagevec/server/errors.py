@@ -14,9 +14,16 @@ from pagevec.server.telemetry import get_record
 _DEFAULT_RETRY_SECONDS = 5.0
 
 
-def error_response(error: PagevecError) -> Response:
-    """Return `error` as ``{"error": ..., "code": ..., "index": ...}`` with its status."""
+def error_response(error: PagevecError, *, with_message: bool = False) -> Response:
+    """Return `error` as ``{"error": ..., "code": ..., "index": ...}`` with its status.
+
+    Args:
+        error: to be answered.
+        with_message: whether the sentence is there as `message`, too, where others look for it.
+    """
     body: dict[str, str | int] = {"error": error.message, "code": error.code}
+    if with_message:
+        body["message"] = error.message
     if error.index is not None:
         body["index"] = error.index
     headers = {}

@@ -32,15 +32,20 @@ class Gate:
         self._keys = Keys(settings)
         self._rates = RateLimits(settings)
 
-    async def admit(self, request: Request) -> str:
+    async def admit(self, request: Request, *, allows_basic: bool = False) -> str:
         """Return the name of the request's key.
+
+        Args:
+            request: with the key.
+            allows_basic: see `Keys.check`.
 
         Raises:
             Unauthorized: the key is missing or wrong.
             RateLimited: it is over its limit.
             Draining: the service is shutting down.
         """
-        key = self._keys.check(request.headers.get("authorization"))
+        authorization = request.headers.get("authorization")
+        key = self._keys.check(authorization, allows_basic=allows_basic)
         get_record(request).key = key
         await self._rates.check(key)
         if is_draining(request):

@@ -18,6 +18,7 @@ from pagevec import __version__, errors
 from pagevec.errors import InternalError, PagevecError
 from pagevec.grid import PageResizing
 from pagevec.samples import TEXTS, draw_pages
+from pagevec.server.openapi_vllm import vllm_paths
 from pagevec.types import Limits, ModelInfo, Token
 from pagevec.wire.documents import (
     DocumentList,
@@ -63,6 +64,7 @@ _DOCUMENT_SCHEMAS = (
 _TAGS = {
     "documents": "The documents of the service's store, and searches. Needs a key.",
     "embeddings": "Texts and page images become multi-vectors. Needs a key.",
+    "vllm": "The same, and MaxSim, in the form of vLLM, Jina and OpenAI. Needs a key.",
     "service": "How the service is, and what it runs. Needs no key.",
 }
 # What any request may be answered, and what else one to embed may be.
@@ -181,6 +183,7 @@ def describe(default: WireFormat, has_documents: bool = False) -> Json:
                 "In the text format of Prometheus.",
                 {"text/plain": {"schema": {"type": "string"}}},
             ),
+            **vllm_paths(_refusals(*_EMBEDDING, *_ALWAYS)),
             **(_document_paths() if has_documents else {}),
         },
         "components": {

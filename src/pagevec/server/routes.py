@@ -18,7 +18,7 @@ from pagevec.errors import (
     PagevecError,
 )
 from pagevec.server.bodies import Call, CallReader, receive_body
-from pagevec.server.budget import ByteBudget, Hold
+from pagevec.server.budget import Hold, Rooms
 from pagevec.server.errors import error_response
 from pagevec.server.gate import Gate, unless_gone
 from pagevec.server.home import home_response
@@ -76,6 +76,7 @@ class Routes:
         embedder: Embedder,
         metrics: Metrics,
         gate: Gate,
+        rooms: Rooms,
         documents: DocumentsAre = None,
     ) -> None:
         self._gate = gate
@@ -84,10 +85,7 @@ class Routes:
         self._embedder = embedder
         self._metrics = metrics
         self._calls = CallReader(settings)
-        self._bodies = ByteBudget(settings.held_bytes // 2)
-        self._most_answer = settings.held_bytes // 2
-        self._answers = ByteBudget(self._most_answer)
-        self._patience = settings.request_seconds
+        self._rooms = rooms
         # Threads of the service's own: others must not take all of them.
         self._threads = ThreadPoolExecutor(_THREADS, "pagevec-server")
 
@@ -150,16 +148,16 @@ class Routes:
         key = await self._gate.admit(request)
         info = self._embedder.info()  # which fails before the body is read
         format_ = choose_format(",".join(headers.getlist("accept")), default)
-        body_room = record.resources.enter_context(self._bodies.hold(key))
+        body_room = record.resources.enter_context(self._rooms.bodies.hold(key))
         call = await self._receive(request, body_room)
         asked = call.request
         record.input_type, record.inputs = asked.input_type, call.inputs
         vector_bytes = bytes_of_vector(info.dim, asked.dtype, format_, asked.tokens)
         kept = 4 * info.dim + vector_bytes  # as it is made, and as it travels
-        room = record.resources.enter_context(self._answers.hold(key))
-        expected = min(kept * call.count_vectors(info), self._most_answer)
+        room = record.resources.enter_context(self._rooms.answers.hold(key))
+        expected = min(kept * call.count_vectors(info), self._rooms.most_answer)
         if not room.grow_now(expected):
-            await unless_gone(room.grow(expected, self._patience), request.receive)
+            await unless_gone(room.grow(expected, self._rooms.patience), request.receive)
         embedding = call.submit(self._embedder, key, vector_bytes)
         del call
         embedded = await unless_gone(asyncio.wrap_future(embedding), request.receive)
@@ -193,7 +191,7 @@ class Routes:
                 reader,
                 room,
                 settings.max_body_bytes,
-                self._patience,
+                self._rooms.patience,
             )
         with record.stage("decode"):
             call = await self._in_thread_if(room.bytes > _READ_AT_ONCE, self._calls.finish, reader)

@@ -1,5 +1,6 @@
 """Who may send requests, and how often: bearer keys and rate limits."""
 
+import base64
 import hashlib
 import hmac
 import logging
@@ -32,8 +33,13 @@ class Keys:
         self._version = _file_version(settings.service_api_key_file)
         self._names = _name_keys(settings)
 
-    def check(self, authorization: str | None) -> str:
+    def check(self, authorization: str | None, *, allows_basic: bool = False) -> str:
         """Check an Authorization header (RFC 6750).
+
+        Args:
+            authorization: the header.
+            allows_basic: whether the key may be the password of `Basic` (RFC 7617), too, for
+                clients that have no other way than `http://user:KEY@host`.
 
         Returns:
             The name of the key, for logs and metrics.
@@ -42,6 +48,8 @@ class Keys:
             Unauthorized: the key is missing or wrong.
         """
         scheme, _, given = (authorization or "").partition(" ")
+        if allows_basic and scheme.lower() == "basic":
+            scheme, given = "bearer", _password(given)
         if scheme.lower() != "bearer" or not given.strip():
             raise Unauthorized("send the header `Authorization: Bearer <key>`")
         self._reload_changed_file()
@@ -63,6 +71,13 @@ class Keys:
             log.info("the keys are now %s", ", ".join(self._names.values()))
         except ConfigurationError as error:
             log.error("the keys stay as they were: %s", error)
+
+
+def _password(credentials: str) -> str:
+    try:
+        return base64.b64decode(credentials.strip()).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _name_keys(settings: Settings) -> dict[bytes, str]:

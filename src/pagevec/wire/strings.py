@@ -93,7 +93,7 @@ class Word:
 class Text:
     """A text."""
 
-    def __init__(self, index: int, max_chars: int) -> None:
+    def __init__(self, index: int | None, max_chars: int) -> None:
         self._index = index
         self._max_chars = max_chars
         self._raw = bytearray()
@@ -122,7 +122,7 @@ class Text:
 class File:
     """An image file. If it is at fault, that is said once the whole body is known to be one."""
 
-    def __init__(self, index: int, reader: FileReader) -> None:
+    def __init__(self, index: int | None, reader: FileReader) -> None:
         self._index = index
         self._reader: FileReader | None = reader
         self._escape = b""  # perhaps not complete
@@ -138,7 +138,7 @@ class File:
             try:
                 self._file = self._reader.finish()
             except PagevecError as error:
-                self._fault = error.at(self._index)
+                self._fault = error if self._index is None else error.at(self._index)
         self._reader = None
         if self._fault:
             raise self._fault
@@ -158,7 +158,8 @@ class File:
         try:
             self._reader.feed(raw)
         except PagevecError as error:
-            self._fault, self._reader = error.at(self._index), None
+            self._fault = error if self._index is None else error.at(self._index)
+            self._reader = None
 
 
 class Unknown:
