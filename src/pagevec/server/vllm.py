@@ -136,11 +136,12 @@ class VllmRoutes:
         key = await self._gate.admit(request, allows_basic=True)
         asked = await self._receive(request, key, read_embeddings)
         self._check_model(asked.model)
-        embedded = await self._embed(request, key, asked.inputs, asked.form)
+        form = VectorForm()
+        embedded = await self._embed(request, key, asked.inputs, form)
         head = self._head("embd", asked.model)
         with get_record(request).stage("encode"):
             return await self._in_thread(
-                _list_response, head, embedded, asked.form, "embedding", asked.field
+                _list_response, head, embedded, form, "embedding", asked.field
             )
 
     @_with_message

@@ -22,6 +22,7 @@ Input = str | bytes
 
 Encoding = Literal["float", "base64", "bytes", "bytes_only"]
 Precision = Literal["float32", "float16"]
+EmbeddingField = Literal["embedding", "embeddings"]
 Endianness = Literal["native", "little", "big"]
 
 # vLLM's fields that say nothing about the vectors of a late-interaction model.
@@ -72,8 +73,7 @@ class EmbeddingRequest:
 
     model: str | None
     inputs: list[Input]
-    form: VectorForm
-    field: Literal["embedding", "embeddings"]
+    field: EmbeddingField
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,13 +133,13 @@ def read_embeddings(content: Any) -> EmbeddingRequest:
             "this model has no single dense vector for an input: ask for its multi-vectors, with "
             '"return_multivector": true here, or with POST /pooling'
         )
-    form = _read_form(fields, str(fields.get("embedding_type") or "float"))
-    if form.encoding not in ("float", "base64"):
-        raise InvalidRequest(f"encoding_format={form.encoding!r}: expected 'float' or 'base64'")
-    # OpenAI's client always sends this field, and reads `embedding`.
-    own = "embedding" if "encoding_format" in fields else "embeddings"
+    if _read_form(fields).encoding not in ("float", "base64"):
+        raise InvalidRequest("encoding_format: expected 'float'; POST /pooling has other ones")
+    # OpenAI's client always sends this field, base64 unless told otherwise, and reads `embedding`.
+    # Base64 would lose the rows of a multi-vector, so that it gets numbers all the same.
+    own: EmbeddingField = "embedding" if "encoding_format" in fields else "embeddings"
     inputs = _read_many(fields, "input", _read_document)
-    return EmbeddingRequest(_model(fields), inputs, form, own)  # type: ignore[arg-type]
+    return EmbeddingRequest(_model(fields), inputs, own)
 
 
 def read_score(content: Any) -> ScoreRequest:
@@ -218,7 +218,7 @@ def _model(fields: Mapping[str, Any]) -> str | None:
     return model
 
 
-def _read_form(fields: Mapping[str, Any], default: str = "float") -> VectorForm:
+def _read_form(fields: Mapping[str, Any]) -> VectorForm:
     task = fields.get("task")
     if not (task is None or isinstance(task, str)):
         raise InvalidRequest("task: expected a word")
@@ -238,7 +238,7 @@ def _read_form(fields: Mapping[str, Any], default: str = "float") -> VectorForm:
         return value
 
     return VectorForm(
-        choose("encoding_format", Encoding, default),
+        choose("encoding_format", Encoding, "float"),
         choose("embed_dtype", Precision, "float32"),
         choose("endianness", Endianness, "native"),
     )
