@@ -25,7 +25,7 @@ from pagevec.ingest.boundary import open_document
 from pagevec.ingest.filenames import clean_filename
 from pagevec.ingest.page import ReadOptions
 from pagevec.search.library import Library
-from pagevec.server.documents import cut_snippet
+from pagevec.server.found import cut_snippet
 from pdf_files import pages_pdf
 
 REPORT = (EXAMPLES / "annual-report.pdf").read_bytes()

@@ -5,28 +5,24 @@ each document that is still to be ingested, and `incoming/` with what is being r
 is on the disk before the sender is answered, so a service that is killed goes on with it.
 """
 
-import errno
 import hashlib
 import json
 import os
 import re
-import shutil
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pagevec.errors import ConfigurationError, StorageFull, StoreError
-from pagevec.ingest.filenames import clean_filename
+from pagevec.errors import ConfigurationError
+from pagevec.ingest.incoming import Incoming, Room, in_words
 from pagevec.ingest.names import SourceDocument, label_of_uploads, upload_file
 from pagevec.stores.base import Store
 
 _FILE = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]+)?")
-_FREE_BYTES = 256 << 20  # that an upload leaves on the disk
 
 
 @dataclass(frozen=True)
@@ -47,52 +43,6 @@ class Upload:
     def file(self) -> str:
         """The name of its file in the folder."""
         return upload_file(self.name, self.content_hash)
-
-
-class Incoming:
-    """A file that is being received. Its methods block.
-
-    Attributes:
-        below: path below the label that its document gets.
-    """
-
-    def __init__(self, uploads: "Uploads", filename: str) -> None:
-        self.below = clean_filename(filename)
-        self._uploads = uploads
-        self._hash = hashlib.sha256()
-        self.bytes = 0
-        self.file = uploads.folder / "incoming" / uuid.uuid4().hex
-        with _in_words():
-            self._opened: BinaryIO = self.file.open("xb")
-
-    def write(self, data: bytes | bytearray) -> None:
-        """Add `data`.
-
-        Raises:
-            StorageFull: there is no room for it.
-            StoreError: the folder cannot be written.
-        """
-        self._hash.update(data)
-        with _in_words():
-            self._uploads.take_room(len(data))
-            self.bytes += len(data)
-            self._opened.write(data)
-
-    def finish(self) -> str:
-        """Write everything to the disk, and return the hash of the content."""
-        with _in_words():
-            self._opened.flush()
-            os.fsync(self._opened.fileno())
-            self._opened.close()
-        return self._hash.hexdigest()
-
-    def discard(self) -> None:
-        """Remove the file, unless it was accepted."""
-        with suppress(OSError):
-            self._opened.close()
-        with suppress(OSError):
-            self.file.unlink()
-            self._uploads.take_room(-self.bytes)
 
 
 class Uploads:
@@ -116,8 +66,7 @@ class Uploads:
     def __init__(self, store: Store, folder: Path, most_bytes: int) -> None:
         self.folder = folder.absolute()
         self._store = store
-        self._most = most_bytes
-        self._room = threading.Lock()
+        self._room = Room(self.folder, most_bytes)
         self._changing = threading.RLock()
         try:
             for one in (self.folder, self.folder / "waiting", self.folder / "incoming"):
@@ -132,7 +81,7 @@ class Uploads:
         for left in (self.folder / "incoming").iterdir():  # of a service that was killed
             left.unlink()
         self._drop_drafts()
-        self._bytes = sum(file.stat().st_size for file in self._files())
+        self._room.count(sum(file.stat().st_size for file in self._files()))
         marks = map(_read_mark, (self.folder / "waiting").glob("*.json"))
         self._waiting = {one.name: one for one in marks if one}
         self._resume()
@@ -144,7 +93,7 @@ class Uploads:
         Raises:
             InvalidRequest: its name is none, or of a type that is not read here.
         """
-        return Incoming(self, filename)
+        return Incoming(self.folder / "incoming", self._room, filename)
 
     def accept(self, incoming: Sequence[Incoming]) -> list[Upload]:
         """Keep files that were received completely; their documents wait from now on.
@@ -156,7 +105,7 @@ class Uploads:
             StorageFull: there is no room for them.
             StoreError: the folder cannot be written, or the store does not answer.
         """
-        with _in_words():
+        with in_words():
             # What needs room comes first. Renaming needs none.
             hashes = [one.finish() for one in incoming]
             with self._changing:
@@ -203,12 +152,12 @@ class Uploads:
 
     def forget(self, name: str) -> None:
         """Drop a document that is removed: it waits no more."""
-        with self._changing, _in_words():
+        with self._changing, in_words():
             self._unmark(name)
 
     def sweep(self) -> None:
         """Remove the files that no document needs."""
-        with self._changing, _in_words():
+        with self._changing, in_words():
             needed = {upload.file for upload in self.waiting()}
             needed |= {
                 upload_file(one.name, one.content_hash)
@@ -219,27 +168,11 @@ class Uploads:
                 if file.name not in needed:
                     size = file.stat().st_size
                     file.unlink()
-                    self.take_room(-size)
+                    self._room.take(-size)
 
     def holds(self, name: str) -> bool:
         """Whether the document `name` was uploaded."""
         return name.startswith(f"{self.label}/")
-
-    def take_room(self, count: int) -> None:
-        """Count bytes that are written, or were removed where `count` is negative.
-
-        Raises:
-            StorageFull: there is no room for them.
-        """
-        with self._room:
-            if count > 0 and self._bytes + count > self._most:
-                raise StorageFull(
-                    f"all uploads together have {self._most:,} bytes at most "
-                    "(PAGEVEC_MAX_UPLOADS_BYTES): remove documents first"
-                )
-            if count > 0 and shutil.disk_usage(self.folder).free < count + _FREE_BYTES:
-                raise StorageFull("the disk of the service is almost full: remove documents first")
-            self._bytes += count
 
     def close(self) -> None:
         """Let another service use the folder."""
@@ -341,13 +274,3 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _in_words() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("the disk of the service is full: remove documents first") from None
-        raise StoreError(f"the folder for uploads cannot be used: {error.strerror}") from error

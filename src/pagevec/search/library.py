@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 from pagevec.errors import Forbidden, InvalidRequest, NotFound
 from pagevec.ingest.catalogue import Catalogue, StoredDocument
+from pagevec.ingest.incoming import Incoming
 from pagevec.ingest.names import name_documents
 from pagevec.ingest.queue import IngestionQueue
 from pagevec.ingest.sources import find_documents
-from pagevec.ingest.uploads import Incoming, Uploads
+from pagevec.ingest.uploads import Uploads
 from pagevec.ingest.worker import Outcome, Worker
 from pagevec.search.local import LocalIndex
 from pagevec.search.pictures import PageDrawer, Picture

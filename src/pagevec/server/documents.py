@@ -1,7 +1,6 @@
 """The endpoints of a service with a store: documents, searches, pictures of pages."""
 
 import asyncio
-import base64
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -22,10 +21,9 @@ from pagevec.errors import (
     TextTooLong,
 )
 from pagevec.search.library import DocumentState, Library
-from pagevec.search.results import Hit
-from pagevec.search.similarity_maps import PageMaps, find_words
 from pagevec.server.bodies import receive_body
 from pagevec.server.budget import ByteBudget
+from pagevec.server.found import describe_hits, image_address, name_document
 from pagevec.server.gate import Crew, Gate, unless_gone
 from pagevec.server.multipart import receive_files
 from pagevec.server.telemetry import get_record
@@ -40,7 +38,6 @@ _SEARCH_BYTES = 256 * 1024  # of a request to search
 _MOST_LISTED, _LISTED = 1000, 100
 _WIDTHS = range(16, 2001)
 _UPLOADS_AT_ONCE = 16
-_SNIPPET_CHARS = 300
 
 
 class DocumentRoutes:
@@ -86,7 +83,7 @@ class DocumentRoutes:
             )
         with record.stage("encode"):
             content = await self._readers.run(
-                key, request.receive, lambda: _describe_hits(query, hits, asked.maps)
+                key, request.receive, lambda: describe_hits(query, hits, asked.maps)
             )
         return JSONResponse(content)
 
@@ -160,11 +157,11 @@ class DocumentRoutes:
         page = await self._read(request, key, lambda: library.page(name, number))
         return JSONResponse(
             {
-                "document": _naming(name),
+                "document": name_document(name),
                 "page": number,
                 "text": page.text,
                 "metadata": dict(page.metadata),
-                "image": None if page.thumbnail is None else _image(name, number),
+                "image": None if page.thumbnail is None else image_address(name, number),
             }
         )
 
@@ -293,86 +290,8 @@ def _state(library: Library, name: str) -> DocumentState:
         return DocumentState(name, "failed", stored=0, pages=None, error=error, is_upload=True)
 
 
-def _describe_hits(query: Query, hits: Sequence[Hit], with_maps: bool) -> dict[str, Any]:
-    words = [word for word, _ in find_words(query.text, query.tokens)]
-    return {
-        "query": query.text,
-        "words": words,
-        "hits": [_describe_hit(hit, words or query.text.split(), with_maps) for hit in hits],
-    }
-
-
-def _describe_hit(hit: Hit, words: Sequence[str], with_maps: bool) -> dict[str, Any]:
-    maps, reason = _describe_maps(hit) if with_maps else (None, None)
-    return {
-        "document": _naming(hit.document),
-        "page": hit.page,
-        "score": hit.score,
-        "snippet": cut_snippet(hit.text, words) if hit.text else None,
-        "error": hit.error,
-        "metadata": dict(hit.metadata),
-        "image": None if hit.thumbnail is None else _image(hit.document, hit.page),
-        "page_url": _page(hit.document, hit.page),
-        "maps": maps,
-        "no_maps": reason,
-    }
-
-
-def _describe_maps(hit: Hit) -> tuple[dict[str, Any] | None, str | None]:
-    try:
-        maps: PageMaps = hit.maps()
-    except InvalidRequest as error:
-        return None, error.message
-    rows, columns = maps.overall.values.shape
-    whole, *words = (
-        base64.b64encode(one.levels().tobytes()).decode() for one in (maps.overall, *maps.words)
-    )
-    return {"rows": rows, "columns": columns, "whole": whole, "words": words}, None
-
-
-def cut_snippet(text: str, words: Sequence[str]) -> str | None:
-    """Return the part of `text` in which most of `words` stand, in one line.
-
-    Args:
-        text: of a page.
-        words: of a query.
-    """
-    line = " ".join(text.split())
-    if len(line) <= _SNIPPET_CHARS:
-        return line or None
-    wanted = {word.casefold() for word in words}
-    places = [
-        (found.start(), found.group().casefold())
-        for found in re.finditer(r"\w+", line)
-        if found.group().casefold() in wanted
-    ]
-    room = _SNIPPET_CHARS - 2  # for the marks of what is left out
-
-    def count_words(start: int) -> int:
-        return len({word for place, word in places if start <= place < start + room})
-
-    first = max((place for place, _ in places), key=count_words, default=0)
-    start = max(0, min(first - 40, len(line) - room))
-    start = line.find(" ", start) + 1 if start else 0
-    cut = line[start : start + room]
-    end = "…" if start + room < len(line) else ""
-    return f"{'…' if start else ''}{cut}{end}"
-
-
 def _describe(document: DocumentState) -> dict[str, Any]:
     return {"id": id_of(document.name), **asdict(document)}
-
-
-def _naming(name: str) -> dict[str, str]:
-    return {"id": id_of(name), "name": name}
-
-
-def _page(name: str, number: int) -> str:
-    return f"documents/{id_of(name)}/pages/{number}"
-
-
-def _image(name: str, number: int) -> str:
-    return f"{_page(name, number)}/image"
 
 
 def _name(request: Request) -> str:

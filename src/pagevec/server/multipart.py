@@ -15,7 +15,7 @@ from pagevec.errors import (
     TooManyInputs,
     UnsupportedEncoding,
 )
-from pagevec.ingest.uploads import Incoming
+from pagevec.ingest.incoming import Incoming
 from pagevec.server.bodies import received
 
 _HEADER_BYTES = 16 * 1024  # of all header fields of one part

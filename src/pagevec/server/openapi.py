@@ -18,21 +18,14 @@ from pagevec import __version__, errors
 from pagevec.errors import InternalError, PagevecError
 from pagevec.grid import PageResizing
 from pagevec.samples import TEXTS, draw_pages
+from pagevec.server.openapi_documents import (
+    DOCUMENT_SCHEMAS,
+    document_paths,
+    json_content,
+    ref,
+)
 from pagevec.server.openapi_vllm import vllm_paths
 from pagevec.types import Limits, ModelInfo, Token
-from pagevec.wire.documents import (
-    DocumentList,
-    DocumentName,
-    DocumentStatus,
-    HitMaps,
-    PageContent,
-    RemovedDocument,
-    SearchHit,
-    SearchRequest,
-    SearchResponse,
-    StoreStatus,
-    UploadResponse,
-)
 from pagevec.wire.negotiation import MEDIA_TYPES, WireFormat
 from pagevec.wire.schema import EmbeddingsRequest, EmbeddingsResponse, ErrorResponse, ServiceStatus
 
@@ -47,19 +40,6 @@ _SCHEMAS = (
     PageResizing,
     ServiceStatus,
     Token,
-)
-_DOCUMENT_SCHEMAS = (
-    DocumentList,
-    DocumentName,
-    DocumentStatus,
-    HitMaps,
-    PageContent,
-    RemovedDocument,
-    SearchHit,
-    SearchRequest,
-    SearchResponse,
-    StoreStatus,
-    UploadResponse,
 )
 _TAGS = {
     "documents": "The documents of the service's store, and searches. Needs a key.",
@@ -97,39 +77,6 @@ _EXAMPLES: Json = {
 }
 # Vectors of two components: those of a model fill pages.
 _ANSWER = {"embeddings": [[[0.6, 0.8], [-1.0, 0.0]], [[0.0, 1.0]]]}
-_DOCUMENT = {
-    "id": "dXBsb2Fkcy9yZXBvcnQucGRm",
-    "name": "uploads/report.pdf",
-    "state": "ingesting",
-    "stored": 3,
-    "pages": 20,
-    "error": None,
-    "is_upload": True,
-}
-_QUESTION = {"query": "parcels and punctuality", "k": 1, "maps": True}
-_FOUND = {
-    "query": "parcels and punctuality",
-    "words": ["parcels", "and", "punctuality"],
-    "hits": [
-        {
-            "document": {"id": _DOCUMENT["id"], "name": _DOCUMENT["name"]},
-            "page": 4,
-            "score": 17.3,
-            "snippet": "Parcels and punctuality",
-            "error": None,
-            "metadata": {"file": "report.pdf", "type": "image"},
-            "image": f"documents/{_DOCUMENT['id']}/pages/4/image",
-            "page_url": f"documents/{_DOCUMENT['id']}/pages/4",
-            "maps": {
-                "rows": 1,
-                "columns": 2,
-                "whole": "AP8=",
-                "words": ["AP8=", "/wA=", "AP8="],
-            },
-            "no_maps": None,
-        }
-    ],
-}
 
 
 def describe(default: WireFormat, has_documents: bool = False) -> Json:
@@ -141,6 +88,7 @@ def describe(default: WireFormat, has_documents: bool = False) -> Json:
     """
     other: WireFormat = "npz" if default == "json" else "json"
     any_format = (default, other)
+    refusals = _refusals(*_EMBEDDING, *_ALWAYS)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -163,19 +111,19 @@ def describe(default: WireFormat, has_documents: bool = False) -> Json:
                 "health",
                 "Is the process alive?",
                 "200 while it is; 503 once its model has failed for good.",
-                _json("ServiceStatus", {"status": "alive"}),
+                json_content("ServiceStatus", {"status": "alive"}),
             ),
             "/ready": _reading(
                 "ready",
                 "Is the model ready?",
                 "200 when it is; 503 while it is loaded, and when the service shuts down.",
-                _json("ServiceStatus", {"status": "ready"}),
+                json_content("ServiceStatus", {"status": "ready"}),
             ),
             "/info": _reading(
                 "info",
                 "The model, and the limits of a request",
                 "Later versions may add fields.",
-                _json("ModelInfo"),
+                json_content("ModelInfo"),
             ),
             "/metrics": _reading(
                 "metrics",
@@ -183,11 +131,11 @@ def describe(default: WireFormat, has_documents: bool = False) -> Json:
                 "In the text format of Prometheus.",
                 {"text/plain": {"schema": {"type": "string"}}},
             ),
-            **vllm_paths(_refusals(*_EMBEDDING, *_ALWAYS)),
-            **(_document_paths() if has_documents else {}),
+            **vllm_paths(refusals),
+            **(document_paths(refusals, _refusals(*_CHANGING)) if has_documents else {}),
         },
         "components": {
-            "schemas": _schemas((*_SCHEMAS, *_DOCUMENT_SCHEMAS) if has_documents else _SCHEMAS),
+            "schemas": _schemas((*_SCHEMAS, *DOCUMENT_SCHEMAS) if has_documents else _SCHEMAS),
             "responses": {
                 f"Error{status}": _error(status)
                 for status in (*_ALWAYS, *_EMBEDDING, *(_CHANGING if has_documents else ()))
@@ -199,7 +147,7 @@ def describe(default: WireFormat, has_documents: bool = False) -> Json:
 
 def _embedding(name: str, formats: tuple[WireFormat, ...]) -> Json:
     media: dict[WireFormat, Json] = {
-        "json": _json("EmbeddingsResponse", _ANSWER),
+        "json": json_content("EmbeddingsResponse", _ANSWER),
         "npz": {MEDIA_TYPES["npz"]: {"schema": {"type": "string", "format": "binary"}}},
     }
     which = " or ".join(formats)
@@ -216,7 +164,7 @@ def _embedding(name: str, formats: tuple[WireFormat, ...]) -> Json:
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": _ref("EmbeddingsRequest"), "examples": _EXAMPLES}
+                "application/json": {"schema": ref("EmbeddingsRequest"), "examples": _EXAMPLES}
             },
         },
         "responses": {
@@ -241,121 +189,6 @@ def _reading(name: str, summary: str, description: str, content: Json) -> Json:
     return {"get": operation}
 
 
-def _document_paths() -> Json:
-    one = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
-    number = {
-        "name": "number",
-        "in": "path",
-        "required": True,
-        "schema": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
-    }
-    files = {
-        "type": "object",
-        "required": ["files"],
-        "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-    }
-    return {
-        "/documents": {
-            "get": _operation(
-                "list_documents",
-                "List documents, by name",
-                _json("DocumentList", {"documents": [_DOCUMENT], "total": 1, "next": None}),
-                parameters=[
-                    _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "at most"),
-                    _query("after", {"type": "string"}, "`next` of the answer before"),
-                    _query("search", {"type": "string"}, "part of the names"),
-                ],
-            ),
-            "post": _operation(
-                "upload_documents",
-                "Add documents",
-                _json("UploadResponse", {"documents": [_DOCUMENT]}),
-                statuses=("200", "202"),
-                description="All files of a request or none. 202: their documents wait, ask for "
-                "them again; 200: nothing is left to be done.",
-                body={"multipart/form-data": {"schema": files}},
-                parameters=[_query("wait", {"type": "boolean"}, "answer when all is done")],
-                more=_CHANGING,
-            ),
-        },
-        "/documents/{id}": {
-            "get": _operation(
-                "get_document", "One document", _json("DocumentStatus", _DOCUMENT), parameters=[one]
-            ),
-            "delete": _operation(
-                "remove_document",
-                "Remove a document, and its file if it was uploaded",
-                _json("RemovedDocument", {"name": "uploads/report.pdf", "removed_pages": 20}),
-                parameters=[one],
-                more=_CHANGING,
-            ),
-        },
-        "/documents/{id}/pages/{number}": {
-            "get": _operation(
-                "get_page",
-                "What is stored of a page",
-                _json("PageContent"),
-                parameters=[one, number],
-            )
-        },
-        "/documents/{id}/pages/{number}/image": {
-            "get": _operation(
-                "get_page_image",
-                "A picture of a page",
-                {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
-                description="Drawn from the document's file. `Pagevec-Image: thumbnail` tells that "
-                "it is the small picture in the store, `Pagevec-Image-Reason` why.",
-                parameters=[
-                    one,
-                    number,
-                    _query("width", {"type": "integer", "minimum": 16, "maximum": 2000}, "pixels"),
-                ],
-            )
-        },
-        "/search": {
-            "post": _operation(
-                "search",
-                "Search the pages",
-                _json("SearchResponse", _FOUND),
-                body={"application/json": {"schema": _ref("SearchRequest"), "example": _QUESTION}},
-            )
-        },
-        "/status": {
-            "get": _operation("status", "What there is, and what is done", _json("StoreStatus"))
-        },
-    }
-
-
-def _operation(
-    name: str,
-    summary: str,
-    content: Json,
-    *,
-    description: str = "",
-    statuses: Sequence[str] = ("200",),
-    body: Json | None = None,
-    parameters: Sequence[Json] = (),
-    more: Sequence[int] = (),
-) -> Json:
-    return {
-        "operationId": name,
-        "tags": ["documents"],
-        "summary": summary,
-        "security": [{"bearer": []}],
-        **({"description": description} if description else {}),
-        **({"parameters": list(parameters)} if parameters else {}),
-        **({"requestBody": {"required": True, "content": body}} if body else {}),
-        "responses": {
-            **{one: {"description": summary, "content": content} for one in statuses},
-            **_refusals(*_EMBEDDING, *_ALWAYS, *more),
-        },
-    }
-
-
-def _query(name: str, schema: Json, description: str) -> Json:
-    return {"name": name, "in": "query", "schema": schema, "description": description}
-
-
 def _refusals(*statuses: int) -> Json:
     return {str(one): {"$ref": f"#/components/responses/Error{one}"} for one in sorted(statuses)}
 
@@ -368,7 +201,7 @@ def _error(status: int) -> Json:
         kind.code: {"value": {"error": "what is wrong, and what to do about it", "code": kind.code}}
         for kind in kinds
     }
-    content = {"application/json": {"schema": _ref("ErrorResponse"), "examples": examples}}
+    content = {"application/json": {"schema": ref("ErrorResponse"), "examples": examples}}
     headers = {"headers": _HEADERS[status]} if status in _HEADERS else {}
     return {"description": "  \n".join(lines), **headers, "content": content}
 
@@ -382,15 +215,6 @@ def _errors() -> list[type[PagevecError]]:
         and issubclass(kind, PagevecError)
         and (kind is InternalError or kind.status != PagevecError.status)
     ]
-
-
-def _json(schema: str, example: Json | None = None) -> Json:
-    entry = {"schema": _ref(schema)}
-    return {"application/json": entry | ({"example": example} if example else {})}
-
-
-def _ref(schema: str) -> Json:
-    return {"$ref": f"#/components/schemas/{schema}"}
 
 
 def _schemas(kinds: Sequence[type]) -> Json:

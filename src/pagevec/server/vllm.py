@@ -33,14 +33,16 @@ from pagevec.wire.strings import BodyLimits
 from pagevec.wire.values import ValueReader
 from pagevec.wire.vllm import (
     Input,
-    VectorForm,
-    bytes_of_component,
-    encode_vectors,
-    pack_vectors,
     read_embeddings,
     read_pooling,
     read_rerank,
     read_score,
+)
+from pagevec.wire.vllm_answers import (
+    VectorForm,
+    bytes_of_component,
+    list_in_bytes,
+    list_in_json,
 )
 
 _TEXTS = EmbeddingsRequest(input_type="text", inputs=[])
@@ -141,7 +143,7 @@ class VllmRoutes:
         head = self._head("embd", asked.model)
         with get_record(request).stage("encode"):
             return await self._in_thread(
-                _list_response, head, embedded, form, "embedding", asked.field
+                _list_response, head, embedded, form, ("embedding", asked.field)
             )
 
     @_with_message
@@ -327,38 +329,15 @@ def _echo(document: Input) -> dict[str, str | None]:
 
 def _pooling_response(head: dict[str, Any], embedded: _Vectors, form: VectorForm) -> Response:
     if form.encoding in ("float", "base64"):
-        return _list_response(head, embedded, form, "pooling", "data")
-    pieces = [pack_vectors(one, form) for one in embedded.vectors]
-    ends = np.cumsum(list(map(len, pieces)))
-    items = [
-        {
-            "index": index,
-            "embed_dtype": form.precision,
-            "endianness": form.endianness,
-            "start": int(end) - len(piece),
-            "end": int(end),
-            "shape": list(one.shape),
-        }
-        for index, (piece, end, one) in enumerate(zip(pieces, ends, embedded.vectors, strict=True))
-    ]
+        return _list_response(head, embedded, form, ("pooling", "data"))
+    pieces, items = list_in_bytes(embedded.vectors, form)
     metadata = json.dumps({**head, "data": items, "usage": embedded.usage})
     headers = {"metadata": metadata} if form.encoding == "bytes" else {}
     return PiecewiseResponse(pieces, "application/octet-stream", headers)
 
 
 def _list_response(
-    head: dict[str, Any], embedded: _Vectors, form: VectorForm, kind: str, field: str
+    head: dict[str, Any], embedded: _Vectors, form: VectorForm, names: tuple[str, str]
 ) -> Response:
-    """Return a list of multi-vectors in JSON, in pieces that are never joined."""
-    begin = json.dumps({**head, "object": "list"})[:-1].encode()
-    pieces = [begin, b', "data": [']
-    for index, one in enumerate(embedded.vectors):
-        comma = b"," if index else b""
-        pieces += [
-            comma
-            + b'{"index": %d, "object": "%s", "%s": ' % (index, kind.encode(), field.encode()),
-            encode_vectors(one, form),
-            b"}",
-        ]
-    pieces.append(b'], "usage": %s}' % json.dumps(embedded.usage).encode())
+    pieces = list_in_json(head, embedded.vectors, embedded.usage, form, names)
     return PiecewiseResponse(pieces, "application/json", {})

@@ -1,4 +1,4 @@
-"""What clients of vLLM, Jina and OpenAI send and get: their bodies, read and written.
+"""What clients of vLLM, Jina and OpenAI ask: their bodies, read.
 
 Bodies come from `pagevec.wire.values`. An input is a text or one page image. What would change the
 vectors and cannot be done is refused; what only tells about the caller is ignored. Sources: vLLM's
@@ -10,20 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import orjson
-import pybase64
-
 from pagevec.errors import InvalidRequest, PagevecError
-from pagevec.types import MultiVector
 from pagevec.wire.values import Picture
+from pagevec.wire.vllm_answers import Encoding, Endianness, Precision, VectorForm
 
 Input = str | bytes
 """A text, or an image file."""
 
-Encoding = Literal["float", "base64", "bytes", "bytes_only"]
-Precision = Literal["float32", "float16"]
 EmbeddingField = Literal["embedding", "embeddings"]
-Endianness = Literal["native", "little", "big"]
 
 # vLLM's fields that say nothing about the vectors of a late-interaction model.
 _IGNORED = frozenset(
@@ -37,21 +31,6 @@ _IGNORED = frozenset(
 )  # fmt: skip
 _TASKS = (None, "token_embed", "encode")
 _PROMPT = "Describe the image."  # what the models' own processors put behind a page
-
-
-@dataclass(frozen=True)
-class VectorForm:
-    """How multi-vectors are sent back.
-
-    Attributes:
-        encoding: as numbers, as base64 in JSON, or as bytes with metadata in a header or without.
-        precision: of the bytes.
-        endianness: of the bytes.
-    """
-
-    encoding: Encoding = "float"
-    precision: Precision = "float32"
-    endianness: Endianness = "native"
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,23 +316,3 @@ def _read_picture(picture: Any) -> bytes:
     if isinstance(picture.content, PagevecError):
         raise picture.content
     return picture.content
-
-
-def encode_vectors(vectors: MultiVector, form: VectorForm) -> bytes:
-    """Return a multi-vector as JSON: an array of arrays, or a string of base64."""
-    if form.encoding == "float":
-        return orjson.dumps(vectors, option=orjson.OPT_SERIALIZE_NUMPY)
-    return b'"%s"' % pybase64.b64encode(pack_vectors(vectors, form))
-
-
-def pack_vectors(vectors: MultiVector, form: VectorForm) -> bytes:
-    """Return a multi-vector as bytes, row by row, as vLLM does."""
-    order = {"native": "=", "little": "<", "big": ">"}[form.endianness]
-    return vectors.astype(f"{order}f{4 if form.precision == 'float32' else 2}").tobytes()
-
-
-def bytes_of_component(form: VectorForm) -> float:
-    """Return how many bytes one component of a vector takes in an answer, rather too many."""
-    if form.encoding == "float":
-        return 13.5
-    return (4 if form.precision == "float32" else 2) * (4 / 3 if form.encoding == "base64" else 1)
