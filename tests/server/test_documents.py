@@ -22,10 +22,14 @@ from pagevec.engine.embedder import LocalEmbedder
 from pagevec.errors import InvalidRequest
 from pagevec.images import read_image
 from pagevec.ingest.boundary import open_document
+from pagevec.ingest.catalogue import Catalogue
 from pagevec.ingest.filenames import clean_filename
+from pagevec.ingest.names import name_documents
 from pagevec.ingest.page import ReadOptions
+from pagevec.ingest.sources import find_documents
 from pagevec.search.library import Library
 from pagevec.server.found import cut_snippet
+from pagevec.stores import open_store
 from pdf_files import pages_pdf
 
 REPORT = (EXAMPLES / "annual-report.pdf").read_bytes()
@@ -335,6 +339,25 @@ def test_documents_of_this_machine(served: Served, tmp_path: Path) -> None:
     assert "is gone" in served.documents.image(made["id"], 4).headers["pagevec-image-reason"]
     served.documents.remove(made["id"])
     assert served.documents.list()["total"] == 0
+
+
+def test_pruning_touches_no_upload(served: Served, store_name: str, tmp_path: Path) -> None:
+    """Whatever is pruned, and even if its file is gone: only DELETE removes an upload."""
+    folder = tmp_path / "uploads-of-mine"
+    folder.mkdir()
+    for name in ("stays.txt", "goes.txt"):
+        (folder / name).write_text(f"this one {name}")
+    served.library.add([folder])
+    [made] = served.documents.upload(("sent.txt", b"sent to the service"))
+    (folder / "goes.txt").unlink()
+    for file in served.kept():
+        (served.folder / file).unlink()
+    with open_store(store_name) as store:
+        removed = Catalogue(store).prune([tmp_path, folder, served.folder])
+        assert removed.removed == ("uploads-of-mine/goes.txt",)
+        with pytest.raises(InvalidRequest, match="that of uploaded documents"):
+            name_documents(find_documents([folder]), store, "uploads")
+    assert served.documents.get(made["id"])["state"] == "complete"
 
 
 def test_without_a_key(report: tuple[Documents, dict[str, Any]]) -> None:

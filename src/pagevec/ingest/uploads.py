@@ -269,6 +269,8 @@ def _read_or_write_id(file: BinaryIO) -> str:
 
 def _sync(folder: Path) -> None:
     """Make the names in `folder` durable."""
+    if os.name != "posix":  # a folder cannot be opened there
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
