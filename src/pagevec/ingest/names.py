@@ -34,8 +34,8 @@ class SourceDocument:
 
     @property
     def shown(self) -> str:
-        """What errors call the file."""
-        return self.name if self.is_upload else escape(str(self.path))
+        """What errors call the file. That of an upload is named by the document they belong to."""
+        return "the file" if self.is_upload else escape(str(self.path))
 
 
 _UPLOADS, _UPLOADS_LABEL = "uploads:", "uploads"
