@@ -71,7 +71,10 @@ def _open(pypdfium2: Any, document: Path, passwords: Sequence[str]) -> Any:
             if "password" not in reason.lower():
                 break
     if "password" in reason.lower():
-        raise DocumentError("the PDF needs a password, and none that was given fits (--password)")
+        raise DocumentError(
+            "the PDF needs a password, and none that was given fits: save it without one, or "
+            "give it (--password)"
+        )
     if "Success" in reason:
         raise DocumentError("the PDF has no pages")
     raise DocumentError(f"not a PDF that can be opened: {reason}")
