@@ -5,11 +5,12 @@ Embedder, keys, limits and prices are those of `/embeddings`; only the form is t
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from starlette.requests import Request
@@ -49,7 +50,8 @@ _TEXTS = EmbeddingsRequest(input_type="text", inputs=[])
 _IMAGES = EmbeddingsRequest(input_type="image", inputs=[])
 _NOTHING = np.empty((0, 0), np.float32)
 
-_Request = TypeVar("_Request")
+_Result = TypeVar("_Result")
+_Asked = TypeVar("_Asked", bound="_Asking")
 _Endpoint = Callable[["VllmRoutes", Request], Awaitable[Response]]
 
 
@@ -66,6 +68,13 @@ def _with_message(endpoint: _Endpoint) -> _Endpoint:
             return error_response(error, with_message=True)
 
     return answer
+
+
+class _Asking(Protocol):
+    """What a body asks for."""
+
+    @property
+    def inputs(self) -> Sequence[Input]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +161,7 @@ class VllmRoutes:
         key = await self._gate.admit(request, allows_basic=True)
         asked = await self._receive(request, key, read_score)
         self._check_model(asked.model)
-        embedded = await self._embed(request, key, [*asked.left, *asked.right])
+        embedded = await self._embed(request, key, asked.inputs)
         with get_record(request).stage("score"):
             scores = await self._in_thread(
                 _score_pairs, embedded.vectors, len(asked.left), asked.pairs
@@ -170,7 +179,7 @@ class VllmRoutes:
         key = await self._gate.admit(request, allows_basic=True)
         asked = await self._receive(request, key, read_rerank)
         self._check_model(asked.model)
-        embedded = await self._embed(request, key, [asked.query, *asked.documents], queries=1)
+        embedded = await self._embed(request, key, asked.inputs, queries=1)
         query, *documents = embedded.vectors
         with get_record(request).stage("score"):
             scores = await self._in_thread(maxsim, query, documents)
@@ -204,10 +213,8 @@ class VllmRoutes:
         name = model or self._embedder.info().model
         return {"id": f"{kind}-{time.time_ns():x}", "created": int(time.time()), "model": name}
 
-    async def _receive(
-        self, request: Request, key: str, read: Callable[[Any], _Request]
-    ) -> _Request:
-        """Return what a body asks for; its room is held until the answer is sent."""
+    async def _receive(self, request: Request, key: str, read: Callable[[Any], _Asked]) -> _Asked:
+        """Return what a body asks for; room for its inputs is held until the answer is sent."""
         record, settings = get_record(request), self._settings
         self._embedder.info()  # fails before the body is read
         room = record.resources.enter_context(self._rooms.bodies.hold(key))
@@ -222,7 +229,9 @@ class VllmRoutes:
                 self._rooms.patience,
             )
         with record.stage("decode"):
-            return await self._in_thread(lambda: read(reader.finish()))
+            asked = await self._in_thread(lambda: read(reader.finish()))
+        room.settle(sum(map(sys.getsizeof, asked.inputs)))
+        return asked
 
     async def _embed(
         self,
@@ -290,7 +299,7 @@ class VllmRoutes:
                     raise error.at(place) from None
         return images
 
-    async def _in_thread(self, function: Callable[..., _Request], *arguments: Any) -> _Request:
+    async def _in_thread(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, function, *arguments)
 

@@ -64,6 +64,11 @@ class ScoreRequest:
     right: list[Input]
 
     @property
+    def inputs(self) -> list[Input]:
+        """All inputs, those on the left first."""
+        return [*self.left, *self.right]
+
+    @property
     def pairs(self) -> list[tuple[int, int]]:
         """Positions of each pair, on the left and on the right."""
         count = max(len(self.left), len(self.right))
@@ -81,6 +86,11 @@ class RerankRequest:
     documents: list[Input]
     most: int
     with_documents: bool
+
+    @property
+    def inputs(self) -> list[Input]:
+        """The query and the documents."""
+        return [self.query, *self.documents]
 
 
 def read_pooling(content: Any) -> PoolingRequest:
