@@ -8,19 +8,20 @@ Json = dict[str, Any]
 
 _PAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{draw_pages()[0]}"}}
 _TEXTS = ["night route", "fares in 2024"]
+# Without a type: generators of clients know no input that is a text, an object or a list.
 _INPUT: Json = {
-    "description": "a text; or an object with one of text, image (base64), content (parts)",
-    "anyOf": [{"type": "string"}, {"type": "object"}, {"type": "array"}],
+    "description": "a text; or an object with one of text, image (base64), content (parts)"
 }
-_INPUTS: Json = {"anyOf": [_INPUT, {"type": "array", "items": _INPUT}]}
+_INPUTS: Json = {"description": f"one input, or a list of them; each is {_INPUT['description']}"}
 _MODEL: Json = {"type": ["string", "null"], "description": "one that GET /v1/models lists"}
 _FORM: Json = {
     "encoding_format": {
+        "type": "string",
+        "enum": ["float", "base64", "bytes", "bytes_only"],
         "description": "numbers; base64 in JSON; bytes with their shapes in the header `metadata`",
-        "enum": ["float", "base64", "bytes", "bytes_only", None],
     },
-    "embed_dtype": {"enum": ["float32", "float16", None]},
-    "endianness": {"enum": ["native", "little", "big", None]},
+    "embed_dtype": {"type": "string", "enum": ["float32", "float16"]},
+    "endianness": {"type": "string", "enum": ["native", "little", "big"]},
 }
 _VECTORS = [[0.6, 0.8], [-1.0, 0.0]]
 _HEAD: Json = {"object": "list", "created": 0, "model": "bundled"}
@@ -46,14 +47,14 @@ def vllm_paths(refusals: Json) -> Json:
     pooling = post(
         "pooling",
         ("Multi-vectors, as vLLM has them", "Of `input`, or of one message with a text or a page."),
-        {"input": _INPUTS, "messages": {"type": "array"}, **_FORM},
+        {"input": _INPUTS, "messages": {"type": "array", "items": {"type": "object"}}, **_FORM},
         {"messages": messages},
         {**_HEAD, "id": "pool-1", "data": [{"index": 0, "object": "pooling", "data": _VECTORS}]},
     )
     embeddings = post(
         "openai_embeddings",
         ("Multi-vectors, as Jina has them", "Only with `return_multivector`."),
-        {"input": _INPUTS, "return_multivector": {"const": True}, **_FORM},
+        {"input": _INPUTS, "return_multivector": {"type": "boolean"}, **_FORM},
         {"input": [{"text": _TEXTS[0]}], "return_multivector": True},
         {
             **_HEAD,
