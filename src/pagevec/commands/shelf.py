@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from pagevec.engine.api import Embedder
-from pagevec.errors import ConfigurationError, OtherModel, PagevecError
+from pagevec.errors import ConfigurationError, OtherModel
 from pagevec.ingest.sources import STORE_FILE, find_documents
 from pagevec.ingest.uploads import Uploads
 from pagevec.local import LocalModel
@@ -79,17 +79,24 @@ class Shelf:
             uploads = self._uploads(self._store) if self.settings.uploads else None
             most = self.settings.max_document_pages
             self.library.set_result(Library(self._store, model, uploads, most))
-        except PagevecError as error:
+        except Exception as error:
             self.is_broken = True
             self.library.set_exception(error)
             raise
 
     def add_demo(self) -> None:
-        """Ingest the documents of the demonstration; what is stored already is skipped."""
-        if self._demo:
-            for outcome in self.library.result().add(self._demo):
-                if outcome.error:
-                    log.warning("%s: %s", outcome.document, outcome.error)
+        """Ingest the documents of the demonstration; what is stored already is skipped.
+
+        Whatever fails is logged: the service goes on.
+        """
+        try:
+            outcomes = self.library.result().add(self._demo) if self._demo else []
+        except Exception as error:
+            log.error("the documents of the demonstration were not ingested: %s", error)
+            return
+        for outcome in outcomes:
+            if outcome.error:
+                log.warning("%s: %s", outcome.document, outcome.error)
 
     def close(self) -> None:
         """Close the library, or the store if the library was never opened."""

@@ -33,14 +33,12 @@ class Job:
 
     Attributes:
         upload: what.
-        done: pages done now.
         total: pages to be done now; None until that is known.
         stopped: set to begin no further page.
         ended: set once nothing of it runs any more.
     """
 
     upload: Upload
-    done: int = 0
     total: int | None = None
     stopped: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -185,7 +183,7 @@ class IngestionQueue:
 
         def note(done: int, total: int) -> None:
             nonlocal counted
-            job.done, job.total = done, total
+            job.total = total
             with self._changed:
                 self._progress.append((time.monotonic(), done - counted))
                 self.pages_done += done - counted
@@ -202,14 +200,16 @@ class IngestionQueue:
             # Of a document that could not be opened: its file is kept until it is removed.
             self._store.ledger.write(replace(record, content_hash=upload.content_hash))
         self._uploads.finish(upload)
-        self._faults.pop(upload.name, None)
-        self._later.pop(upload, None)
-        self._pause = _FIRST_PAUSE
+        with self._changed:
+            self._faults.pop(upload.name, None)
+            self._later.pop(upload, None)
+            self._pause = _FIRST_PAUSE
 
     def _try_again(self, upload: Upload, why: str) -> None:
-        self._faults[upload.name] = why
-        self._later[upload] = time.monotonic() + self._pause
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        with self._changed:
+            self._faults[upload.name] = why
+            self._later[upload] = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _forget_old(self) -> None:
         while self._progress and self._progress[0][0] < time.monotonic() - _RATE_SECONDS:

@@ -7,6 +7,7 @@ is on the disk before the sender is answered, so a service that is killed goes o
 
 import hashlib
 import json
+import logging
 import os
 import re
 import threading
@@ -21,6 +22,8 @@ from pagevec.errors import ConfigurationError
 from pagevec.ingest.incoming import Incoming, Room, in_words
 from pagevec.ingest.names import SourceDocument, label_of_uploads, upload_file
 from pagevec.stores.base import Store
+
+log = logging.getLogger(__name__)
 
 _FILE = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]+)?")
 
@@ -236,7 +239,8 @@ def _read_mark(place: Path) -> Upload | None:
     try:
         content = json.loads(place.read_text())
         return Upload(**content)
-    except (OSError, ValueError, TypeError):
+    except Exception as error:  # it costs this upload, which has to be sent again
+        log.error("%s cannot be read, so its upload is not ingested: %s", place, error)
         return None
 
 

@@ -21,11 +21,11 @@ from pagevec.ingest.sources import find_documents
 from pagevec.ingest.uploads import Uploads
 from pagevec.ingest.worker import Outcome, Worker
 from pagevec.search.local import LocalIndex
-from pagevec.search.pictures import PageDrawer, Picture
+from pagevec.search.pictures import PageDrawer, Picture, fetch_page
 from pagevec.search.results import Hit
 from pagevec.stores.base import Filter, Store
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, check_model
-from pagevec.types import Model, Page, PageKey, Query
+from pagevec.types import Model, Page, Query
 from pagevec.wire.documents import name_of
 
 State = Literal["waiting", "ingesting", "complete", "incomplete", "failed"]
@@ -105,11 +105,6 @@ class Library:
         self._queue = IngestionQueue(store, model, uploads, max_pages) if uploads else None
         self._drawer = PageDrawer(store)
 
-    @property
-    def takes_uploads(self) -> bool:
-        """Whether documents can be added and removed."""
-        return self._uploads is not None
-
     def search(
         self,
         query: Query,
@@ -169,11 +164,14 @@ class Library:
         """Ingest documents of this machine, until the library is closed."""
         documents = name_documents(find_documents(paths), self._store)
         self._expected = {one.name for one in documents}
-        return self._worker.ingest(
-            documents,
-            on_outcome=lambda outcome: self._expected.discard(outcome.document),
-            stopped=self._closed,
-        )
+        try:
+            return self._worker.ingest(
+                documents,
+                on_outcome=lambda outcome: self._expected.discard(outcome.document),
+                stopped=self._closed,
+            )
+        finally:
+            self._expected.clear()
 
     def remove(self, name: str) -> int:
         """Remove a document, and its file if it was uploaded; return how many pages it had.
@@ -199,10 +197,7 @@ class Library:
         Raises:
             NotFound: it is not in the store.
         """
-        found = self._store.fetch([PageKey(name, number)])
-        if not found:
-            raise NotFound(f"there is no page {number} of {name!r}")
-        return found[0]
+        return fetch_page(self._store, name, number)
 
     def draw(self, name: str, number: int, width: int | None) -> Picture:
         """Return a picture of a page; see `PageDrawer.draw`."""

@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from pagevec.errors import DocumentError, NotFound
+from pagevec.errors import NotFound, PagevecError
 from pagevec.images import read_image
 from pagevec.ingest.boundary import open_document
 from pagevec.ingest.names import Names, hash_file
 from pagevec.ingest.page import Pages, SourcePage
 from pagevec.stores.base import Store
-from pagevec.types import PageKey
+from pagevec.types import Page, PageKey
 
 _KEPT_BYTES = 64 << 20  # of pictures that were drawn
 _KEPT_HASHES = 4096
 _KEPT_OPEN = 3  # documents, each with a process that has read it
 _OPEN_SECONDS = 60.0  # without a page to be drawn
+_CHANGED = "the file has changed since it was ingested"
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,11 @@ class PageDrawer:
             return Picture(small, reason)
         try:
             made = self._open.make(file, content_hash, number).content
-        except (DocumentError, OSError) as error:
+            if isinstance(made, str):
+                return Picture(small, _CHANGED)
+            picture = Picture(_as_jpeg(made, width))
+        except (PagevecError, OSError) as error:
             return Picture(small, f"the page cannot be drawn again: {error}")
-        if isinstance(made, str):
-            return Picture(small, "the file has changed since it was ingested")
-        picture = Picture(_as_jpeg(made, width))
         self._pictures.put(key, picture)
         return picture
 
@@ -86,12 +87,10 @@ class PageDrawer:
         self._open.close()
 
     def _thumbnail(self, name: str, number: int) -> bytes:
-        found = self._store.fetch([PageKey(name, number)])
-        if not found:
-            raise NotFound(f"there is no page {number} of {name!r}")
-        if found[0].thumbnail is None:
+        page = fetch_page(self._store, name, number)
+        if page.thumbnail is None:
             raise NotFound(f"{name}, page {number}: there is no picture of it, it is a text")
-        return found[0].thumbnail
+        return page.thumbnail
 
     def _reason_not_to_draw(self, file: Path, content_hash: str) -> str | None:
         """Return why pages cannot be drawn from `file`; None if they can."""
@@ -99,7 +98,19 @@ class PageDrawer:
             is_same = self._hashes.of(file) == content_hash
         except OSError:
             return "the file of the document is gone"
-        return None if is_same else "the file has changed since it was ingested"
+        return None if is_same else _CHANGED
+
+
+def fetch_page(store: Store, name: str, number: int) -> Page:
+    """Return a page with everything that is stored of it.
+
+    Raises:
+        NotFound: it is not in the store.
+    """
+    found = store.fetch([PageKey(name, number)])
+    if not found:
+        raise NotFound(f"there is no page {number} of {name!r}")
+    return found[0]
 
 
 def _as_jpeg(content: bytes, width: int | None) -> bytes:

@@ -1,6 +1,7 @@
 """The page for people: files that the package carries, served with a strict policy."""
 
 import hashlib
+from functools import cache
 from importlib import resources
 
 from starlette.requests import Request
@@ -44,20 +45,21 @@ def page_response(if_none_match: str | None = None) -> Response:
 
 async def _asset(request: Request) -> Response:
     name = request.path_params["name"]
-    if name not in _FILES:
+    if name not in _files():
         raise NotFound(f"there is nothing at /static/{name[:40]}; see /docs")
     return _answer(name, request.headers.get("if-none-match"), {})
 
 
 def _answer(name: str, if_none_match: str | None, more: dict[str, str]) -> Response:
-    content, tag = _FILES[name]
+    content, tag = _files()[name]
     headers = {**HEADERS, **more, "ETag": tag}
     if if_none_match == tag:
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=_TYPES[name.rpartition(".")[2]], headers=headers)
 
 
-def _read_files() -> dict[str, tuple[bytes, str]]:
+@cache
+def _files() -> dict[str, tuple[bytes, str]]:
     folder = resources.files("pagevec.server") / "static"
     files = {one.name: one.read_bytes() for one in folder.iterdir() if _is_asset(one.name)}
     return {
@@ -68,6 +70,3 @@ def _read_files() -> dict[str, tuple[bytes, str]]:
 
 def _is_asset(name: str) -> bool:
     return name.rpartition(".")[2] in _TYPES
-
-
-_FILES = _read_files()

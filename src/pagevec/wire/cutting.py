@@ -6,6 +6,7 @@ stays short: nobody's body makes a million objects before its shape is checked.
 """
 
 import re
+from abc import ABC, abstractmethod
 from typing import Any
 
 import orjson
@@ -18,7 +19,7 @@ _BRACKETS = re.compile(rb"[\[\]{}]")
 _WITHIN_A_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 
-class JsonCutter:
+class JsonCutter(ABC):
     """Reads one body, in pieces of any size. Where a string stood, its number stands in for it.
 
     Args:
@@ -45,9 +46,9 @@ class JsonCutter:
         while at < len(data):
             at = self._read_string(data, at) if self._string else self._read_structure(data, at)
 
+    @abstractmethod
     def _begin_string(self) -> String:
         """Return what reads the string that begins here."""
-        raise NotImplementedError
 
     def _end_string(self, string: String) -> None:
         """Keep a string that has ended."""
