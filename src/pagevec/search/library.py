@@ -258,10 +258,7 @@ class Library:
 
     def _need_uploads(self) -> Uploads:
         if self._uploads is None:
-            raise Forbidden(
-                "this service shows and searches its documents only: `pagevec serve --uploads` "
-                "lets callers add and remove some"
-            )
+            raise uploads_are_off()
         return self._uploads
 
     def _describe(self, stored: StoredDocument) -> DocumentState:
@@ -282,6 +279,14 @@ class Library:
         else:
             state = "incomplete" if stored.stored else "failed"
         return DocumentState(name, state, stored.stored, pages, error, is_upload)
+
+
+def uploads_are_off() -> Forbidden:
+    """Return the error of who would add or remove documents where that is not allowed."""
+    return Forbidden(
+        "this service only shows and searches its documents: `pagevec serve --uploads` lets "
+        "callers add and remove some"
+    )
 
 
 def _name_of(identity: str) -> str | None:

@@ -16,6 +16,7 @@ from pagevec.errors import BodyTooLarge, InvalidRequest, PagevecError, Unsupport
 from pagevec.grid import PageResizing
 from pagevec.images import EncodedImage, read_image
 from pagevec.images.base64 import Base64Reader
+from pagevec.limits import ImageLimits
 from pagevec.server.budget import Hold
 from pagevec.settings import Settings
 from pagevec.types import ModelInfo
@@ -85,16 +86,29 @@ def _count_visual(image: EncodedImage, resizing: PageResizing | None) -> int:
     return resizing.grid(image.width, image.height).cells + resizing.first + _TOKENS_AROUND
 
 
+def body_limits(settings: Settings) -> BodyLimits:
+    """Return what a body may hold."""
+    return BodyLimits(
+        settings.max_inputs, settings.max_text_chars, lambda: Base64Reader(settings.image_limits)
+    )
+
+
+def read_input_image(
+    index: int, file: str | bytes | PagevecError, limits: ImageLimits
+) -> EncodedImage:
+    """Return an image whose header was read; an error blames the input at `index`."""
+    try:
+        return read_image(_faultless(file, bytes), limits)
+    except PagevecError as error:
+        raise error.at(index) from None
+
+
 class CallReader:
     """Reads bodies within the limits of the settings."""
 
     def __init__(self, settings: Settings) -> None:
         self._image_limits = settings.image_limits
-        self._limits = BodyLimits(
-            settings.max_inputs,
-            settings.max_text_chars,
-            lambda: Base64Reader(settings.image_limits),
-        )
+        self._limits = body_limits(settings)
 
     def open(self) -> BodyReader:
         """Begin to read a body."""
@@ -112,10 +126,7 @@ class CallReader:
         return Call(body.request, [], [self._image(*one) for one in enumerate(body.inputs)])
 
     def _image(self, index: int, file: str | bytes | PagevecError) -> EncodedImage:
-        try:
-            return read_image(_faultless(file, bytes), self._image_limits)
-        except PagevecError as error:
-            raise error.at(index) from None
+        return read_input_image(index, file, self._image_limits)
 
 
 class Reader(Protocol):

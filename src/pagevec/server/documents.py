@@ -13,14 +13,13 @@ from starlette.responses import JSONResponse, Response
 from pagevec.engine.api import Embedder
 from pagevec.errors import (
     BodyTooLarge,
-    Forbidden,
     InvalidRequest,
     NotFound,
     NotReady,
     QueueFull,
     TextTooLong,
 )
-from pagevec.search.library import DocumentState, Library
+from pagevec.search.library import DocumentState, Library, uploads_are_off
 from pagevec.server.bodies import receive_body
 from pagevec.server.budget import ByteBudget
 from pagevec.server.found import describe_hits, image_address, name_document
@@ -205,10 +204,7 @@ class DocumentRoutes:
 
     def _need_uploads(self) -> None:
         if not self._settings.uploads:
-            raise Forbidden(
-                "this service only shows and searches its documents: `pagevec serve --uploads` "
-                "lets callers add and remove some"
-            )
+            raise uploads_are_off()
 
     async def _read(self, request: Request, key: str, function: Callable[[], _Result]) -> _Result:
         with get_record(request).stage("store"):

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from pagevec.errors import Draining, QueueFull
+from pagevec.server.budget import Hold, Rooms
 from pagevec.server.security import Keys, RateLimits
 from pagevec.server.telemetry import get_record, is_draining
 from pagevec.settings import Settings
@@ -97,6 +98,26 @@ class Crew:
 
         called.add_done_callback(note_end)
         return await unless_gone(asyncio.wrap_future(called), receive)
+
+
+async def hold_answer(request: Request, rooms: Rooms, key: str, count: int) -> Hold:
+    """Hold room for an answer until it is sent.
+
+    Args:
+        request: whose answer it is.
+        rooms: what all requests may hold.
+        key: name of the caller's key.
+        count: bytes that the answer will have; no more than there may be are waited for.
+
+    Raises:
+        QueueFull: there was no room in time.
+        ClientDisconnect: the caller left.
+    """
+    room = get_record(request).resources.enter_context(rooms.answers.hold(key))
+    count = min(count, rooms.most_answer)
+    if not room.grow_now(count):
+        await unless_gone(room.grow(count, rooms.patience), request.receive)
+    return room
 
 
 async def unless_gone(work: Awaitable[_Result], receive: Receive) -> _Result:

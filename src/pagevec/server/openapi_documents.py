@@ -3,34 +3,22 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pagevec.wire.documents import (
-    DocumentList,
-    DocumentName,
-    DocumentStatus,
-    HitMaps,
-    PageContent,
-    RemovedDocument,
-    SearchHit,
-    SearchRequest,
-    SearchResponse,
-    StoreStatus,
-    UploadResponse,
-)
+from pagevec.wire import documents
 
 Json = dict[str, Any]
 
 DOCUMENT_SCHEMAS = (
-    DocumentList,
-    DocumentName,
-    DocumentStatus,
-    HitMaps,
-    PageContent,
-    RemovedDocument,
-    SearchHit,
-    SearchRequest,
-    SearchResponse,
-    StoreStatus,
-    UploadResponse,
+    documents.DocumentList,
+    documents.DocumentName,
+    documents.DocumentStatus,
+    documents.HitMaps,
+    documents.PageContent,
+    documents.RemovedDocument,
+    documents.SearchHit,
+    documents.SearchRequest,
+    documents.SearchResponse,
+    documents.StoreStatus,
+    documents.UploadResponse,
 )
 _DOCUMENT = {
     "id": "dXBsb2Fkcy9yZXBvcnQucGRm",

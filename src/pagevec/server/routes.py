@@ -20,7 +20,7 @@ from pagevec.errors import (
 from pagevec.server.bodies import Call, CallReader, receive_body
 from pagevec.server.budget import Hold, Rooms
 from pagevec.server.errors import error_response
-from pagevec.server.gate import Gate, unless_gone
+from pagevec.server.gate import Gate, hold_answer, unless_gone
 from pagevec.server.home import home_response
 from pagevec.server.telemetry import Metrics, get_record, is_draining
 from pagevec.settings import Settings
@@ -154,10 +154,7 @@ class Routes:
         record.input_type, record.inputs = asked.input_type, call.inputs
         vector_bytes = bytes_of_vector(info.dim, asked.dtype, format_, asked.tokens)
         kept = 4 * info.dim + vector_bytes  # as it is made, and as it travels
-        room = record.resources.enter_context(self._rooms.answers.hold(key))
-        expected = min(kept * call.count_vectors(info), self._rooms.most_answer)
-        if not room.grow_now(expected):
-            await unless_gone(room.grow(expected, self._rooms.patience), request.receive)
+        room = await hold_answer(request, self._rooms, key, kept * call.count_vectors(info))
         embedding = call.submit(self._embedder, key, vector_bytes)
         del call
         embedded = await unless_gone(asyncio.wrap_future(embedding), request.receive)

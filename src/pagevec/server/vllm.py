@@ -18,19 +18,17 @@ from starlette.responses import JSONResponse, Response
 
 from pagevec.engine.api import Embedded, Embedder, Timings
 from pagevec.errors import InternalError, ModelNotFound, PagevecError, TooManyInputs
-from pagevec.images import EncodedImage, read_image
-from pagevec.images.base64 import Base64Reader
+from pagevec.images import EncodedImage
 from pagevec.search.maxsim import maxsim
-from pagevec.server.bodies import Call, receive_body
+from pagevec.server.bodies import Call, body_limits, read_input_image, receive_body
 from pagevec.server.budget import Rooms
 from pagevec.server.errors import error_response
-from pagevec.server.gate import Gate, unless_gone
+from pagevec.server.gate import Gate, hold_answer, unless_gone
 from pagevec.server.routes import PiecewiseResponse
 from pagevec.server.telemetry import get_record
 from pagevec.settings import Settings
 from pagevec.types import ModelInfo, MultiVector
 from pagevec.wire.schema import EmbeddingsRequest
-from pagevec.wire.strings import BodyLimits
 from pagevec.wire.values import ValueReader
 from pagevec.wire.vllm import (
     Input,
@@ -74,6 +72,9 @@ class _Asking(Protocol):
     """What a body asks for."""
 
     @property
+    def model(self) -> str | None: ...
+
+    @property
     def inputs(self) -> Sequence[Input]: ...
 
 
@@ -104,11 +105,7 @@ class VllmRoutes:
         self._embedder = embedder
         self._gate = gate
         self._rooms = rooms
-        self._limits = BodyLimits(
-            settings.max_inputs,
-            settings.max_text_chars,
-            lambda: Base64Reader(settings.image_limits),
-        )
+        self._limits = body_limits(settings)
         self._started = int(time.time())
         self._threads = ThreadPoolExecutor(4, "pagevec-vllm")
 
@@ -133,9 +130,7 @@ class VllmRoutes:
     @_with_message
     async def pooling(self, request: Request) -> Response:
         """Answer `POST /pooling`."""
-        key = await self._gate.admit(request, allows_basic=True)
-        asked = await self._receive(request, key, read_pooling)
-        self._check_model(asked.model)
+        key, asked = await self._ask(request, read_pooling)
         embedded = await self._embed(request, key, asked.inputs, asked.form)
         head = self._head("pool", asked.model)
         with get_record(request).stage("encode"):
@@ -144,9 +139,7 @@ class VllmRoutes:
     @_with_message
     async def embeddings(self, request: Request) -> Response:
         """Answer `POST /v1/embeddings`."""
-        key = await self._gate.admit(request, allows_basic=True)
-        asked = await self._receive(request, key, read_embeddings)
-        self._check_model(asked.model)
+        key, asked = await self._ask(request, read_embeddings)
         form = VectorForm()
         embedded = await self._embed(request, key, asked.inputs, form)
         head = self._head("embd", asked.model)
@@ -158,9 +151,7 @@ class VllmRoutes:
     @_with_message
     async def score(self, request: Request) -> Response:
         """Answer `POST /score`."""
-        key = await self._gate.admit(request, allows_basic=True)
-        asked = await self._receive(request, key, read_score)
-        self._check_model(asked.model)
+        key, asked = await self._ask(request, read_score)
         embedded = await self._embed(request, key, asked.inputs)
         with get_record(request).stage("score"):
             scores = await self._in_thread(
@@ -176,9 +167,7 @@ class VllmRoutes:
     @_with_message
     async def rerank(self, request: Request) -> Response:
         """Answer `POST /rerank`."""
-        key = await self._gate.admit(request, allows_basic=True)
-        asked = await self._receive(request, key, read_rerank)
-        self._check_model(asked.model)
+        key, asked = await self._ask(request, read_rerank)
         embedded = await self._embed(request, key, asked.inputs, queries=1)
         query, *documents = embedded.vectors
         with get_record(request).stage("score"):
@@ -213,8 +202,12 @@ class VllmRoutes:
         name = model or self._embedder.info().model
         return {"id": f"{kind}-{time.time_ns():x}", "created": int(time.time()), "model": name}
 
-    async def _receive(self, request: Request, key: str, read: Callable[[Any], _Asked]) -> _Asked:
-        """Return what a body asks for; room for its inputs is held until the answer is sent."""
+    async def _ask(self, request: Request, read: Callable[[Any], _Asked]) -> tuple[str, _Asked]:
+        """Return the name of the caller's key, and what the body asks for.
+
+        Room for its inputs is held until the answer is sent.
+        """
+        key = await self._gate.admit(request, allows_basic=True)
         record, settings = get_record(request), self._settings
         self._embedder.info()  # fails before the body is read
         room = record.resources.enter_context(self._rooms.bodies.hold(key))
@@ -231,7 +224,8 @@ class VllmRoutes:
         with record.stage("decode"):
             asked = await self._in_thread(lambda: read(reader.finish()))
         room.settle(sum(map(sys.getsizeof, asked.inputs)))
-        return asked
+        self._check_model(asked.model)
+        return key, asked
 
     async def _embed(
         self,
@@ -257,12 +251,8 @@ class VllmRoutes:
         vector_bytes = 16 + int(info.dim * bytes_of_component(form)) if form else 0
         parts = await self._in_thread(self._divide, inputs)
         kept = 4 * info.dim + vector_bytes
-        expected = min(
-            kept * sum(call.count_vectors(info) for _, call in parts), self._rooms.most_answer
-        )
-        room = record.resources.enter_context(self._rooms.answers.hold(key))
-        if not room.grow_now(expected):
-            await unless_gone(room.grow(expected, self._rooms.patience), request.receive)
+        expected = kept * sum(call.count_vectors(info) for _, call in parts)
+        room = await hold_answer(request, self._rooms, key, expected)
         futures = [call.submit(self._embedder, key, vector_bytes) for _, call in parts]
         vectors = [_NOTHING] * len(inputs)
         answers = list[Embedded]()
@@ -290,14 +280,12 @@ class VllmRoutes:
         return [(places, call) for places, call in calls if places]
 
     def _read_images(self, inputs: Sequence[Input]) -> list[EncodedImage]:
-        images = []
-        for place, one in enumerate(inputs):
-            if isinstance(one, bytes):
-                try:
-                    images.append(read_image(one, self._settings.image_limits))
-                except PagevecError as error:
-                    raise error.at(place) from None
-        return images
+        limits = self._settings.image_limits
+        return [
+            read_input_image(place, one, limits)
+            for place, one in enumerate(inputs)
+            if isinstance(one, bytes)
+        ]
 
     async def _in_thread(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         loop = asyncio.get_running_loop()
