@@ -1,12 +1,14 @@
 """What both clients do when a service fails, over real connections."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import Response
 
 from client.faulty import (
     Faulty,
@@ -22,6 +24,7 @@ from client.faulty import (
 )
 from pagevec import errors
 from pagevec.client import faults
+from pagevec.client.requests import json_reader, read_info
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503])
@@ -123,6 +126,26 @@ def test_wrong_answer(either_client: Any, faulty: Faulty, answer: Any) -> None:
     with pytest.raises(faults.WrongAnswer) as raised:
         either_client(faulty.url).embed_texts(numbers(3))
     assert isinstance(raised.value, httpx.DecodingError)
+
+
+@pytest.mark.parametrize("read", [read_info, json_reader(lambda answer: int(answer["pages"]))])
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b"[]", b"{", b'{"pages":Infinity,"limits":Infinity}', b'"\xff"'],
+    ids=["nested", "list", "cut off", "infinite", "not UTF-8"],
+)
+def test_any_wrong_json(read: Callable[[httpx.Response], Any], content: bytes) -> None:
+    """Whatever reading an answer in JSON fails with, the caller gets a `WrongAnswer`."""
+    request = httpx.Request("GET", "http://127.0.0.1:9/info")
+    with pytest.raises(faults.WrongAnswer, match="unexpected answer"):
+        read(httpx.Response(200, content=content, request=request))
+
+
+def test_a_refusal_in_nested_json(either_client: Any, faulty: Faulty) -> None:
+    """A refusal whose JSON is too deep to read is still reported by its status."""
+    faulty.always = lambda inputs: Response(b"[" * 100_000, 400)
+    with pytest.raises(faults.ServiceError, match="answered 400"):
+        either_client(faulty.url).embed_texts(["7"])
 
 
 def test_one_fault_fails_the_call(either_client: Any, faulty: Faulty) -> None:

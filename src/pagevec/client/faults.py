@@ -100,7 +100,7 @@ def read_error(response: httpx.Response) -> ServiceError:
         kind = _BY_CODE.get(content["code"], ServiceError)
         message, index = without_key(str(content["error"]), response), content.get("index")
         index = index if isinstance(index, int) else None
-    except (ValueError, KeyError, TypeError):  # from a gateway in front of the service
+    except Exception:  # whatever it is: the answer is a gateway's, not the service's
         kind, index = ServiceError, None
         reason = without_key(response.reason_phrase, response)
         message = f"{response.url} answered {response.status_code} {reason}"

@@ -193,10 +193,7 @@ def read_info(response: httpx.Response) -> ModelInfo:
     Raises:
         WrongAnswer: the response does not describe a model.
     """
-    try:
-        return ModelInfo.from_json(response.json())
-    except ValueError as error:
-        raise _unexpected(response, error) from None
+    return json_reader(ModelInfo.from_json)(response)
 
 
 def json_reader(read: Callable[[Any], T]) -> Callable[[httpx.Response], T]:
@@ -209,10 +206,10 @@ def json_reader(read: Callable[[Any], T]) -> Callable[[httpx.Response], T]:
     def read_answer(response: httpx.Response) -> T:
         try:
             return read(response.json())
-        except (ValueError, TypeError, AttributeError) as error:
-            raise _unexpected(response, error) from None
         except KeyError as error:
             raise _unexpected(response, ValueError(f"{error} is missing")) from None
+        except Exception as error:  # whatever it is, the answer led to it
+            raise _unexpected(response, error) from None
 
     return read_answer
 
