@@ -77,7 +77,7 @@ def test_lost_stores(embedder: LocalEmbedder, tmp_path: Path, lose: Any) -> None
 def test_removal_that_was_killed(embedder: LocalEmbedder, tmp_path: Path) -> None:
     """A removal that ended with its process, before the first page went, is as if never asked."""
     store, uploads = str(tmp_path / "store"), tmp_path / "uploads"
-    content = pages_pdf([f"page {number}" for number in range(30)], bad={})
+    content = pages_pdf([f"page {number}" for number in range(120)], bad={})
     with (
         serving_documents(embedder, store, uploads) as (service, _),
         Documents.of(service) as documents,
@@ -85,12 +85,12 @@ def test_removal_that_was_killed(embedder: LocalEmbedder, tmp_path: Path) -> Non
         [made] = documents.upload(("a.pdf", content), wait=False)
         while not documents.get(made["id"])["stored"]:
             time.sleep(0.01)
-    for mark in (uploads / "waiting").iterdir():
-        mark.unlink()  # what a removal does first
+    [mark] = (uploads / "waiting").iterdir()  # so some pages are still to be done
+    mark.unlink()  # what a removal does first
     with (
         serving_documents(embedder, store, uploads) as (service, _),
         Documents.of(service) as documents,
     ):
         whole = documents.wait(made["id"])
-        assert (whole["state"], whole["stored"]) == ("complete", 30)
-        assert documents.remove(made["id"])["removed_pages"] == 30
+        assert (whole["state"], whole["stored"]) == ("complete", 120)
+        assert documents.remove(made["id"])["removed_pages"] == 120

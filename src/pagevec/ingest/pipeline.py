@@ -32,10 +32,17 @@ _FAULTS_SHOWN = 3
 
 @dataclass(frozen=True)
 class PageFault:
-    """A page that could not be stored, and why."""
+    """A page that could not be stored, and why.
+
+    Attributes:
+        number: of the page.
+        reason: a sentence.
+        is_left_out: whether nothing is wrong with the page: it was not begun.
+    """
 
     number: int
     reason: str
+    is_left_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,7 +223,8 @@ def run_in_order(pool: Executor, tasks: Iterable[Callable[[], T]], ahead: int) -
 
 def _make_one(pages: Pages, number: int, is_stopped: bool) -> SourcePage | PageFault:
     if is_stopped:
-        return PageFault(number, f"page {number} is left out: the ingestion was interrupted")
+        reason = f"page {number} is left out: the ingestion was interrupted"
+        return PageFault(number, reason, is_left_out=True)
     try:
         return pages.make(number)
     except PagevecError as error:

@@ -218,10 +218,13 @@ class Worker:
             ledger.write(replace(record, content_hash=""))  # of no version: it is read again
             raise DocumentError("the file changed while it was read; ingest it again")
         error = describe_faults(pages.count, done.faults)
+        # A document that was interrupted has not failed: whoever comes next goes on with it.
+        is_interrupted = any(fault.is_left_out for fault in done.faults)
+        noted = None if is_interrupted else error
         if is_edited and known is not None and known.pages and not done.stored:
-            ledger.write(replace(known, error=error))  # the last good version stays
+            ledger.write(replace(known, error=noted))  # the last good version stays
         else:
-            ledger.write(replace(record, complete=not done.faults, error=error))
+            ledger.write(replace(record, complete=not done.faults, error=noted))
         if not done.faults:
             run.twins.learn(name, content_hash)
         log.info("%s: %d pages stored%s", name, done.stored, f"; {error}" if error else "")
