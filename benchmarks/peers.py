@@ -77,7 +77,7 @@ class ColpaliEngine:
         from colpali_engine import models
 
         config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-        family = identify_family(config["model_type"], str(checkpoint))
+        family = identify_family(config, str(checkpoint))
         model: Any = getattr(models, family.model_class)
         self.model = model.from_pretrained(checkpoint, dtype=dtype).to(device).eval()
         self.processor = getattr(models, family.processor_class).from_pretrained(checkpoint)

@@ -24,7 +24,7 @@ def build_checkpoint(family: str, directory: Path) -> Path:
     write_files(directory, {"config.json": config, **spec.vocabulary.files, **spec.files})
     cls = model_class(family)
     model = cls(cls.config_class.from_pretrained(directory))
-    _randomise(model)
+    randomise(model)
     tensors = {
         spec.published_name(name): tensor.contiguous()
         for name, tensor in model.state_dict().items()
@@ -35,7 +35,7 @@ def build_checkpoint(family: str, directory: Path) -> Path:
 
 
 @torch.no_grad()
-def _randomise(model: torch.nn.Module) -> None:
+def randomise(model: torch.nn.Module) -> None:
     """Fill the parameters: matrices preserve a unit variance, norms stay near the identity."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():

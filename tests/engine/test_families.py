@@ -21,6 +21,7 @@ from checkpoints import (
     model_class,
     processor_class,
 )
+from checkpoints.layouts import LAYOUTS
 from conftest import make_settings, png
 from pagevec.engine.backends import backend_of
 from pagevec.engine.backends.base import Backend
@@ -66,8 +67,9 @@ def close(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def test_the_table_names_every_family() -> None:
-    """Every family that `pagevec models` lists is tested here."""
-    assert {family.name for family in SERVED} == set(FAMILIES)
+    """Every family that `pagevec models` lists is tested, here or in test_layouts.py."""
+    in_layouts = {family for family, _ in LAYOUTS.values()}
+    assert {family.name for family in SERVED} == {*FAMILIES, *in_layouts}
 
 
 def test_family_is_read_from_the_checkpoint(embedder: LocalEmbedder, family: str) -> None:

@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from checkpoints import build_checkpoint, model_class, processor_class
+from checkpoints import FAMILIES, build_checkpoint, model_class, processor_class
 from conftest import make_settings, png
 from pagevec.engine.backends import load
 from pagevec.engine.backends.base import Backend
-from pagevec.engine.models.registry import FAMILIES
+from pagevec.engine.models.registry import find_family
 from pagevec.images import read_image
 from pagevec.types import MultiVector
 
-PACKED = [family.name for family in FAMILIES if family.packed]
+PACKED = [name for name in FAMILIES if find_family(name).packed]
 SIZES = {"A4": (1240, 1754), "stripe": (256, 3), "column": (9, 1500), "dot": (1, 1)}
 TEXTS = ["hello", "", "   \n", "Öffnungszeiten, 値段, سعر, 🚢", "a passage " * 60]
 

@@ -1,4 +1,4 @@
-"""The padded backend: runs colpali-engine's own model, for every family that cannot be packed."""
+"""The padded backend: runs a library's own model, for every family that cannot be packed."""
 
 from collections.abc import Sequence
 
@@ -37,7 +37,8 @@ class PaddedBackend(CheckpointBackend):
         inputs = require_kind(batch, kind)
         tensors = _collate(inputs, self._padding_side, self._pad_token_id)
         on_device = {name: self._move(tensor) for name, tensor in tensors.items()}
-        vectors = self._model(**on_device, use_cache=False)
+        output = self._model(**on_device, use_cache=False)
+        vectors = getattr(output, "embeddings", output)  # transformers' own models name them
         # Found on the host: an index by mask would make it wait for the device.
         [tokens] = tensors["attention_mask"].flatten().nonzero(as_tuple=True)
         unpadded = vectors.flatten(0, 1)[tokens.to(self._device, non_blocking=True)]

@@ -161,7 +161,7 @@ class CheckpointBackend:
 
     def _find_resizing(self) -> PageResizing:
         images = self._page_processor.image_processor
-        is_visual = self._tiny.sequence["mm_token_type_ids"].bool()
+        is_visual = self._tiny.sequence["input_ids"] == self._page_processor.image_token_id
         return PageResizing(
             cell=images.patch_size * images.merge_size,
             min_pixels=images.size["shortest_edge"],

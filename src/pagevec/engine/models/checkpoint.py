@@ -86,7 +86,7 @@ class Checkpoint:
             config = self._read_json("config.json", source, pinned)
         if config is None:
             raise CheckpointError(f"{source} has no config.json: it is not a model")
-        return identify_family(config.get("model_type"), source)
+        return identify_family(config, source)
 
     def load_model(self, family: Family, dtype: torch.dtype) -> Any:
         """Read the model into the CPU's memory and merge its adapter, if it is one.
@@ -94,12 +94,15 @@ class Checkpoint:
         Raises:
             CheckpointError: files are missing or unreadable, or not all weights loaded.
         """
-        model_class = _colpali_engine(family.model_class)
         source, pinned = self._weights_source
+        model_class = family.load_class(family.model_class)
         with reading(f"{source} cannot be read", self._folder(source, pinned)):
-            model, report = model_class.from_pretrained(
-                source, dtype=dtype, output_loading_info=True, **self._hub(pinned)
-            )
+            model, report = self._read_weights(model_class, dtype)
+            width = _find_width(report, family)
+            if width is not None:
+                model, report = self._read_weights(
+                    _with_projection(model_class, family, width), dtype
+                )
         if self.base is None:
             _require_all_loaded(source, _find_faults(report))
         else:
@@ -127,15 +130,17 @@ class Checkpoint:
                 f"PAGEVEC_MAX_VISUAL_TOKENS={max_visual_tokens}: the visual tokens of "
                 f"{family.name} cannot be limited; leave it unset"
             )
-        processor_class = _colpali_engine(family.processor_class)
-        wanted = {} if max_visual_tokens is None else {"max_num_visual_tokens": max_visual_tokens}
+        processor_class = family.load_class(family.processor_class)
         own = self._read_json("preprocessor_config.json", self.source) or self._read_json(
             "processor_config.json", self.source
         )
         source, pinned = (self.source, True) if own or not self.base else (self.base, False)
         folder = self._folder(source, pinned)
         with reading(f"the processor of {source} cannot be read", folder):
-            processor = processor_class.from_pretrained(source, **wanted, **self._hub(pinned))
+            processor = processor_class.from_pretrained(source, **self._hub(pinned))
+            visual_tokens = max_visual_tokens or family.visual_tokens
+            if visual_tokens is not None:
+                _limit_visual_tokens(processor.image_processor, visual_tokens)
             if (folder := folder or self._folder(source, pinned)) is not None:
                 require_vocabulary(folder)
             # One that lacks a file, such as a template, often fails only when it is used.
@@ -168,6 +173,35 @@ class Checkpoint:
             hub.require_cached(source, revision)
             return self
         return replace(self, offline=not hub.is_reachable(source, revision, self.token))
+
+    def _read_weights(self, model_class: Any, dtype: torch.dtype) -> tuple[Any, Mapping[str, Any]]:
+        """Return the model, and transformers' loading report."""
+        source, pinned = self._weights_source
+        model, report = model_class.from_pretrained(
+            source,
+            config=self._read_config(model_class.config_class),
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # the report has them
+            **self._hub(pinned),
+        )
+        return model, report
+
+    def _read_config(self, config_class: Any) -> Any:
+        """Return the configuration, also where config.json calls its type by another name.
+
+        transformers would take no part of such a configuration, but the sizes of its own default
+        model: gigabytes of it, at random.
+        """
+        source, pinned = self._weights_source
+        wanted = config_class.model_type
+        content, _ = config_class.get_config_dict(source, **self._hub(pinned))
+        if content.get("model_type") == wanted:
+            return config_class.from_pretrained(source, **self._hub(pinned))
+        parts = [part for part in content.values() if isinstance(part, dict)]
+        inner = (part for part in parts if part.get("model_type") == wanted)
+        whole = next((part for part in inner if "vision_config" in part), content)
+        return config_class.from_dict({**whole, "model_type": wanted})
 
     def _folder(self, source: str, pinned: bool) -> Path | None:
         """Return the folder that has the files of `source`, or None before they are there."""
@@ -204,10 +238,31 @@ class Checkpoint:
         }
 
 
-def _colpali_engine(name: str) -> Any:
-    import colpali_engine.models
+def _find_width(report: Mapping[str, Any], family: Family) -> int | None:
+    """Return the width of a checkpoint's vectors, where it is another than its class has."""
+    wrong = {key: shape for key, shape, _ in report.get("mismatched_keys") or ()}
+    shape = wrong.pop(f"{family.projection}.weight", None)
+    wrong.pop(f"{family.projection}.bias", None)
+    return None if shape is None or wrong else int(shape[0])
 
-    return getattr(colpali_engine.models, name)
+
+def _with_projection(model_class: Any, family: Family, width: int) -> Any:
+    """Return `model_class` with vectors of `width` components: its own has a fixed number."""
+
+    class Resized(model_class):  # type: ignore[misc]
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            former = getattr(self, str(family.projection))
+            with_bias = former.bias is not None
+            projection = torch.nn.Linear(former.in_features, width, bias=with_bias)
+            setattr(self, str(family.projection), projection)
+
+    return Resized
+
+
+def _limit_visual_tokens(image_processor: Any, count: int) -> None:
+    cell = image_processor.patch_size * image_processor.merge_size
+    image_processor.max_pixels = image_processor.size["longest_edge"] = count * cell**2
 
 
 def _merge_adapter(model: Any, source: str, options: dict[str, Any], base_report: Any) -> None:

@@ -36,11 +36,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A colpali-engine model on its device, and what its checkpoint comes with.
+    """A model on its device, and what its checkpoint comes with.
 
     Attributes:
-        model: the module.
-        processor: colpali-engine's processor of the family, which prepares pages.
+        model: the module, of colpali-engine or of the library that the family names.
+        processor: the family's processor, which prepares pages.
         text_processor: a copy of it for texts: a fast tokenizer keeps the settings of its last
             call, and changing them while another thread uses it fails with "Already borrowed".
         family: the model family.
@@ -189,10 +189,16 @@ def _describe(checkpoint: Checkpoint, family: Family, model: Any, precision: str
         model=checkpoint.name,
         revision=getattr(model.config, "_commit_hash", None) or checkpoint.revision,
         family=family.name,
-        dim=getattr(model, family.projection).out_features,
+        dim=_find_dim(model, family),
         device=str(weights.device),
         dtype=str(weights.dtype).removeprefix("torch."),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         notice=checkpoint.notice,
         precision=precision,
     )
+
+
+def _find_dim(model: Any, family: Family) -> int:
+    if family.projection is None:
+        return int(model.config.get_text_config().hidden_size)
+    return int(getattr(model, family.projection).out_features)

@@ -1,7 +1,10 @@
 """The table of the model families that are served, and the checkpoints served by default."""
 
+import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pagevec.errors import CheckpointError
 
@@ -27,37 +30,60 @@ _QWEN_SIDE_RATIO = 200
 
 @dataclass(frozen=True)
 class Family:
-    """A late-interaction family of colpali-engine.
+    """A family of late-interaction models, and the layout of its checkpoints.
 
     Attributes:
         name: its name in the settings.
-        model_class: name of its model class in colpali_engine.models.
-        processor_class: name of its processor class in colpali_engine.models.
+        model_class: name of its model class.
+        processor_class: name of its processor class.
         model_types: values of `model_type` in config.json that identify the family.
-        projection: the module that produces the vectors; without its weights nothing is served.
+        module: where its classes are.
+        wraps: whether config.json has the backbone's own configuration in `vlm_config`.
+        backbone: the module within the model that turns tokens and pages into hidden vectors; ""
+            where the model itself does.
+        projection: the module that produces the vectors, without whose weights nothing is served;
+            None where the hidden vectors are the vectors.
         max_side_ratio: ratio of an image's sides above which the processor refuses the image.
         limits_visual_tokens: whether the visual tokens of a page can be limited.
+        visual_tokens: visual tokens of a page at most, unless the settings limit them; None for
+            what the checkpoint's processor says.
         unused: modules that no vector depends on; they are dropped to free their memory.
         texts_need_type_ids: whether texts need `token_type_ids` of zeros. Without them this model
             attends in both directions to a text that comes alone, but only backward to a padded
             one.
         packed: whether it runs without padding (`engine.backends.packed`).
+        has_grid_positions: whether the visual tokens of a page have two-dimensional positions in
+            the language model (M-RoPE).
     """
 
     name: str
     model_class: str
     processor_class: str
     model_types: tuple[str, ...]
-    projection: str = "custom_text_proj"
+    module: str = "colpali_engine.models"
+    wraps: bool = False
+    backbone: str = ""
+    projection: str | None = "custom_text_proj"
     max_side_ratio: int | None = None
     limits_visual_tokens: bool = False
+    visual_tokens: int | None = None
     unused: tuple[str, ...] = ()
     texts_need_type_ids: bool = False
     packed: bool = False
+    has_grid_positions: bool = True
+
+    @property
+    def library(self) -> str:
+        """The package that its classes are from."""
+        return self.module.partition(".")[0].replace("_", "-")
+
+    def load_class(self, name: str) -> Any:
+        """Return the class `name` of the family's module."""
+        return getattr(importlib.import_module(self.module), name)
 
 
 def _qwen(
-    name: str, model_class: str, processor_class: str, *model_types: str, packed: bool = False
+    name: str, model_class: str, processor_class: str, *model_types: str, **more: Any
 ) -> Family:
     return Family(
         name,
@@ -66,9 +92,18 @@ def _qwen(
         model_types,
         max_side_ratio=_QWEN_SIDE_RATIO,
         limits_visual_tokens=True,
-        packed=packed,
+        **more,
     )
 
+
+# transformers' own layout: checkpoints whose names often end in `-hf`.
+_NATIVE: Mapping[str, Any] = {
+    "module": "transformers",
+    "wraps": True,
+    "backbone": "vlm",
+    "projection": "embedding_proj_layer",
+}
+_QWEN3_LAYOUTS = "pagevec.engine.models.qwen3"
 
 FAMILIES = (
     Family(
@@ -97,7 +132,54 @@ FAMILIES = (
     _qwen("colqwen3", "ColQwen3", "ColQwen3Processor", "qwen3_vl", packed=True),
     _qwen("colqwen3_5", "ColQwen3_5", "ColQwen3_5Processor", "qwen3_5"),
     Family("colgemma3", "ColGemma3", "ColGemmaProcessor3", ("gemma3",)),
+    Family("colpali_hf", "ColPaliForRetrieval", "ColPaliProcessor", ("colpali",), **_NATIVE),
+    # transformers gives the visual tokens of a page positions in a row (version 5.20), where
+    # colpali-engine, with which these models were trained, gives them positions on the grid.
+    _qwen(
+        "colqwen2_hf",
+        "ColQwen2ForRetrieval",
+        "ColQwen2Processor",
+        "colqwen2",
+        packed=True,
+        has_grid_positions=False,
+        **_NATIVE,
+    ),
+    Family(
+        "colmodernvbert_hf",
+        "ColModernVBertForRetrieval",
+        "ColModernVBertProcessor",
+        ("colmodernvbert",),
+        **_NATIVE,
+    ),
+    _qwen(
+        "colqwen3_tomoro",
+        "TomoroColQwen3",
+        "TomoroColQwen3Processor",
+        "colqwen3",
+        module=_QWEN3_LAYOUTS,
+        visual_tokens=1280,  # the default of the checkpoints' own processor class
+        packed=True,
+    ),
+    _qwen(
+        "nemotron_colembed",
+        "NemotronColEmbed",
+        "NemotronColEmbedProcessor",
+        "qwen3_vl_nemotron_embed",
+        module=_QWEN3_LAYOUTS,
+        projection=None,
+        unused=("language_model.norm",),
+        packed=True,
+    ),
 )
+
+REFUSED = {
+    "llama_nemotronvl": "NVIDIA's Llama Nemotron ColEmbed, whose code is in its repository alone",
+    "llama_nemoretrievercolembed": "NVIDIA's Llama NemoRetriever ColEmbed, whose code is in its "
+    "repository alone",
+    "ops_colqwen3": "OpenSearch's Ops-ColQwen3, whose code is in its repository alone",
+    "jina_embeddings_v4": "jina-embeddings-v4, whose code is in its repository alone",
+}
+"""Values of `model_type` that are known and not read here, each with what it stands for."""
 
 
 def bundled_checkpoint() -> Path:
@@ -118,21 +200,28 @@ def find_family(name: str) -> Family:
     raise CheckpointError(f"PAGEVEC_FAMILY={name!r}: expected auto or one of {known}")
 
 
-def identify_family(model_type: str | None, checkpoint: str) -> Family:
-    """Return the family that `model_type` in a checkpoint's config.json stands for.
+def identify_family(config: Mapping[str, Any], checkpoint: str) -> Family:
+    """Return the family of a checkpoint.
 
     Args:
-        model_type: the value in config.json, or None where it has none.
-        checkpoint: the checkpoint's name, for the error.
+        config: its config.json.
+        checkpoint: its name, for the error.
 
     Raises:
-        CheckpointError: no served family has this type.
+        CheckpointError: no served family has this configuration.
     """
-    for family in FAMILIES:
-        if model_type in family.model_types:
-            return family
-    known = ", ".join(t for family in FAMILIES for t in family.model_types)
+    model_type, wraps = config.get("model_type"), "vlm_config" in config
+    alike = [family for family in FAMILIES if model_type in family.model_types]
+    if alike:
+        return next((family for family in alike if family.wraps == wraps), alike[0])
+    if isinstance(model_type, str) and model_type in REFUSED:
+        raise CheckpointError(
+            f"{checkpoint} is {REFUSED[model_type]}: sentence-transformers may serve it "
+            "(PAGEVEC_FAMILY=sentence-transformers; docs/models.md)"
+        )
+    known = ", ".join(dict.fromkeys(t for family in FAMILIES for t in family.model_types))
     raise CheckpointError(
         f"{checkpoint}: model_type {model_type!r} in config.json is not supported (supported: "
-        f"{known}); if the model belongs to a supported family, name it in PAGEVEC_FAMILY"
+        f"{known}); if the model belongs to a supported family, name it in PAGEVEC_FAMILY; "
+        "sentence-transformers may serve it (PAGEVEC_FAMILY=sentence-transformers)"
     )

@@ -19,17 +19,27 @@ from pagevec.types import MultiVector
 
 
 class PackedBackend(CheckpointBackend):
-    """Implements `Backend[TextInput | PackedPage]` for ColQwen2, 2.5, Omni and 3."""
+    """Implements `Backend[TextInput | PackedPage]` for models on Qwen2-VL, 2.5, Omni and 3."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         super().__init__(loaded, packed=True)
-        model, self._device = loaded.model, loaded.device
+        family, self._device = loaded.family, loaded.device
+        model = loaded.model.get_submodule(family.backbone)
         self._image_processor = loaded.processor.image_processor
         self._vision = VisionTower(model.visual, self._image_processor)
         self._language = LanguageModel(model.get_decoder())
         self._embedding = model.get_input_embeddings()
-        self._projection = model.custom_text_proj
-        self._positions = PositionCache(model, self._device, self._tiny.sequence["input_ids"])
+        self._projection = (
+            torch.nn.Identity()
+            if family.projection is None
+            else loaded.model.get_submodule(family.projection)
+        )
+        self._positions = PositionCache(
+            model,
+            self._device,
+            self._tiny.sequence["input_ids"],
+            has_grid_positions=family.has_grid_positions,
+        )
 
     def prepare_page(self, image: EncodedImage) -> PackedPage:
         """See `Backend.prepare_page`."""

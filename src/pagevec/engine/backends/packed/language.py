@@ -32,19 +32,20 @@ class Layer:
         self._heads = [size // self._dim for size in self._qkv.sizes]
         self._head_norm = build_head_norm(attention, *self._heads[:2])
         self._mlp = build_mlp(layer.mlp)
+        self._is_causal = bool(attention.is_causal)
 
     def __call__(self, hidden: torch.Tensor, cos_sin: CosSin, segments: Segments) -> torch.Tensor:
         queries, keys, values = self._heads
         qkv = self._qkv(self._norm(hidden)).view(len(hidden), -1, self._dim)
         rotated = apply_rotary(self._head_norm(qkv[:, : queries + keys]), cos_sin)
         query, key = torch.split(rotated, [queries, keys], dim=1)
-        hidden += self._out(attend(query, key, qkv[:, -values:], segments, causal=True))
+        hidden += self._out(attend(query, key, qkv[:, -values:], segments, causal=self._is_causal))
         hidden += self._mlp(self._second_norm(hidden))
         return hidden
 
 
 class LanguageModel:
-    """The decoder of Qwen2 and Qwen3, with causal attention in each sequence."""
+    """The decoder of Qwen2 and Qwen3, with attention within each sequence."""
 
     def __init__(self, model: Any) -> None:
         self._layers = [Layer(layer) for layer in model.layers]

@@ -63,8 +63,8 @@ def build_mlp(module: Any) -> Activation:
 
 
 def build_norm(module: Any) -> Activation:
-    """Return the fast form of a norm of transformers: a LayerNorm is one already."""
-    if isinstance(module, nn.LayerNorm):
+    """Return the fast form of a norm of transformers: a LayerNorm is one already, or none."""
+    if isinstance(module, nn.LayerNorm | nn.Identity):
         return module
     return RMSNorm(module)
 

@@ -65,14 +65,24 @@ class PagePositions(TextPositions):
 class PositionCache:
     """The positions of the latest page shapes and of texts, on the model's device."""
 
-    def __init__(self, model: Any, device: torch.device, prompt: torch.Tensor) -> None:
+    def __init__(
+        self,
+        model: Any,
+        device: torch.device,
+        prompt: torch.Tensor,
+        *,
+        has_grid_positions: bool = True,
+    ) -> None:
         """Prepare for the pages and texts of one model.
 
         Args:
-            model: colpali-engine's model.
+            model: the backbone: a model of transformers.
             device: where the positions are needed.
             prompt: tokens of any page, int64 (tokens,): visual ones between two parts of text.
+            has_grid_positions: whether the language model sees a page's cells on their grid, or in
+                a row, as text.
         """
+        self._has_grid_positions = has_grid_positions
         self._model = model
         self._device = device
         self._image_token = model.config.image_token_id
@@ -119,6 +129,8 @@ class PositionCache:
         begins beyond the longer side (M-RoPE, Wang et al. 2024, "Qwen2-VL").
         """
         first = len(self._before)
+        if not self._has_grid_positions:
+            return _in_a_row(first + rows * columns + len(self._after))
         beyond = first + max(rows, columns)
         grid = torch.cartesian_prod(*(torch.arange(side) for side in (1, rows, columns)))
         before = torch.arange(first).expand(3, -1)
@@ -126,10 +138,14 @@ class PositionCache:
         return torch.cat([before, first + grid.T, after], dim=1)[:, None]
 
     def _rotate_text(self, length: int) -> CosSin:
-        return self._rotate(torch.arange(length).expand(3, 1, -1))
+        return self._rotate(_in_a_row(length))
 
     def _rotate(self, positions: torch.Tensor) -> CosSin:
         return rotary_cos_sin(self._model.get_decoder().rotary_emb, positions.to(self._device))
+
+
+def _in_a_row(length: int) -> torch.Tensor:
+    return torch.arange(length).expand(3, 1, -1)
 
 
 def _interpolate(
