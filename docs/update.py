@@ -6,6 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 from pagevec.deploy.modal.settings import ModalSettings
+from pagevec.engine.models.registry import FAMILIES
 from pagevec.environment import EnvironmentSettings, settings_table
 from pagevec.settings import Settings
 
@@ -35,6 +36,18 @@ def map_markdown() -> str:
     return "\n".join(lines)
 
 
+def families_markdown() -> str:
+    """Return the table of the model families."""
+    rows = [
+        f"| `{family.name}` | {family.checkpoints} | {family.library} | "
+        f"{', '.join(f'`{one}`' for one in family.model_types)} | "
+        f"{'yes' if family.packed else 'no'} |"
+        for family in FAMILIES
+    ]
+    head = ["| family | checkpoints, such as | code of | `model_type` | packed |"]
+    return "\n".join([*head, "| --- | --- | --- | --- | --- |", *rows])
+
+
 def update(text: str, name: str, make: Callable[[], str]) -> str:
     """Return `text` with what `make` returns between the marks called `name`."""
     start, end = f"<!-- {name}: made by `make docs` -->", f"<!-- end of {name} -->"
@@ -59,6 +72,7 @@ def _subject(module: Path) -> str:
 
 MADE: dict[Path, tuple[str, Callable[[], str]]] = {
     ROOT / "README.md": ("settings", lambda: settings_markdown(Settings)),
+    ROOT / "docs" / "models.md": ("the families", families_markdown),
     ROOT / "docs" / "modal.md": ("settings", lambda: settings_markdown(ModalSettings)),
     ROOT / "docs" / "structure.md": ("the map", map_markdown),
 }

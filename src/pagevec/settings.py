@@ -29,7 +29,14 @@ class Settings(EnvironmentSettings):
     )
     revision: str | None = bounded(None, "commit, tag or branch of the checkpoint")
     family: str = bounded(
-        "auto", "model family (see `pagevec models`); auto reads it from the checkpoint"
+        "auto",
+        "model family (see `pagevec models`); auto reads it from the checkpoint; "
+        "`sentence-transformers` leaves the model to that library (docs/models.md)",
+    )
+    trust_remote_code: bool = bounded(
+        False,
+        "run the code in the checkpoint's repository, which can do anything on this machine: read "
+        "it first, and pin PAGEVEC_REVISION; only for PAGEVEC_FAMILY=sentence-transformers",
     )
     backend: str | None = bounded(
         None,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pagevec.engine.backends.base import METHODS, Backend
+from pagevec.engine.models.registry import ENCODER
 from pagevec.errors import ConfigurationError
 from pagevec.settings import Settings
 from pagevec.types import ModelInfo
@@ -32,6 +33,10 @@ def load(settings: Settings) -> Backend[Any]:
     """
     if settings.backend is not None:
         return _load_own(settings.backend, settings)
+    if settings.family == ENCODER:
+        from pagevec.engine.backends.encoder import EncoderBackend
+
+        return EncoderBackend(settings)
     from pagevec.engine.models.loader import load as load_model
 
     return choose_backend(load_model(settings), settings.forward, lambda: load_model(settings))

@@ -99,7 +99,7 @@ class CheckpointBackend:
             TextTooLong: a text has more tokens than the model's context.
         """
         for index, text in enumerate(texts):
-            _refuse_lone_surrogates(text, index)
+            refuse_lone_surrogates(text, index)
         try:
             prepared = self._process_texts(texts)
         except ValueError:
@@ -192,7 +192,12 @@ def _select_tensors(batch: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def _refuse_lone_surrogates(text: str, index: int) -> None:
+def refuse_lone_surrogates(text: str, index: int) -> None:
+    """Raise if a text cannot be tokenized.
+
+    Raises:
+        InvalidText: it is not valid Unicode; with its `index`.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -1,6 +1,6 @@
 """Find a checkpoint, identify its family, read all of its weights, merge its LoRA adapter."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from pagevec.engine.models.encoder import read_projection, require_same_prompts
 from pagevec.engine.models.files import read_json, reading, require_vocabulary, require_whole
 from pagevec.engine.models.registry import (
     BUNDLED,
@@ -25,6 +26,10 @@ from pagevec.settings import Settings
 
 _KEYS_SHOWN = 4
 _TRIAL_SIDE = 56  # pixels of a page that a processor is tried with
+
+
+Faults = Mapping[str, list[str]]
+"""Keys at fault when weights were loaded, by the kind of fault."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +108,16 @@ class Checkpoint:
                 model, report = self._read_weights(
                     _with_projection(model_class, family, width), dtype
                 )
-        if self.base is None:
-            _require_all_loaded(source, _find_faults(report))
-        else:
+        faults = find_faults(report)
+        if self.base is not None:
             with reading(
                 f"the adapter {self.source} does not fit its base", self._folder(self.source, True)
             ):
-                _merge_adapter(model, self.source, self._hub(True), report)
+                replaced = _merge_adapter(model, self.source, self.hub_options(True))
+                faults = _without(faults, replaced)
+        if _lacks_only(family.projection, faults):
+            faults = self._take_projection(model, family, faults)
+        require_all_loaded(self.source, faults)
         for name in family.unused:
             model.set_submodule(name, torch.nn.Identity())
         return model
@@ -137,7 +145,7 @@ class Checkpoint:
         source, pinned = (self.source, True) if own or not self.base else (self.base, False)
         folder = self._folder(source, pinned)
         with reading(f"the processor of {source} cannot be read", folder):
-            processor = processor_class.from_pretrained(source, **self._hub(pinned))
+            processor = processor_class.from_pretrained(source, **self.hub_options(pinned))
             visual_tokens = max_visual_tokens or family.visual_tokens
             if visual_tokens is not None:
                 _limit_visual_tokens(processor.image_processor, visual_tokens)
@@ -174,6 +182,17 @@ class Checkpoint:
             return self
         return replace(self, offline=not hub.is_reachable(source, revision, self.token))
 
+    def _take_projection(self, model: Any, family: Family, faults: Faults) -> Faults:
+        """Take the projection from a module of sentence-transformers, if there is one."""
+        with reading(f"{self.source} cannot be read"):
+            projection = read_projection(self.source, self.find_file)
+            if projection is None:
+                return faults
+            dtype = next(model.parameters()).dtype
+            setattr(model, str(family.projection), projection.to(dtype))
+            require_same_prompts(self.source, self.load_processor(family, None), self.find_file)
+        return {}
+
     def _read_weights(self, model_class: Any, dtype: torch.dtype) -> tuple[Any, Mapping[str, Any]]:
         """Return the model, and transformers' loading report."""
         source, pinned = self._weights_source
@@ -183,7 +202,7 @@ class Checkpoint:
             dtype=dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # the report has them
-            **self._hub(pinned),
+            **self.hub_options(pinned),
         )
         return model, report
 
@@ -195,9 +214,9 @@ class Checkpoint:
         """
         source, pinned = self._weights_source
         wanted = config_class.model_type
-        content, _ = config_class.get_config_dict(source, **self._hub(pinned))
+        content, _ = config_class.get_config_dict(source, **self.hub_options(pinned))
         if content.get("model_type") == wanted:
-            return config_class.from_pretrained(source, **self._hub(pinned))
+            return config_class.from_pretrained(source, **self.hub_options(pinned))
         parts = [part for part in content.values() if isinstance(part, dict)]
         inner = (part for part in parts if part.get("model_type") == wanted)
         whole = next((part for part in inner if "vision_config" in part), content)
@@ -222,14 +241,25 @@ class Checkpoint:
             raise CheckpointError(f"the base model of the adapter {self.source}: {error}") from None
 
     def _read_json(self, file: str, source: str, pinned: bool = True) -> dict[str, Any] | None:
+        path = self.find_file(file, source, pinned)
+        return None if path is None else read_json(path)
+
+    def find_file(self, name: str, source: str | None = None, pinned: bool = True) -> Path | None:
+        """Return the path of a file, from the hub if need be; None if there is none.
+
+        Args:
+            name: of the file, perhaps in a folder.
+            source: whose file; by default the checkpoint's own.
+            pinned: whether the revision is of that source.
+        """
         from transformers.utils import cached_file
 
-        path = cached_file(
-            source, file, _raise_exceptions_for_missing_entries=False, **self._hub(pinned)
-        )
-        return None if path is None else read_json(Path(path))
+        options = {"_raise_exceptions_for_missing_entries": False, **self.hub_options(pinned)}
+        path = cached_file(source or self.source, name, **options)
+        return None if path is None else Path(path)
 
-    def _hub(self, pinned: bool) -> dict[str, Any]:
+    def hub_options(self, pinned: bool = True) -> dict[str, Any]:
+        """Return how libraries are to reach the hub; `pinned`: see `find_file`."""
         # The pinned revision is the checkpoint's own, never that of an adapter's base.
         return {
             "revision": self.revision if pinned else None,
@@ -265,7 +295,7 @@ def _limit_visual_tokens(image_processor: Any, count: int) -> None:
     image_processor.max_pixels = image_processor.size["longest_edge"] = count * cell**2
 
 
-def _merge_adapter(model: Any, source: str, options: dict[str, Any], base_report: Any) -> None:
+def _merge_adapter(model: Any, source: str, options: dict[str, Any]) -> set[str]:
     """Merge the LoRA adapter at `source` into the weights of `model`, in place.
 
     The layers are plain ones again afterwards, so an adapter costs nothing per batch. The base may
@@ -275,11 +305,12 @@ def _merge_adapter(model: Any, source: str, options: dict[str, Any], base_report
         model: the base model.
         source: hub name or directory of the adapter.
         options: for the hub.
-        base_report: transformers' loading report of the base.
+
+    Returns:
+        The names of layers that the adapter brought whole.
 
     Raises:
-        CheckpointError: not all tensors of the adapter were used, some were missing, or neither
-            base nor adapter had a weight.
+        CheckpointError: not all tensors of the adapter were used, or some were missing.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
 
@@ -291,13 +322,8 @@ def _merge_adapter(model: Any, source: str, options: dict[str, Any], base_report
         weight_mapping=get_model_conversion_mapping(model, key_mapping=names),
         adapter_kwargs=options,
     )
-    _require_all_loaded(source, _find_faults(vars(report)))
-    replaced = _merge_layers(model)
-    faults = _find_faults(base_report)
-    faults["missing_keys"] = [
-        key for key in faults.get("missing_keys", []) if key.rpartition(".")[0] not in replaced
-    ]
-    _require_all_loaded(source, {kind: keys for kind, keys in faults.items() if keys})
+    require_all_loaded(source, find_faults(vars(report)))
+    return _merge_layers(model)
 
 
 def _merge_layers(model: Any) -> set[str]:
@@ -317,15 +343,34 @@ def _merge_layers(model: Any) -> set[str]:
     return replaced
 
 
-def _find_faults(report: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the keys at fault in transformers' loading report, by the kind of fault."""
+def find_faults(report: Mapping[str, Any]) -> Faults:
+    """Return the keys at fault in transformers' loading report."""
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     return {kind: sorted(map(str, report[kind])) for kind in kinds if report.get(kind)}
 
 
-def _require_all_loaded(source: str, faults: Mapping[str, Collection[str]]) -> None:
+def _without(faults: Faults, replaced: set[str]) -> Faults:
+    """Return `faults` without missing weights of layers that were replaced."""
+    missing = [
+        key for key in faults.get("missing_keys", []) if key.rpartition(".")[0] not in replaced
+    ]
+    return {kind: keys for kind, keys in {**faults, "missing_keys": missing}.items() if keys}
+
+
+def _lacks_only(layer: str | None, faults: Faults) -> bool:
+    """Whether nothing is wrong but that all weights of `layer` are missing."""
+    missing = [f"{layer}.bias", f"{layer}.weight"]
+    return layer is not None and faults == {"missing_keys": missing}
+
+
+def require_all_loaded(source: str, faults: Faults) -> None:
+    """Raise if anything went wrong with a weight.
+
+    Raises:
+        CheckpointError: the checkpoint called `source` did not load completely.
+    """
     if faults:
-        listed = "; ".join(_list_keys(kind, list(keys)) for kind, keys in faults.items())
+        listed = "; ".join(_list_keys(kind, keys) for kind, keys in faults.items())
         raise CheckpointError(
             f"{source} did not load completely ({listed}): it is damaged, of another family "
             "(PAGEVEC_FAMILY), or made for another version of transformers"

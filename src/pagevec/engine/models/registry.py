@@ -34,6 +34,7 @@ class Family:
 
     Attributes:
         name: its name in the settings.
+        checkpoints: published checkpoints of it, for the documents.
         model_class: name of its model class.
         processor_class: name of its processor class.
         model_types: values of `model_type` in config.json that identify the family.
@@ -57,6 +58,7 @@ class Family:
     """
 
     name: str
+    checkpoints: str
     model_class: str
     processor_class: str
     model_types: tuple[str, ...]
@@ -83,10 +85,16 @@ class Family:
 
 
 def _qwen(
-    name: str, model_class: str, processor_class: str, *model_types: str, **more: Any
+    name: str,
+    checkpoints: str,
+    model_class: str,
+    processor_class: str,
+    *model_types: str,
+    **more: Any,
 ) -> Family:
     return Family(
         name,
+        checkpoints,
         model_class,
         processor_class,
         model_types,
@@ -108,16 +116,27 @@ _QWEN3_LAYOUTS = "pagevec.engine.models.qwen3"
 FAMILIES = (
     Family(
         "colpali",
+        "vidore/colpali-v1.3",
         "ColPali",
         "ColPaliProcessor",
         ("paligemma", "colpali"),
         unused=("model.lm_head",),
         texts_need_type_ids=True,
     ),
-    _qwen("colqwen2", "ColQwen2", "ColQwen2Processor", "qwen2_vl", packed=True),
-    _qwen("colqwen2_5", "ColQwen2_5", "ColQwen2_5_Processor", "qwen2_5_vl", packed=True),
+    _qwen(
+        "colqwen2", "vidore/colqwen2-v1.0", "ColQwen2", "ColQwen2Processor", "qwen2_vl", packed=True
+    ),
+    _qwen(
+        "colqwen2_5",
+        "tsystems/colqwen2.5-3b-multilingual-v1.0",
+        "ColQwen2_5",
+        "ColQwen2_5_Processor",
+        "qwen2_5_vl",
+        packed=True,
+    ),
     Family(
         "colqwen_omni",
+        "vidore/colqwen-omni-v0.1",
         "ColQwen2_5Omni",
         "ColQwen2_5OmniProcessor",
         ("qwen2_5_omni_thinker", "qwen2_5_omni"),
@@ -126,17 +145,55 @@ FAMILIES = (
         packed=True,
     ),
     Family(
-        "colidefics3", "ColIdefics3", "ColIdefics3Processor", ("idefics3",), projection="linear"
+        "colidefics3",
+        "vidore/colSmol-256M, vidore/colSmol-500M",
+        "ColIdefics3",
+        "ColIdefics3Processor",
+        ("idefics3",),
+        projection="linear",
     ),
-    Family("colmodernvbert", "ColModernVBert", "ColModernVBertProcessor", ("modernvbert",)),
-    _qwen("colqwen3", "ColQwen3", "ColQwen3Processor", "qwen3_vl", packed=True),
-    _qwen("colqwen3_5", "ColQwen3_5", "ColQwen3_5Processor", "qwen3_5"),
-    Family("colgemma3", "ColGemma3", "ColGemmaProcessor3", ("gemma3",)),
-    Family("colpali_hf", "ColPaliForRetrieval", "ColPaliProcessor", ("colpali",), **_NATIVE),
+    Family(
+        "colmodernvbert",
+        "ModernVBERT/colmodernvbert",
+        "ColModernVBert",
+        "ColModernVBertProcessor",
+        ("modernvbert",),
+    ),
+    _qwen(
+        "colqwen3",
+        "ColQwen3 as colpali-engine trains it",
+        "ColQwen3",
+        "ColQwen3Processor",
+        "qwen3_vl",
+        packed=True,
+    ),
+    _qwen(
+        "colqwen3_5",
+        "ColQwen3.5 as colpali-engine trains it",
+        "ColQwen3_5",
+        "ColQwen3_5Processor",
+        "qwen3_5",
+    ),
+    Family(
+        "colgemma3",
+        "ColGemma3 as colpali-engine trains it",
+        "ColGemma3",
+        "ColGemmaProcessor3",
+        ("gemma3",),
+    ),
+    Family(
+        "colpali_hf",
+        "vidore/colpali-v1.3-hf",
+        "ColPaliForRetrieval",
+        "ColPaliProcessor",
+        ("colpali",),
+        **_NATIVE,
+    ),
     # transformers gives the visual tokens of a page positions in a row (version 5.20), where
     # colpali-engine, with which these models were trained, gives them positions on the grid.
     _qwen(
         "colqwen2_hf",
+        "vidore/colqwen2-v1.0-hf",
         "ColQwen2ForRetrieval",
         "ColQwen2Processor",
         "colqwen2",
@@ -146,6 +203,7 @@ FAMILIES = (
     ),
     Family(
         "colmodernvbert_hf",
+        "ModernVBERT/colmodernvbert-merged",
         "ColModernVBertForRetrieval",
         "ColModernVBertProcessor",
         ("colmodernvbert",),
@@ -153,6 +211,7 @@ FAMILIES = (
     ),
     _qwen(
         "colqwen3_tomoro",
+        "TomoroAI/tomoro-colqwen3-embed-4b, -8b",
         "TomoroColQwen3",
         "TomoroColQwen3Processor",
         "colqwen3",
@@ -162,6 +221,7 @@ FAMILIES = (
     ),
     _qwen(
         "nemotron_colembed",
+        "nvidia/nemotron-colembed-vl-4b-v2, -8b-v2",
         "NemotronColEmbed",
         "NemotronColEmbedProcessor",
         "qwen3_vl_nemotron_embed",
@@ -171,6 +231,9 @@ FAMILIES = (
         packed=True,
     ),
 )
+
+ENCODER = "sentence-transformers"
+"""The setting in place of a family's name that leaves a model to `engine.backends.encoder`."""
 
 REFUSED = {
     "llama_nemotronvl": "NVIDIA's Llama Nemotron ColEmbed, whose code is in its repository alone",
@@ -196,8 +259,13 @@ def find_family(name: str) -> Family:
     for family in FAMILIES:
         if family.name == name:
             return family
+    if name == ENCODER:
+        raise CheckpointError(
+            f"PAGEVEC_FAMILY={name} cannot be read into a memory snapshot: such a model is served "
+            "by `pagevec serve`, not on Modal"
+        )
     known = ", ".join(family.name for family in FAMILIES)
-    raise CheckpointError(f"PAGEVEC_FAMILY={name!r}: expected auto or one of {known}")
+    raise CheckpointError(f"PAGEVEC_FAMILY={name!r}: expected auto, {ENCODER} or one of {known}")
 
 
 def identify_family(config: Mapping[str, Any], checkpoint: str) -> Family:
