@@ -209,6 +209,7 @@ def test_overlapped_passes(backend: PackedBackend, batches: list[list[Any]]) -> 
     assert pinned[-1] == page.pixels.numel()
 
 
+@pytest.mark.long
 def test_what_can_be_counted() -> None:
     """Each candidate launches less; one kernel that reads and writes once moves fewer bytes."""
     as_it_is, fused, sums, both = savings.measure(pages=2).as_json()["rows"]

@@ -30,6 +30,7 @@ def dry_run(folder: Path, *options: str) -> dict[str, Any]:
     return stages
 
 
+@pytest.mark.long
 def test_dry_run(tmp_path: Path) -> None:
     """Each stage within this process runs, judges what it can, and says what it cannot."""
     stages = dry_run(tmp_path, "--only", ",".join(QUICK))

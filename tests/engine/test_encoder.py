@@ -24,6 +24,8 @@ from pagevec.engine.models.registry import bundled_checkpoint
 from pagevec.errors import CheckpointError, ConfigurationError, InvalidImage, TextTooLong
 from pagevec.images import read_image
 
+pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+
 TEXTS = ["hello", "", " two  words ", "Öl 値段 🚢"]
 FILES = [png(300, 200), png(120, 400), png(64, 64)]
 TOLERANCE = 1e-4
