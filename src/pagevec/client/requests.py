@@ -15,7 +15,7 @@ from pagevec.errors import InvalidText, PagevecError
 from pagevec.grid import PageResizing
 from pagevec.types import InputType, ModelInfo, MultiVector, Progress, Token
 from pagevec.wire.decode import decode_npz, decode_tokens
-from pagevec.wire.quantize import Dtype
+from pagevec.wire.quantize import Dtype, int8_drift
 from pagevec.wire.receipt import ANSWER_HEADER, receipt
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ PATH = "/npz/embeddings"
 # What the service assumes. Older services refuse fields that they do not know, so these are left
 # out of the body.
 _DEFAULTS = {"dtype": "float32", "pool_factor": 1, "tokens": False}
-_UNIT_TOLERANCE = 2e-2  # int8 on the wire changes the length of a vector by up to 1e-2
+_UNIT_TOLERANCE = 2e-2  # of the length of a vector
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -91,7 +91,7 @@ class RequestOptions:
             raise _unexpected(response, error) from None
         if len(vectors) != expected:
             raise WrongAnswer(f"{response.url}: {len(vectors)} answers to {expected} inputs")
-        if fault := _fault_of(vectors, dim):
+        if fault := _fault_of(vectors, dim, self.dtype):
             raise WrongAnswer(f"{response.url}: {fault}")
         if self.tokens and list(map(len, tokens)) != list(map(len, vectors)):
             raise WrongAnswer(f"{response.url}: the answer has more or fewer tokens than vectors")
@@ -236,7 +236,7 @@ def _unexpected(response: httpx.Response, error: Exception) -> WrongAnswer:
     return WrongAnswer(f"{response.url}: unexpected answer: {reason}")
 
 
-def _fault_of(vectors: Sequence[MultiVector], dim: int | None) -> str | None:
+def _fault_of(vectors: Sequence[MultiVector], dim: int | None, dtype: Dtype) -> str | None:
     """Return what shows that these are no multi-vectors of one model, if anything does."""
     dims = {one.shape[1] for one in vectors} | ({dim} if dim else set())
     if len(dims) > 1:
@@ -244,7 +244,8 @@ def _fault_of(vectors: Sequence[MultiVector], dim: int | None) -> str | None:
     for one in vectors:
         # A component that is not finite makes the length of its vector so.
         lengths = np.linalg.norm(one, axis=1)
-        if not (np.abs(lengths - 1) <= _UNIT_TOLERANCE).all():
+        drift = int8_drift(one.shape[1]) if dtype == "int8" else 0.0
+        if not (np.abs(lengths - 1) <= max(_UNIT_TOLERANCE, drift)).all():
             return "a vector has not the length 1"
     return None
 

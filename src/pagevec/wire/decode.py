@@ -23,10 +23,12 @@ def decode_npz(body: bytes) -> list[MultiVector]:
     """
     with _failing_as("an npz"), np.load(BytesIO(body), allow_pickle=False) as arrays:
         dtype = cast(Dtype, str(arrays["dtype"]) if "dtype" in arrays else "float32")
+        dim = int(arrays["dim"]) if "dim" in arrays else None
         parts = [
             Quantized(
                 arrays[f"emb_{index}"],
                 arrays[f"scale_{index}"] if dtype == "int8" else None,
+                dim,
             )
             for index in range(int(arrays["count"]))
         ]
@@ -49,7 +51,7 @@ def decode_json(body: bytes) -> list[MultiVector]:
         values = [np.array(rows, kinds.get(dtype, np.float32)) for rows in content["embeddings"]]
         scales = [np.array(row, np.float32) for row in content.get("scales", [])]
         parts = [
-            Quantized(rows, scales[index] if dtype == "int8" else None)
+            Quantized(rows, scales[index] if dtype == "int8" else None, content.get("dim"))
             for index, rows in enumerate(values)
         ]
         return [dequantize(part, dtype) for part in parts]

@@ -1,7 +1,7 @@
 """Vectors in fewer bytes: float16, int8 with a scale for each vector, or only their signs.
 
 Binary vectors hold eight signs in a byte, the first component in the highest bit of the first byte
-(numpy.packbits), 1 where it is above 0. The dimensions of all model families are multiples of 8.
+(numpy.packbits), 1 where it is above 0. Bits that are left over in the last byte are 0.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,28 @@ class Quantized:
     """A multi-vector as it travels.
 
     Attributes:
-        values: float32, float16 or int8 (vectors, dim), or uint8 (vectors, dim / 8) for binary.
+        values: float32, float16 or int8 (vectors, dim), or uint8 (vectors, `sign_bytes(dim)`) for
+            binary.
         scales: float32 (vectors,) for int8: a component is its value times the vector's scale.
+        dim: components of a binary vector; None where there is one in every bit.
     """
 
     values: NDArray[Any]
     scales: NDArray[np.float32] | None = None
+    dim: int | None = None
+
+
+def sign_bytes(dim: int) -> int:
+    """Return how many bytes the signs of a vector of `dim` components take."""
+    return -(-dim // 8)
+
+
+def int8_drift(dim: int) -> float:
+    """Return by how much int8 changes the length of a unit vector of `dim` components, at most.
+
+    It moves each component by half a step, and a step is 1 / 127 of the largest one.
+    """
+    return float(dim**0.5 / (2 * _INT8_MAX))
 
 
 def quantize(vectors: MultiVector, dtype: Dtype) -> Quantized:
@@ -35,7 +51,7 @@ def quantize(vectors: MultiVector, dtype: Dtype) -> Quantized:
     if dtype == "int8":
         return _as_int8(vectors)
     if dtype == "binary":
-        return Quantized(np.packbits(vectors > 0, axis=-1))
+        return Quantized(np.packbits(vectors > 0, axis=-1), dim=vectors.shape[-1])
     return Quantized(np.ascontiguousarray(vectors, dtype=np.dtype(dtype)))
 
 
@@ -55,10 +71,17 @@ def dequantize(quantized: Quantized, dtype: Dtype) -> MultiVector:
         scaled: MultiVector = quantized.values.astype(np.float32) * quantized.scales[:, None]
         return scaled
     if dtype == "binary":
-        bits = np.unpackbits(quantized.values, axis=-1)
+        bits = _unpack_signs(quantized.values, quantized.dim)
         signs: MultiVector = ((2.0 * bits - 1.0) / np.sqrt(bits.shape[-1])).astype(np.float32)
         return signs
     return np.asarray(quantized.values, dtype=np.float32)
+
+
+def _unpack_signs(values: NDArray[np.uint8], dim: int | None) -> NDArray[np.uint8]:
+    width = values.shape[-1]
+    if dim is not None and sign_bytes(dim) != width:
+        raise ValueError(f"the signs of {dim} components are not in {width} bytes")
+    return np.unpackbits(values, axis=-1, count=dim)
 
 
 def _as_int8(vectors: MultiVector) -> Quantized:

@@ -44,6 +44,11 @@ class EmbeddingsResponse(BaseModel):
     scales: list[list[float]] | SkipJsonSchema[None] = Field(
         None, description="int8 only: the scale of each vector"
     )
+    dim: int | SkipJsonSchema[None] = Field(
+        None,
+        description="binary only: components of a vector, if they are not a multiple of 8 and "
+        "the last bits of its last byte do not count",
+    )
     tokens: list[list[Token]] | SkipJsonSchema[None] = Field(
         None, description="if asked for: for each text, one token for each of its vectors"
     )
