@@ -278,7 +278,7 @@ class Engine:
             return
         run = partial(self._pool, item, vectors, batch_size)
         seconds = self._throughput.pooling_seconds(count)
-        task = Task(request, run, seconds, pooling_bytes(count), item.index)
+        task = Task(request, run, seconds, pooling_bytes(*vectors.shape), item.index)
         self._pooling[request.is_query].submit(task)
 
     def _pool(self, item: Item, vectors: MultiVector, batch_size: int) -> None:

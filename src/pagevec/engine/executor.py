@@ -153,7 +153,7 @@ def warm_up(backend: Backend[Any], hints: BatchHints, budget: int) -> WarmUp:
         Exception: whatever a single page or query raises, because the model does not work.
     """
     begun = time.perf_counter()
-    throughput = Throughput(hints.quadratic_crossover, hints.padded)
+    throughput = Throughput(hints.quadratic_crossover, hints.padded, backend.info().dim)
     for is_query in (False, True):
         if is_query:
             [prepared] = backend.prepare_texts([_QUERY])

@@ -5,8 +5,6 @@ from numpy.typing import NDArray
 
 from pagevec.types import MultiVector
 
-# The points of at most a few hundred numbers in float64, a copy, and the tree.
-_BYTES_PER_VECTOR = 4096
 # SciPy holds the interpreter while it merges: for more vectors than this, too long for others.
 _MOST_WITH_SCIPY = 1024
 
@@ -40,12 +38,15 @@ def pooled_count(vectors: int, factor: int) -> int:
     return vectors if factor == 1 else max(vectors // factor, 1)
 
 
-def pooling_bytes(vectors: int) -> int:
-    """Return the bytes that `pool` holds at its peak, at most.
+def pooling_bytes(vectors: int, dim: int) -> int:
+    """Return the bytes that `pool` holds at its peak, at most, for vectors of `dim` components.
 
-    The distances of all pairs, in float64, twice: both libraries copy them before they merge.
+    First the vectors, points and axes in float64, then the distances of all pairs, twice: both
+    libraries copy them before they merge.
     """
-    return 2 * (vectors * (vectors - 1) // 2) * 8 + _BYTES_PER_VECTOR * vectors
+    numbers = min(vectors, dim)
+    embedding = vectors * (dim + 2 * numbers) + 5 * numbers**2
+    return 8 * (vectors * (vectors - 1) + embedding) + 512 * vectors
 
 
 def _clusters(vectors: MultiVector, most: int) -> NDArray[np.int32]:
@@ -71,14 +72,18 @@ def _merge(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _embed_similarities(vectors: MultiVector) -> NDArray[np.float64]:
-    """Return float64 points (n, dim), as far apart as the rows of the similarity matrix.
+    """Return float64 points (n, n or dim), as far apart as the rows of the similarity matrix.
 
     colpali-engine clusters the rows of V V', n numbers each. The distance of two rows is
-    |(v - w) V'|, which is the length of (v - w) R for any R with R R' = V'V: `dim` numbers suffice.
+    |(v - w) V'|, which is the length of (v - w) R for any R with R R' = V'V: `dim` numbers suffice
+    where these are fewer.
     """
     import torch  # whose number of threads is limited here, unlike that of numpy's BLAS
 
     rows = torch.from_numpy(vectors).double()
+    if len(rows) <= rows.shape[1]:
+        similarities: NDArray[np.float64] = (rows @ rows.T).numpy()
+        return similarities
     variances, axes = torch.linalg.eigh(rows.T @ rows)
     points: NDArray[np.float64] = (rows @ (axes * variances.clamp(min=0).sqrt())).numpy()
     return points

@@ -53,6 +53,7 @@ class Preparation:
             begin: called in each thread before it works.
         """
         self._backend = backend
+        self._dim = backend.info().dim
         self._throughput = throughput
         self._admission = admission
         self._threads = threads
@@ -189,7 +190,7 @@ class Preparation:
             return price
         price = replace(price, pooling=sum(map(throughput.pooling_seconds, lengths)))
         longest = max(range(len(lengths)), key=lengths.__getitem__)
-        needed = pooling_bytes(lengths[longest])
+        needed = pooling_bytes(lengths[longest], self._dim)
         if needed <= price.working_bytes:
             return price
         return replace(price, working_bytes=needed, neediest=longest)

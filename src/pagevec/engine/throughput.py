@@ -13,6 +13,8 @@ _MIN_CHARACTERS = 2_000
 _MIN_VECTORS = 500
 # Vectors at which pooling costs twice as much for each pair: the distances leave the caches.
 _POOLING_CROSSOVER = 8_192
+# Numbers that two vectors are compared by, and up to which merging costs more than comparing.
+_POOLING_NUMBERS = 128
 # What a slow core takes, until it is measured: rather too much than nothing.
 _SECONDS_PER_PIXEL = 1e-7
 _SECONDS_PER_CHARACTER = 2e-6
@@ -26,10 +28,12 @@ class Throughput:
     Attributes:
         quadratic_crossover: see `BatchHints`.
         padded: see `BatchHints`.
+        dim: components of a vector.
     """
 
     quadratic_crossover: float = 32_768.0
     padded: bool = True
+    dim: int = _POOLING_NUMBERS
     _seconds_per_work: dict[bool, float] = field(default_factory=dict)
     _page_batch_work: float = 0.0
     _seconds_per_pixel: float | None = None
@@ -83,7 +87,7 @@ class Throughput:
     def learn_pooling(self, vectors: int, seconds: float) -> None:
         """Learn from the pooling of one input in one thread, if it was large enough."""
         if vectors >= _MIN_VECTORS:
-            new = seconds / _pairs(vectors)
+            new = seconds / self._pairs(vectors)
             self._seconds_per_pair = _average(self._seconds_per_pair, new)
 
     def forward_seconds(self, is_query: bool, work: float) -> float:
@@ -100,7 +104,7 @@ class Throughput:
 
     def pooling_seconds(self, vectors: int) -> float:
         """Return the seconds that it takes one thread to pool this many vectors of one input."""
-        return _pairs(vectors) * (self._seconds_per_pair or _SECONDS_PER_PAIR)
+        return self._pairs(vectors) * (self._seconds_per_pair or _SECONDS_PER_PAIR)
 
     @property
     def pass_work(self) -> float:
@@ -114,9 +118,11 @@ class Throughput:
         computed = [max(lengths)] * len(lengths) if self.padded else lengths
         return sum(map(self.work, computed))
 
-
-def _pairs(vectors: int) -> float:
-    return vectors**2 * (1 + vectors / _POOLING_CROSSOVER)
+    def _pairs(self, vectors: int) -> float:
+        """Return the pairs that pooling compares, weighted by what one of them costs."""
+        numbers = min(vectors, self.dim)
+        weight = max(1.0, numbers / _POOLING_NUMBERS)
+        return vectors**2 * weight * (1 + vectors / _POOLING_CROSSOVER)
 
 
 def _average(old: float | None, new: float) -> float:
