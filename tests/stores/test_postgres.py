@@ -93,9 +93,9 @@ def test_a_changed_row_alone_is_read_again(
     read: list[list[int]] = []
     original = postgres_cache.read_rows
 
-    def watched(connection: Any, *, ids: list[int]) -> Any:
+    def watched(connection: Any, tables: Any, *, ids: list[int]) -> Any:
         read.append(ids)
-        return original(connection, ids=ids)
+        return original(connection, tables, ids=ids)
 
     monkeypatch.setattr(postgres_cache, "read_rows", watched)
     store.candidates(query, 1)

@@ -10,13 +10,15 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from pagevec.errors import StoreError
+from pagevec.errors import OtherModel, StoreError
 from pagevec.types import DocumentRecord, MultiVector, Page, PageKey
+from pagevec.wire.quantize import int8_drift
 
 log = logging.getLogger(__name__)
 
-_LEAST_SQUARE, _MOST_SQUARE = 0.8, 1.2
-"""Squared lengths that a unit vector may have; int8 moves them by 0.09 at most, float16 less."""
+_TOLERANCE = 0.2
+"""By how much the squared length of a unit vector may differ from 1, or by more if int8 does that:
+0.09 at most in 128 dimensions, 0.57 in 4,096. float16 changes it less."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,12 @@ class Store(Protocol):
         """Store `pages`, replacing those with the same keys: all of them, durably, or none.
 
         Args:
-            pages: each with vectors of shape (vectors, dim), where dim is the store's; of pages
-                with equal keys the last one counts.
+            pages: each with vectors of shape (vectors, dim), where dim is the store's: that of the
+                pages that it has, any if it has none. Of pages with equal keys the last one counts.
 
         Raises:
-            StoreError: a page has vectors of another dimension than the store, or vectors that
-                are not of unit length.
+            OtherModel: a page has vectors of another dimension than the store.
+            StoreError: a page has vectors that are not of unit length.
         """
 
     def has(self, document: str) -> frozenset[int]:
@@ -146,7 +148,7 @@ class Store(Protocol):
             Keys of pages, the most promising first.
 
         Raises:
-            StoreError: the query has another dimension than the store's vectors.
+            OtherModel: the query has another dimension than the store's vectors.
         """
 
     def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
@@ -181,6 +183,9 @@ class Store(Protocol):
 
         Args:
             vectors: the embedding of `FINGERPRINT_TEXT`, float32 (vectors, dim).
+
+        Raises:
+            OtherModel: the store has no fingerprint, and pages of another dimension.
         """
 
     def close(self) -> None:
@@ -214,29 +219,53 @@ def check_rename(names: Mapping[str, str], known: Collection[str], taken: Collec
         chosen.add(new)
 
 
-def check_vectors(pages: Sequence[Page]) -> None:
-    """Let only unit vectors into a store.
+def check_vectors(pages: Sequence[Page]) -> int:
+    """Let only unit vectors of one dimension into a store.
 
     Args:
-        pages: to be stored.
+        pages: to be stored, one at least.
+
+    Returns:
+        The dimension of their vectors.
 
     Raises:
         StoreError: a page has other vectors.
     """
+    dims = sorted({page.vectors.shape[1] for page in pages})
+    if len(dims) > 1 or dims == [0]:
+        raise StoreError(
+            "the pages of a store need vectors of one dimension, these have "
+            f"{' and '.join(map(str, dims))}: the model that embedded them is at fault"
+        )
     for page in pages:
         if not are_unit(page.vectors):
             raise StoreError(
                 f"{page.key.document}, page {page.key.number}: its vectors are not of unit length; "
                 "the model that embedded it is at fault"
             )
+    return int(dims[0])
 
 
 def are_unit(vectors: MultiVector) -> bool:
     """Whether all of `vectors` (vectors, dim) are finite and of unit length, as far as stored."""
+    tolerance = max(_TOLERANCE, (1 + int8_drift(vectors.shape[1])) ** 2 - 1)
     with np.errstate(all="ignore"):  # of damaged ones
         squares = np.vecdot(vectors, vectors)
-    # NaN is in no range.
-    return bool(np.all((squares >= _LEAST_SQUARE) & (squares <= _MOST_SQUARE)))
+        # NaN is in no range.
+        return bool(np.all(np.abs(squares - 1) <= tolerance))
+
+
+def other_dimension(known: int, given: int) -> OtherModel:
+    """Return the error of vectors that do not go with those of a store.
+
+    Args:
+        known: dimension of the vectors in the store.
+        given: dimension of the others.
+    """
+    return OtherModel(
+        f"the store has vectors of {known} dimensions, these have {given}: use the model that "
+        "embedded its pages, or another store for this one (a folder or a database of its own)"
+    )
 
 
 class DamagedPages:

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from pagevec.errors import StoreError
 from pagevec.stores.base import are_unit
+from pagevec.stores.hamming import PackedBits
 from pagevec.types import MultiVector
-from pagevec.wire.quantize import Quantized, dequantize, quantize
+from pagevec.wire.quantize import Quantized, dequantize, quantize, sign_bytes
 
 VectorFormat = Literal["float16", "int8", "binary"]
 """How a store keeps vectors: in 2, 1 or 1/8 bytes per component."""
@@ -24,7 +25,7 @@ def pack(vectors: MultiVector, form: VectorFormat) -> bytes:
     """Return vectors as bytes.
 
     Args:
-        vectors: float32 (n, dim), with dim a multiple of 8.
+        vectors: float32 (n, dim).
         form: how to keep them.
 
     Returns:
@@ -52,12 +53,21 @@ def unpack(packed: bytes, dim: int, form: VectorFormat) -> MultiVector:
     if form == "float16":
         return _from_half(np.frombuffer(packed, np.int16)).reshape(-1, dim)
     if form == "binary":
-        return dequantize(Quantized(np.frombuffer(packed, np.uint8).reshape(-1, dim // 8)), form)
+        return dequantize(Quantized(unpack_signs(packed, dim), dim=dim), form)
     values = len(packed) // (dim + 4) * dim
     scales = np.frombuffer(packed, np.float32, offset=values)
     return dequantize(
         Quantized(np.frombuffer(packed, np.int8, count=values).reshape(-1, dim), scales), form
     )
+
+
+def unpack_signs(packed: bytes, dim: int) -> PackedBits:
+    """Return the sign bits uint8 (n, `sign_bytes(dim)`) that `pack` made into bytes.
+
+    Raises:
+        ValueError: the bytes are not a whole number of vectors.
+    """
+    return np.frombuffer(packed, np.uint8).reshape(-1, sign_bytes(dim))
 
 
 def unpack_unit(packed: bytes, dim: int, form: VectorFormat, count: int | None) -> MultiVector:

@@ -7,7 +7,7 @@ checkpoint may be served under a hub's name or from a folder, and a folder's con
 import numpy as np
 
 from pagevec.errors import OtherModel
-from pagevec.stores.base import Store
+from pagevec.stores.base import Store, other_dimension
 from pagevec.types import MultiVector
 
 FINGERPRINT_TEXT = "which model made these vectors?"
@@ -43,7 +43,11 @@ def check_model(store: Store, vectors: MultiVector) -> None:
         OtherModel: the pages of the store are of another model.
     """
     saved = store.fingerprint()
-    if saved is not None and not _is_same_model(saved, vectors):
+    if saved is None:
+        return
+    if saved.shape[1] != vectors.shape[1]:
+        raise other_dimension(saved.shape[1], vectors.shape[1])
+    if not _is_same_model(saved, vectors):
         raise OtherModel(
             "the pages of this store were embedded by another model than the one in use: "
             "use the model of these pages, or ingest into a new store"

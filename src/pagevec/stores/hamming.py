@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from pagevec.machine import thread_pool
 
 PackedBits = NDArray[np.uint8]
-"""Sign bits of a multi-vector: uint8 (vectors, dim / 8), as `wire.quantize` packs them."""
+"""Sign bits of a multi-vector: uint8 (vectors, `sign_bytes(dim)`), as `wire.quantize` packs them.
+
+Bits beyond the dimension are 0 in all of them, and so change no distance.
+"""
 
 SCAN_FROM = 2000
 """Pages from which on a store narrows a search by sign bits; fewer are all scored exactly.
@@ -56,8 +59,8 @@ class BitIndex:
 
         Args:
             pages: their numbers, from 0; of equal numbers the last one counts.
-            bits: for each page its sign bits, uint8 (vectors, dim / 8). A page without vectors
-                would never be among the best, so it is left out.
+            bits: for each page its sign bits. A page without vectors would never be among the
+                best, so it is left out.
         """
         latest = dict(zip(pages, bits, strict=True))
         filled = {page: rows for page, rows in latest.items() if len(rows)}
@@ -80,7 +83,7 @@ class BitIndex:
         Hamming distance to any vector of the page.
 
         Args:
-            query: sign bits of the query, uint8 (vectors, dim / 8).
+            query: sign bits of the query.
             limit: how many pages to return at most.
 
         Returns:
@@ -139,7 +142,7 @@ class BitIndex:
 
 
 def _as_words(bits: PackedBits, words: int) -> NDArray[np.uint64]:
-    """Return bits (vectors, dim / 8) as words (vectors, words), padded with equal zeros."""
+    """Return bits as words (vectors, words), padded with equal zeros."""
     padded = np.zeros((len(bits), 8 * words), np.uint8)
     padded[:, : bits.shape[1]] = bits
     return padded.view(np.uint64)
@@ -161,7 +164,7 @@ def _block_distances(
     different = np.empty(planes.shape[1], np.uint64)
     count = np.empty(planes.shape[1], np.uint8)
     # A sum of up to 255 bits fits into a byte, and bytes are fastest.
-    total = np.empty(planes.shape[1], np.uint8 if len(planes) < 4 else np.uint16)
+    total = np.empty(planes.shape[1], np.min_scalar_type(64 * len(planes)))
     distances = np.zeros(len(starts), np.int64)
     for vector in query:
         total.fill(0)

@@ -11,23 +11,23 @@ import struct
 import numpy as np
 
 from pagevec.stores.hamming import PackedBits
+from pagevec.wire.quantize import sign_bytes
 
 DIM = 128
 """Components of a vector, one bit each: the length that the column's type has."""
 
-NO_SIGNS = np.empty((0, DIM // 8), np.uint8)
-
+_BYTES = sign_bytes(DIM)
 _BIT = 1560  # the type's OID in every PostgreSQL
 _EMPTY = struct.pack("!3i", 0, 0, _BIT)
 _HEADER = struct.Struct("!5i")
-_SIZES = np.frombuffer(struct.pack("!2i", 4 + DIM // 8, DIM), np.uint8)
+_SIZES = np.frombuffer(struct.pack("!2i", 4 + _BYTES, DIM), np.uint8)
 
 
 def encode(signs: PackedBits) -> bytes:
     """Return the sign bits uint8 (vectors, 16) as a binary array."""
     if len(signs) == 0:
         return _EMPTY
-    elements = np.empty((len(signs), len(_SIZES) + DIM // 8), np.uint8)
+    elements = np.empty((len(signs), len(_SIZES) + _BYTES), np.uint8)
     elements[:, : len(_SIZES)] = _SIZES
     elements[:, len(_SIZES) :] = signs
     return _HEADER.pack(1, 0, _BIT, len(signs), 1) + elements.tobytes()
@@ -39,23 +39,10 @@ def decode(array: bytes) -> PackedBits:
     Raises:
         ValueError: its elements are not 128 bits each, as where one is NULL.
     """
-    width = len(_SIZES) + DIM // 8
-    elements = np.frombuffer(array[_HEADER.size :], np.uint8).reshape(-1, width)
+    elements = np.frombuffer(array[_HEADER.size :], np.uint8).reshape(-1, len(_SIZES) + _BYTES)
     if np.any(elements[:, : len(_SIZES)] != _SIZES):
         raise ValueError(f"its sign bits are not an array of {DIM} bits each")
     return elements[:, len(_SIZES) :]
-
-
-def try_to_decode(array: bytes | None) -> tuple[PackedBits, ValueError | None]:
-    """Return the sign bits of a binary array that may be damaged, or missing.
-
-    Returns:
-        The sign bits uint8 (vectors, 16), none where they cannot be read; and the reason.
-    """
-    try:
-        return decode(array) if array else NO_SIGNS, None
-    except ValueError as error:
-        return NO_SIGNS, error
 
 
 def digest(signs: PackedBits) -> bytes:

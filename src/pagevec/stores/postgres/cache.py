@@ -1,26 +1,24 @@
 """The sign bits of all rows in this process, brought up to date with the table at each search."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from threading import Lock
 
 from pagevec.stores import hamming
 from pagevec.stores.base import EVERYTHING, DamagedPages, Filter
 from pagevec.stores.hamming import BitIndex, PackedBits
-from pagevec.stores.postgres.bits import DIM
 from pagevec.stores.postgres.connections import Connection, Connections
-from pagevec.stores.postgres.rows import Row, read_rows
+from pagevec.stores.postgres.rows import PageTables, Row, read_rows
 from pagevec.types import PageKey
 
-# Any row that is added, deleted or changed (which changes its `xmin`) changes the hash. Sums of
-# ids and of xmins could stay equal, and a trigger would be a change to morphik-core's table.
+# Any row that is added, deleted or changed (which changes its version) changes the hash. Sums of
+# ids and of versions could stay equal, and a trigger would be a change to morphik-core's table.
 _STAMP = """
-SELECT count(*), bit_xor(hashint8extended(id, xmin::text::bigint)),
-    coalesce(sum(pg_column_size(embeddings)), 0)::bigint
-FROM multi_vector_embeddings WHERE embeddings IS NOT NULL"""
+SELECT count(*), bit_xor(hashint8extended(id, version)),
+    coalesce(sum(pg_column_size(bits)), 0)::bigint
+FROM {source}"""
 
-_VERSIONS = """
-SELECT id, xmin::text::bigint FROM multi_vector_embeddings WHERE embeddings IS NOT NULL"""
+_VERSIONS = "SELECT id, version FROM {source}"
 
 _ROWS_AT_ONCE = 1000
 
@@ -40,13 +38,20 @@ class BitCache:
         self._max_bytes = max_bytes
         self._lock = Lock()
         self._stamp: tuple[int, ...] | None = None
-        self._clear()
+        self._clear(dim=0)
 
-    def candidates(self, query: PackedBits, limit: int, where: Filter) -> list[PageKey] | None:
+    def candidates(
+        self,
+        choose: Callable[[Connection], PageTables],
+        query: PackedBits,
+        limit: int,
+        where: Filter,
+    ) -> list[PageKey] | None:
         """Return the pages that are worth scoring exactly, as `Store.candidates` does.
 
         Args:
-            query: sign bits of the query, uint8 (vectors, 16).
+            choose: returns the tables to search.
+            query: sign bits of the query, of the tables' dimension.
             limit: how many pages to return at most, where sign bits narrow the search.
             where: which pages to consider.
 
@@ -54,7 +59,7 @@ class BitCache:
             Keys of pages, the most promising first; None if the bits are over `max_bytes`.
         """
         with self._lock, self._connections.snapshot() as connection:
-            if not self._refresh(connection):
+            if not self._refresh(connection, choose(connection)):
                 return None
             if where != EVERYTHING or len(self._rows) < hamming.SCAN_FROM:
                 return _matching(self._rows.values(), where)
@@ -63,23 +68,26 @@ class BitCache:
         nearest = (rows.get(row) for row in index.best(query, len(index)))
         return _distinct((row for row in nearest if row is not None), limit)
 
-    def _refresh(self, connection: Connection) -> bool:
-        stamp = connection.execute(_STAMP).fetchone()
+    def _refresh(self, connection: Connection, tables: PageTables) -> bool:
+        if tables.dim != self._dim:
+            self._clear(tables.dim)
+        stamp = connection.execute(_STAMP.format(source=tables.source)).fetchone()
         if stamp == self._stamp:
             return True
         if stamp is None or stamp[-1] > self._max_bytes:
-            self._clear()
+            self._clear(tables.dim)
             return False
-        self._load(connection)
+        self._load(connection, tables)
         self._stamp = stamp
         return True
 
-    def _load(self, connection: Connection) -> None:
+    def _load(self, connection: Connection, tables: PageTables) -> None:
         """Remove the rows that are gone, then read those that are new or changed.
 
         A changed row keeps its place until it is read: a search in another thread always finds it.
         """
-        versions: dict[int, int] = dict(connection.execute(_VERSIONS, binary=True).fetchall())
+        statement = _VERSIONS.format(source=tables.source)
+        versions: dict[int, int] = dict(connection.execute(statement, binary=True).fetchall())
         gone = self._rows.keys() - versions.keys()
         self._index.remove(list(gone))
         for id in gone:
@@ -90,20 +98,26 @@ class BitCache:
             if id not in self._rows or self._rows[id].version != version
         ]
         if changed:
-            read = read_rows(connection, ids=changed)
+            read = read_rows(connection, tables, ids=changed)
             for rows in _batches(read, _ROWS_AT_ONCE):
                 _note_faults(rows, self._damaged)
                 self._index.put([row.id for row in rows], [row.signs for row in rows])
                 self._rows.update((row.id, row.without_signs()) for row in rows)
 
-    def _clear(self) -> None:
+    def _clear(self, dim: int) -> None:
+        self._dim = dim
         self._stamp = None
-        self._index = BitIndex(DIM)
+        self._index = BitIndex(dim)
         self._rows: dict[int, Row] = {}
 
 
 def stream_candidates(
-    connection: Connection, damaged: DamagedPages, query: PackedBits, limit: int, where: Filter
+    connection: Connection,
+    tables: PageTables,
+    damaged: DamagedPages,
+    query: PackedBits,
+    limit: int,
+    where: Filter,
 ) -> list[PageKey]:
     """Return what `BitCache.candidates` would, reading all bits for this search and keeping none.
 
@@ -111,18 +125,19 @@ def stream_candidates(
 
     Args:
         connection: a connection in a transaction.
+        tables: the tables to search.
         damaged: takes the rows whose bits cannot be read.
-        query: sign bits of the query, uint8 (vectors, 16).
+        query: sign bits of the query, of the tables' dimension.
         limit: how many pages to return at most, where there is no filter.
         where: which pages to consider.
     """
     if where != EVERYTHING:
-        rows = read_rows(connection, documents=sorted(where.documents), bits=False)
+        rows = read_rows(connection, tables, documents=sorted(where.documents), bits=False)
         return _matching(rows, where)
     best: list[Row] = []
-    for block in _batches(read_rows(connection), max(limit, _ROWS_AT_ONCE)):
+    for block in _batches(read_rows(connection, tables), max(limit, _ROWS_AT_ONCE)):
         _note_faults(block, damaged)
-        index, competing = BitIndex(DIM), best + block
+        index, competing = BitIndex(tables.dim), best + block
         index.put(range(len(competing)), [row.signs for row in competing])
         best = [competing[place] for place in index.best(query, limit)]
     return _distinct(best, limit)

@@ -1,8 +1,9 @@
 """The tables: morphik-core's, created as morphik-core does and never altered, and pagevec's own.
 
-Nothing references morphik-core's table, because a foreign key would put triggers on it. A row of
-`pagevec_pages` belongs to the row there whose `id` is its `row`; without one it is left over, and
-is swept when a store is opened.
+Pages with vectors of 128 dimensions are in morphik-core's table. A row of `pagevec_pages` belongs
+to the row there whose `id` is its `row`; without one it is left over, and is swept when a store is
+opened. Nothing references morphik-core's table, because a foreign key would put triggers on it.
+Pages of any other dimension are in `pagevec_whole_pages` alone.
 """
 
 from typing import LiteralString
@@ -84,6 +85,7 @@ CREATE TABLE IF NOT EXISTS pagevec_claims (
 )"""
 
 # Newer than the tables above. `pagevec_probe` has one row at most: `single` is true, and unique.
+# `signs` are the sign bits themselves here. Bits do not compress either.
 _LATER = """
 CREATE TABLE IF NOT EXISTS pagevec_probe (
     single BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (single),
@@ -93,7 +95,26 @@ CREATE TABLE IF NOT EXISTS pagevec_labels (
     label TEXT PRIMARY KEY,
     folder TEXT NOT NULL
 );
-ALTER TABLE pagevec_claims ADD COLUMN IF NOT EXISTS seconds DOUBLE PRECISION"""
+ALTER TABLE pagevec_claims ADD COLUMN IF NOT EXISTS seconds DOUBLE PRECISION;
+ALTER TABLE pagevec_probe ADD COLUMN IF NOT EXISTS dim INTEGER NOT NULL DEFAULT 128;
+CREATE TABLE IF NOT EXISTS pagevec_whole_pages (
+    id BIGSERIAL PRIMARY KEY,
+    document TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    dim INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    signs BYTEA NOT NULL,
+    format TEXT NOT NULL,
+    vectors BYTEA,
+    thumbnail BYTEA,
+    grid INTEGER[],
+    UNIQUE (document, number)
+);
+ALTER TABLE pagevec_whole_pages
+    ALTER COLUMN signs SET STORAGE EXTERNAL,
+    ALTER COLUMN vectors SET STORAGE EXTERNAL,
+    ALTER COLUMN thumbnail SET STORAGE EXTERNAL"""
 
 # What searching needs; the tables of `_LATER` may be missing.
 _IS_READABLE = """
@@ -102,14 +123,23 @@ SELECT to_regclass('multi_vector_embeddings') IS NOT NULL
 
 _IS_COMPLETE = """
 SELECT to_regclass('pagevec_probe') IS NOT NULL AND to_regclass('pagevec_labels') IS NOT NULL
-    AND EXISTS (
-        SELECT FROM pg_attribute
+    AND to_regclass('pagevec_whole_pages') IS NOT NULL
+    AND 2 = (
+        SELECT count(*) FROM pg_attribute
         WHERE attrelid = to_regclass('pagevec_claims') AND attname = 'seconds'
+        OR attrelid = to_regclass('pagevec_probe') AND attname = 'dim'
     )"""
 
 _MAY_WRITE = """
 SELECT current_setting('transaction_read_only') = 'off'
     AND coalesce(has_table_privilege(to_regclass('pagevec_pages'), 'DELETE'), true)"""
+
+# Of two tables one is empty, but for pages of morphik-core.
+_DIMENSION = """
+SELECT coalesce(
+    (SELECT dim FROM pagevec_whole_pages LIMIT 1),
+    (SELECT 128 WHERE EXISTS (SELECT FROM multi_vector_embeddings {condition}))
+)"""
 
 _SWEEP = """
 DELETE FROM pagevec_pages WHERE row IN (
@@ -124,19 +154,40 @@ def has_pages_table(connection: Connection) -> bool:
     return _holds(connection, "SELECT to_regclass('multi_vector_embeddings') IS NOT NULL")
 
 
-def prepare(connection: Connection) -> None:
+def prepare(connection: Connection) -> bool:
     """Create what is missing, and sweep rows whose row in morphik-core's table is gone.
 
     Nothing is done by a role that may only read, or on a standby, and nothing is created that is
     there: PostgreSQL asks for the right to create tables even then.
+
+    Returns:
+        Whether all tables are there. If not, the store is of a former version, whose pages have
+        128 dimensions, and cannot be written.
     """
-    is_readable = _holds(connection, _IS_READABLE)
+    is_readable, is_complete = (
+        _holds(connection, condition) for condition in (_IS_READABLE, _IS_COMPLETE)
+    )
     if is_readable and not _holds(connection, _MAY_WRITE):
-        return
-    needed = (_HAS_MAX_SIM, _IS_COMPLETE)
-    if not (is_readable and all(_holds(connection, condition) for condition in needed)):
+        return is_complete
+    if not (is_readable and is_complete and _holds(connection, _HAS_MAX_SIM)):
         _create(connection)
     connection.execute(_SWEEP)
+    return True
+
+
+def stored_dimension(connection: Connection) -> int | None:
+    """Return the dimension of the pages that pagevec stored, or None if there are none."""
+    return _dimension(connection, "JOIN pagevec_pages ON row = id")
+
+
+def found_dimension(connection: Connection) -> int | None:
+    """Return the dimension of the pages that a search finds, whoever stored them, or None."""
+    return _dimension(connection, "WHERE embeddings IS NOT NULL")
+
+
+def _dimension(connection: Connection, condition: LiteralString) -> int | None:
+    row = connection.execute(_DIMENSION.format(condition=condition)).fetchone()
+    return row[0] if row else None
 
 
 def _create(connection: Connection) -> None:

@@ -1,12 +1,16 @@
-"""Pages in PostgreSQL, in morphik-core's own table: both programs read and write the same rows.
+"""Pages in PostgreSQL; those of 128 dimensions are in morphik-core's own table.
 
 morphik-core's table `multi_vector_embeddings` holds the sign bits, the text and the metadata of
-each page; `pagevec_pages` holds what it has no column for: vectors in float16 or int8, thumbnail
-and patch grid. Pages that morphik-core wrote have sign bits alone. pgvector is not needed: none of
-its types is used, as this process compares bits faster than anything in SQL.
+each page: both programs read and write the same rows. `pagevec_pages` holds what it has no column
+for: vectors in float16 or int8, thumbnail and patch grid. Pages that morphik-core wrote have sign
+bits alone. That table takes vectors of 128 dimensions; pages of another model are in
+`pagevec_whole_pages` alone, and then those of morphik-core are no part of the store. pgvector is
+not needed: none of its types is used, as this process compares bits faster than anything in SQL.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 from pagevec.errors import NoStore
 from pagevec.stores.base import (
@@ -15,51 +19,50 @@ from pagevec.stores.base import (
     DamagedPages,
     Filter,
     Store,
+    check_vectors,
+    other_dimension,
 )
 from pagevec.stores.codec import FINGERPRINT_FORMAT, VectorFormat, pack, read_fingerprint
-from pagevec.stores.postgres.bits import DIM
 from pagevec.stores.postgres.cache import BitCache, stream_candidates
-from pagevec.stores.postgres.connections import Connections
+from pagevec.stores.postgres.connections import Connection, Connections
 from pagevec.stores.postgres.ledger import PostgresLedger
+from pagevec.stores.postgres.own import OwnTables
 from pagevec.stores.postgres.rows import (
-    DOCUMENT_COLUMNS,
-    check_dimension,
+    PageTables,
     lock_documents,
-    read_pages,
+    lock_store,
     read_rows,
     rename_documents,
-    write_pages,
 )
-from pagevec.stores.postgres.schema import has_pages_table, prepare
+from pagevec.stores.postgres.schema import (
+    found_dimension,
+    has_pages_table,
+    prepare,
+    stored_dimension,
+)
+from pagevec.stores.postgres.shared import SHARED
 from pagevec.types import MultiVector, Page, PageKey
 from pagevec.wire.quantize import quantize
 
 CACHE_BYTES = 2 << 30
-"""Bits that the process may cache, by their size in the table: 120,000 pages of 700 vectors."""
+"""Bits that the process may cache, by their size in the table: 120,000 pages of 700 vectors of 128
+dimensions, or 6,000 of 4,096."""
 
-_HAS = """
-SELECT DISTINCT chunk_number + 1 FROM multi_vector_embeddings
-WHERE document_id = %s AND embeddings IS NOT NULL"""
+_HAS = "SELECT DISTINCT number FROM {source} WHERE document = %s"
 
-_FORGET_FINGERPRINT = """
-DELETE FROM pagevec_probe WHERE NOT EXISTS (
-    SELECT FROM multi_vector_embeddings WHERE embeddings IS NOT NULL
-)"""
-_SAVE_FINGERPRINT = "INSERT INTO pagevec_probe (vectors) VALUES (%s) ON CONFLICT DO NOTHING"
+# The former statement is for stores of before, which cannot be written.
+_FINGERPRINTS = ("SELECT vectors, 128 FROM pagevec_probe", "SELECT vectors, dim FROM pagevec_probe")
+_FORGET_FINGERPRINT = "DELETE FROM pagevec_probe WHERE dim IS DISTINCT FROM %s"
+_SAVE_FINGERPRINT = """
+INSERT INTO pagevec_probe (vectors, dim) VALUES (%s, %s) ON CONFLICT DO NOTHING"""
 
-_DOCUMENTS = """
-SELECT document_id, count(DISTINCT chunk_number) FROM multi_vector_embeddings
-WHERE embeddings IS NOT NULL GROUP BY document_id"""
+_DOCUMENTS = "SELECT document, count(DISTINCT number) FROM {source} GROUP BY document"
 
-_COUNT = """
-SELECT count(*) FROM (
-    SELECT DISTINCT document_id, chunk_number FROM multi_vector_embeddings
-    WHERE embeddings IS NOT NULL
-) AS pages"""
+_COUNT = "SELECT count(*) FROM (SELECT DISTINCT document, number FROM {source}) AS distinct_pages"
 
 
 class PostgresStore(Store):
-    """A store in a database of PostgreSQL 14 or newer; its vectors have 128 dimensions.
+    """A store in a database of PostgreSQL 14 or newer.
 
     Args:
         url: of the database, `postgresql://...`; tables that are missing are created.
@@ -88,66 +91,128 @@ class PostgresStore(Store):
         with self._connections.opening() as connection:
             if not create and not has_pages_table(connection):
                 raise NoStore(f"there is no store in this database: {NO_STORE}")
-            prepare(connection)
+            self._is_current = prepare(connection)
 
     def add(self, pages: Sequence[Page]) -> None:
-        latest = {page.key: page for page in pages}
-        if latest:
-            with self._connections.transaction() as connection:
-                write_pages(connection, list(latest.values()), self._format)
+        latest = list({page.key: page for page in pages}.values())
+        if not latest:
+            return
+        dim = check_vectors(latest)
+        with self._connections.transaction() as connection:
+            lock_documents(connection, [page.key.document for page in latest])
+            known = self._stored_dimension(connection)
+            if known is not None:
+                self._write(connection, latest, dim, known)
+                return
+        # The first pages decide which dimension the store has: those of one writer.
+        with self._connections.transaction() as connection:
+            lock_store(connection)
+            self._write(connection, latest, dim, self._stored_dimension(connection))
 
     def has(self, document: str) -> frozenset[int]:
-        return frozenset(number for (number,) in self._connections.execute(_HAS, (document,)))
+        with self._reading() as (connection, tables):
+            return _numbers(connection, tables, document)
 
     def delete(self, document: str) -> int:
         with self._connections.transaction() as connection:
             lock_documents(connection, [document])
-            pages = len(connection.execute(_HAS, (document,)).fetchall())
-            for table, column in DOCUMENT_COLUMNS.items():
+            tables = self._tables(connection)
+            pages = len(_numbers(connection, tables, document))
+            for table, column in tables.names.items():
                 connection.execute(f"DELETE FROM {table} WHERE {column} = %s", (document,))  # noqa: S608
         return pages
 
     def rename(self, names: Mapping[str, str]) -> None:
         with self._connections.transaction() as connection:
-            rename_documents(connection, names)
+            lock_store(connection)
+            rename_documents(connection, self._tables(connection), names)
 
     def candidates(
         self, query: MultiVector, limit: int, where: Filter = EVERYTHING
     ) -> list[PageKey]:
-        check_dimension(query)
         self._connections.check_process()  # before a lock, which a fork may have left locked
         signs = quantize(query, "binary").values
-        nearest = self._cache.candidates(signs, limit, where)
+        choose = partial(self._tables_of, query.shape[1])
+        nearest = self._cache.candidates(choose, signs, limit, where)
         if nearest is not None:
             return nearest
         with self._connections.transaction() as connection:
-            return stream_candidates(connection, self._damaged, signs, limit, where)
+            tables = choose(connection)
+            return stream_candidates(connection, tables, self._damaged, signs, limit, where)
 
     def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
-        with self._connections.transaction() as connection:
-            return read_pages(connection, keys, self._damaged)
+        with self._reading() as (connection, tables):
+            return tables.read_pages(connection, keys, self._damaged)
 
     def documents(self) -> dict[str, int]:
-        return dict(self._connections.execute(_DOCUMENTS))
+        with self._reading() as (connection, tables):
+            return dict(connection.execute(_DOCUMENTS.format(source=tables.source)).fetchall())
 
     def metadata_names(self) -> frozenset[str]:
-        with self._connections.transaction() as connection:
-            rows = read_rows(connection, bits=False)
+        with self._reading() as (connection, tables):
+            rows = read_rows(connection, tables, bits=False)
             return frozenset(name for row in rows for name in row.metadata)
 
     def count(self) -> int:
-        [(count,)] = self._connections.execute(_COUNT)
+        with self._reading() as (connection, tables):
+            [(count,)] = connection.execute(_COUNT.format(source=tables.source))
         return int(count)
 
     def fingerprint(self) -> MultiVector | None:
-        rows = self._connections.execute("SELECT vectors FROM pagevec_probe", is_optional=True)
-        return next((read_fingerprint(packed, DIM) for (packed,) in rows), None)
+        statement = _FINGERPRINTS[self._is_current]
+        rows = self._connections.execute(statement, is_optional=True)
+        with self._connections.transaction() as connection:
+            known = self._found_dimension(connection)
+        # One of another dimension is of a model that stored no page in the end.
+        saved = (read_fingerprint(packed, dim) for packed, dim in rows if known in (None, dim))
+        return next(saved, None)
 
     def save_fingerprint(self, vectors: MultiVector) -> None:
-        check_dimension(vectors)
+        dim = vectors.shape[1]
         with self._connections.transaction() as connection:
-            connection.execute(_FORGET_FINGERPRINT)
-            connection.execute(_SAVE_FINGERPRINT, (pack(vectors, FINGERPRINT_FORMAT),))
+            _check_dimension(self._stored_dimension(connection), dim)
+            connection.execute(_FORGET_FINGERPRINT, (self._found_dimension(connection),))
+            connection.execute(_SAVE_FINGERPRINT, (pack(vectors, FINGERPRINT_FORMAT), dim))
 
     def close(self) -> None:
         self._connections.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[tuple[Connection, PageTables]]:
+        with self._connections.transaction() as connection:
+            yield connection, self._tables(connection)
+
+    def _write(
+        self, connection: Connection, pages: Sequence[Page], dim: int, known: int | None
+    ) -> None:
+        _check_dimension(known, dim)
+        _tables(dim).write_pages(connection, pages, self._format)
+
+    def _tables(self, connection: Connection) -> PageTables:
+        """Return the tables of the pages that are there."""
+        return _tables(self._found_dimension(connection) or SHARED.dim)
+
+    def _tables_of(self, dim: int, connection: Connection) -> PageTables:
+        """Return the tables of pages of `dim` dimensions, unless there are others."""
+        _check_dimension(self._found_dimension(connection), dim)
+        return _tables(dim)
+
+    def _found_dimension(self, connection: Connection) -> int | None:
+        return found_dimension(connection) if self._is_current else SHARED.dim
+
+    def _stored_dimension(self, connection: Connection) -> int | None:
+        return stored_dimension(connection) if self._is_current else SHARED.dim
+
+
+def _tables(dim: int) -> PageTables:
+    return SHARED if dim == SHARED.dim else OwnTables(dim)
+
+
+def _check_dimension(known: int | None, dim: int) -> None:
+    if known not in (None, dim):
+        raise other_dimension(known, dim)
+
+
+def _numbers(connection: Connection, tables: PageTables, document: str) -> frozenset[int]:
+    rows = connection.execute(_HAS.format(source=tables.source), (document,))
+    return frozenset(number for (number,) in rows)

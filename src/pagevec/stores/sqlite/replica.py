@@ -3,9 +3,8 @@
 import sqlite3
 from threading import Lock
 
-import numpy as np
-
 from pagevec.stores.base import DamagedPages
+from pagevec.stores.codec import unpack_signs
 from pagevec.stores.hamming import BitIndex, PackedBits
 from pagevec.types import PageKey
 
@@ -27,7 +26,7 @@ class BitReplica:
     def __init__(self, damaged: DamagedPages) -> None:
         self._damaged = damaged
         self._index = BitIndex(0)
-        self._revision = 0
+        self._dim = self._revision = 0
         self._lock = Lock()
 
     def best(self, connection: sqlite3.Connection, query: PackedBits, limit: int) -> list[int]:
@@ -35,32 +34,34 @@ class BitReplica:
 
         Args:
             connection: a connection in a transaction.
-            query: sign bits of the query, uint8 (vectors, dim / 8).
+            query: sign bits of the query, of the dimension of the store's vectors.
             limit: how many pages to return at most.
 
         Returns:
             Ids of pages, the nearest first.
         """
         with self._lock:
-            self._refresh(connection)
-        return self._index.best(query, limit)
+            index = self._refresh(connection)
+        return index.best(query, limit)
 
-    def _refresh(self, connection: sqlite3.Connection) -> None:
+    def _refresh(self, connection: sqlite3.Connection) -> BitIndex:
         # One row: as cheap as PRAGMA data_version, and it includes this process's own writes.
         [(revision, dim)] = connection.execute("SELECT revision, dim FROM store")
         if revision <= self._revision:
-            return
-        if self._revision == 0:
-            self._index = BitIndex(dim)
+            # All pages that this transaction sees may have given way to those of another model.
+            return self._index if dim == self._dim else BitIndex(dim)
+        if dim != self._dim:
+            self._index, self._dim, self._revision = BitIndex(dim), dim, 0
         gone = connection.execute("SELECT page FROM deletions WHERE revision > ?", [self._revision])
         self._index.remove([page for (page,) in gone])
         changed = connection.execute(_CHANGED, [self._revision])
         while rows := changed.fetchmany(_ROWS_AT_A_TIME):
             self._index.put([row[0] for row in rows], [self._bits(dim, *row) for row in rows])
         self._revision = revision
+        return self._index
 
     def _bits(self, dim: int, _: int, document: str, number: int, packed: bytes) -> PackedBits:
-        bits = np.empty((0, dim // 8), np.uint8)
+        bits = unpack_signs(b"", dim)
         with self._damaged.noting(PageKey(document, number)):
-            bits = np.frombuffer(packed, np.uint8).reshape(-1, dim // 8)
+            bits = unpack_signs(packed, dim)
         return bits

@@ -16,6 +16,7 @@ from pagevec.stores.base import (
     Store,
     check_rename,
     check_vectors,
+    other_dimension,
 )
 from pagevec.stores.codec import (
     FINGERPRINT_FORMAT,
@@ -28,7 +29,7 @@ from pagevec.stores.sqlite.database import Database
 from pagevec.stores.sqlite.ledger import SqliteLedger
 from pagevec.stores.sqlite.replica import BitReplica
 from pagevec.types import MultiVector, Page, PageKey
-from pagevec.wire.quantize import quantize
+from pagevec.wire.quantize import quantize, sign_bytes
 
 FILE = "pages.sqlite3"
 
@@ -75,13 +76,12 @@ class SqliteStore(Store):
     def add(self, pages: Sequence[Page]) -> None:
         if not pages:
             return
-        dim = _dimension(pages)
-        check_vectors(pages)
+        dim = check_vectors(pages)
         # Packed before the transaction, during which no other process can write.
         packed = [self._pack(page.vectors) for page in pages]
         with self._database.writing() as connection:
-            connection.execute("UPDATE store SET dim = ? WHERE dim IS NULL", [dim])
             _check_dimension(connection, dim)
+            connection.execute("UPDATE store SET dim = ?1 WHERE dim IS NOT ?1", [dim])
             revision = _next_revision(connection)
             for page, (bits, vectors) in zip(pages, packed, strict=True):
                 _insert(connection, page, revision, bits, vectors)
@@ -153,6 +153,8 @@ class SqliteStore(Store):
         with self._database.writing() as connection:
             if not _count(connection):
                 connection.execute("DELETE FROM probe")
+            elif not connection.execute("SELECT 1 FROM probe").fetchall():
+                _check_dimension(connection, vectors.shape[1])
             connection.execute(
                 "INSERT INTO probe SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM probe)",
                 (vectors.shape[1], packed),
@@ -187,27 +189,16 @@ def _folder(path: str | Path) -> Path:
     return folder
 
 
-def _dimension(pages: Sequence[Page]) -> int:
-    shapes = {page.vectors.shape[1:] for page in pages}
-    [dim] = shapes.pop() if len(shapes) == 1 else (0,)
-    if dim % 8 or dim == 0:
-        raise StoreError("pages of one store need vectors of one dimension, a multiple of 8")
-    return int(dim)
-
-
 def _dim(connection: sqlite3.Connection) -> Any:
-    """Return the dimension of the stored vectors, or None before the first."""
-    [(dim,)] = connection.execute("SELECT dim FROM store")
-    return dim
+    """Return the dimension of the stored vectors, or None where there are no pages."""
+    found = connection.execute("SELECT dim FROM store WHERE EXISTS (SELECT 1 FROM pages)")
+    return next((dim for (dim,) in found), None)
 
 
 def _check_dimension(connection: sqlite3.Connection, dim: int) -> None:
     known = _dim(connection)
     if known not in (None, dim):
-        raise StoreError(
-            f"the store has vectors of {known} dimensions, these have {dim}: "
-            "use one model for all pages and queries of a store"
-        )
+        raise other_dimension(known, dim)
 
 
 def _next_revision(connection: sqlite3.Connection) -> int:
@@ -245,7 +236,7 @@ def _page(
     bits_length: int,
 ) -> Page:
     place = None if grid is None else PatchGrid(*json.loads(grid))
-    vectors = unpack_unit(packed, dim, form, 8 * bits_length // dim)
+    vectors = unpack_unit(packed, dim, form, bits_length // sign_bytes(dim))
     return Page(key, vectors, json.loads(metadata), text, thumbnail, place)
 
 
