@@ -134,12 +134,13 @@ _MAY_WRITE = """
 SELECT current_setting('transaction_read_only') = 'off'
     AND coalesce(has_table_privilege(to_regclass('pagevec_pages'), 'DELETE'), true)"""
 
-# Of two tables one is empty, but for pages of morphik-core.
-_DIMENSION = """
-SELECT coalesce(
-    (SELECT dim FROM pagevec_whole_pages LIMIT 1),
-    (SELECT 128 WHERE EXISTS (SELECT FROM multi_vector_embeddings {condition}))
-)"""
+_DIMENSION = "SELECT dim FROM pagevec_whole_pages LIMIT 1"
+
+_HAS_SHARED_PAGES = """
+SELECT EXISTS (SELECT FROM multi_vector_embeddings WHERE embeddings IS NOT NULL)"""
+
+_HAS_SHARED_PAGES_OF_OURS = """
+SELECT EXISTS (SELECT FROM multi_vector_embeddings JOIN pagevec_pages ON row = id)"""
 
 _SWEEP = """
 DELETE FROM pagevec_pages WHERE row IN (
@@ -175,19 +176,15 @@ def prepare(connection: Connection) -> bool:
     return True
 
 
-def stored_dimension(connection: Connection) -> int | None:
-    """Return the dimension of the pages that pagevec stored, or None if there are none."""
-    return _dimension(connection, "JOIN pagevec_pages ON row = id")
-
-
-def found_dimension(connection: Connection) -> int | None:
-    """Return the dimension of the pages that a search finds, whoever stored them, or None."""
-    return _dimension(connection, "WHERE embeddings IS NOT NULL")
-
-
-def _dimension(connection: Connection, condition: LiteralString) -> int | None:
-    row = connection.execute(_DIMENSION.format(condition=condition)).fetchone()
+def whole_pages_dimension(connection: Connection) -> int | None:
+    """Return the dimension of the pages in `pagevec_whole_pages`, or None if it has none."""
+    row = connection.execute(_DIMENSION).fetchone()
     return row[0] if row else None
+
+
+def has_shared_pages(connection: Connection, *, of_ours: bool = False) -> bool:
+    """Whether morphik-core's table has pages, or such that pagevec wrote there."""
+    return _holds(connection, _HAS_SHARED_PAGES_OF_OURS if of_ours else _HAS_SHARED_PAGES)
 
 
 def _create(connection: Connection) -> None:

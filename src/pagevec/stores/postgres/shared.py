@@ -107,7 +107,7 @@ class SharedTables(PageTables):
         self, connection: Connection, keys: Sequence[PageKey], damaged: DamagedPages
     ) -> list[Page]:
         documents, numbers = [key.document for key in keys], [key.number for key in keys]
-        rows = connection.execute(_PAGES, (documents, numbers), binary=True)
+        rows = connection.execute(_PAGES, (documents, numbers), binary=True).fetchall()
         return collect_pages(rows, keys, damaged, _page)
 
     def write_pages(

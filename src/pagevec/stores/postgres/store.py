@@ -35,10 +35,10 @@ from pagevec.stores.postgres.rows import (
     rename_documents,
 )
 from pagevec.stores.postgres.schema import (
-    found_dimension,
     has_pages_table,
+    has_shared_pages,
     prepare,
-    stored_dimension,
+    whole_pages_dimension,
 )
 from pagevec.stores.postgres.shared import SHARED
 from pagevec.types import MultiVector, Page, PageKey
@@ -190,18 +190,30 @@ class PostgresStore(Store):
 
     def _tables(self, connection: Connection) -> PageTables:
         """Return the tables of the pages that are there."""
-        return _tables(self._found_dimension(connection) or SHARED.dim)
+        return _tables(self._own_dimension(connection) or SHARED.dim)
 
     def _tables_of(self, dim: int, connection: Connection) -> PageTables:
-        """Return the tables of pages of `dim` dimensions, unless there are others."""
-        _check_dimension(self._found_dimension(connection), dim)
+        """Return the tables of pages of `dim` dimensions.
+
+        Raises:
+            OtherModel: there are pages of another dimension.
+        """
+        find = self._own_dimension if dim == SHARED.dim else self._found_dimension
+        _check_dimension(find(connection), dim)
         return _tables(dim)
 
     def _found_dimension(self, connection: Connection) -> int | None:
-        return found_dimension(connection) if self._is_current else SHARED.dim
+        """Return the dimension of the pages that a search finds, or None if there are none."""
+        own = self._own_dimension(connection)
+        return SHARED.dim if own is None and has_shared_pages(connection) else own
 
     def _stored_dimension(self, connection: Connection) -> int | None:
-        return stored_dimension(connection) if self._is_current else SHARED.dim
+        """Return the dimension of the pages that pagevec stored, or None if there are none."""
+        own = self._own_dimension(connection)
+        return SHARED.dim if own is None and has_shared_pages(connection, of_ours=True) else own
+
+    def _own_dimension(self, connection: Connection) -> int | None:
+        return whole_pages_dimension(connection) if self._is_current else None
 
 
 def _tables(dim: int) -> PageTables:
