@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import vectors
+
 ADD_FOR_EVER = """
 for number in range(1, 100_000):
     store.add([page("endless", number)])
@@ -13,8 +15,10 @@ for number in range(1, 100_000):
 
 _PROGRAM = """
 import sys
+import vectors
 from vectors import page
 from pagevec.stores import open_store
+vectors.DIM = int(sys.argv[2])
 store = open_store(sys.argv[1])
 """
 
@@ -22,7 +26,7 @@ store = open_store(sys.argv[1])
 def another_process(name: str, code: str) -> subprocess.Popen[str]:
     """Start a process that opens the store `name` as `store` and runs `code`."""
     return subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM + code, name],
+        [sys.executable, "-c", _PROGRAM + code, name, str(vectors.DIM)],
         cwd=Path(__file__).parents[1],
         stdout=subprocess.PIPE,
         text=True,
@@ -42,7 +46,7 @@ def as_mere_user(name: str, code: str, *, create: bool = False) -> str:
     mere = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
     program = _PROGRAM.replace("(sys.argv[1])", f"(sys.argv[1], create={create})")
     process = subprocess.run(
-        [*mere, sys.executable, "-c", program + code, name],
+        [*mere, sys.executable, "-c", program + code, name, str(vectors.DIM)],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,

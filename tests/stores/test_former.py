@@ -2,18 +2,21 @@
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psycopg
 import pytest
 
+from pagevec.errors import OtherModel
 from pagevec.grid import PatchGrid
 from pagevec.stores import hamming, open_store
 from pagevec.stores.base import Filter, Store
+from pagevec.stores.fingerprint import agree_on_model
 from pagevec.types import DocumentRecord, Page, PageKey
 from postgres_server import new_database
-from vectors import page
+from vectors import page, unit_vectors
 
 FORMER = Path(__file__).parents[1] / "former"
 ROOT = "/srv/archive/"
@@ -84,6 +87,24 @@ def test_a_store_of_0_1_works(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     store.add([page("reports/new.png", 1)])
     assert store.ledger.lease("reports/new.png", "worker", 60)
     assert (store.count(), store.delete(NAMES[0]), store.count()) == (4, 1, 3)
+
+
+def test_a_store_of_0_1_keeps_another_dimension_away(store: Store) -> None:
+    """A model of another dimension is refused by name of both, and changes nothing."""
+    before, fingerprint = pages_of(store, NAMES), store.fingerprint()
+    wide = unit_vectors(41, 1, dim=2560)
+    for refused in (
+        partial(agree_on_model, store, wide),
+        partial(store.add, [Page(PageKey(NAMES[0], 1), wide)]),
+        partial(store.candidates, wide, 3),
+    ):
+        with pytest.raises(OtherModel, match="128 dimensions, these have 2560: use the model that"):
+            refused()
+    after = pages_of(store, NAMES)
+    check_pages(after, NAMES)
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(new.vectors, old.vectors)
+    np.testing.assert_array_equal(store.fingerprint(), fingerprint)
 
 
 def test_a_store_of_0_1_is_renamed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,10 @@ def distance(query: PackedBits, rows: PackedBits) -> int:
     return int(pairs.min(axis=1).sum())
 
 
+def signs(random: np.random.Generator, count: int, dim: int) -> PackedBits:
+    return np.packbits(random.integers(0, 2, (count, dim), dtype=np.uint8), axis=-1)
+
+
 # Few different bits, so that distances are often equal; pages 0 to 9, so that many are replaced.
 steps = st.lists(
     st.tuples(st.sampled_from(["put", "remove"]), st.integers(0, 9), st.integers(0, 4)),
@@ -23,7 +27,7 @@ steps = st.lists(
 
 
 @settings(deadline=None, max_examples=60)
-@given(steps=steps, dim=st.sampled_from([8, 64, 128, 320]), limit=st.integers(0, 12))
+@given(steps=steps, dim=st.sampled_from([1, 8, 64, 100, 128, 320]), limit=st.integers(0, 12))
 def test_best_pages_are_those_of_brute_force(
     steps: list[tuple[str, int, int]], dim: int, limit: int
 ) -> None:
@@ -32,12 +36,12 @@ def test_best_pages_are_those_of_brute_force(
     index, pages = BitIndex(dim), dict[int, PackedBits]()
     for what, number, count in steps:
         if what == "put":
-            pages[number] = random.integers(0, 256, (count, dim // 8), dtype=np.uint8)
+            pages[number] = signs(random, count, dim)
             index.put([number], [pages[number]])
         else:
             pages.pop(number, None)
             index.remove([number])
-    query = random.integers(0, 256, (3, dim // 8), dtype=np.uint8)
+    query = signs(random, 3, dim)
     expected = {number: distance(query, rows) for number, rows in pages.items() if len(rows)}
     found = index.best(query, limit)
     assert len(index) == len(expected)
@@ -61,3 +65,15 @@ def test_holes_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     query = random.integers(0, 256, (3, 16), dtype=np.uint8)
     expected = sorted(distance(query, rows) for rows in pages.values())
     assert [distance(query, pages[number]) for number in index.best(query, 30)] == expected
+
+
+@pytest.mark.parametrize("dim", [255, 256, 4096, 65_536])
+def test_the_longest_distance_is_counted(dim: int) -> None:
+    """Vectors that differ in all of their bits are farther than those that differ in some."""
+    index = BitIndex(dim)
+    query = signs(np.random.default_rng(0), 1, dim)
+    opposite = np.packbits(1 - np.unpackbits(query, axis=-1, count=dim), axis=-1)
+    half = query.copy()
+    half[:, : dim // 16] ^= 255
+    index.put([0, 1, 2], [opposite, half, query])
+    assert index.best(query, 3) == [2, 1, 0]

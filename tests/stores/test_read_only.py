@@ -183,7 +183,9 @@ def execute(url: str, *statements: str) -> None:
             connection.execute(statement.encode())
 
 
-@pytest.mark.parametrize("kind", ["select only", "read only by default", "nothing of pagevec's"])
+@pytest.mark.parametrize(
+    "kind", ["select only", "read only by default", "of one dimension", "nothing of pagevec's"]
+)
 def test_postgres(postgres: str, kind: str) -> None:
     """A role that may only read searches a store; whatever writes ends with a sentence."""
     url = new_database(postgres)
@@ -199,7 +201,10 @@ def test_postgres(postgres: str, kind: str) -> None:
         execute(url, f"CREATE ROLE {role} LOGIN", grant)
         reader = url.replace("user=postgres", f"user={role}")
     if kind == "nothing of pagevec's":  # that is newer than 0.1
-        execute(url, "DROP TABLE pagevec_probe, pagevec_labels")
+        execute(url, "DROP TABLE pagevec_probe, pagevec_labels, pagevec_whole_pages")
+    if kind == "of one dimension":  # as stores were before 0.2
+        drop = "DROP TABLE pagevec_whole_pages"
+        execute(url, drop, "ALTER TABLE pagevec_probe DROP COLUMN dim")
     expected = HAS_TWO_PAGES
     if kind == "nothing of pagevec's":
         expected = expected.replace("True", "False").replace("{'reports': '/srv/reports'}", "{}")

@@ -1,20 +1,35 @@
-"""What every store does, whichever it is."""
+"""What every store does, whichever it is and whatever the dimension of its vectors."""
 
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from threading import Event
 
 import numpy as np
 import pytest
 from contract import ADD_FOR_EVER, another_process, elsewhere
 
-from pagevec.errors import StoreError
+import vectors
+from pagevec.errors import OtherModel, StoreError
 from pagevec.grid import PatchGrid
 from pagevec.stores import hamming, open_store
 from pagevec.stores.base import Filter, Store
 from pagevec.stores.fingerprint import agree_on_model, check_model
 from pagevec.types import DocumentRecord, Page, PageKey
 from vectors import page, unit_vectors
+
+both_tables = pytest.mark.parametrize("dim", [128, 100], indirect=True)
+"""PostgreSQL keeps pages of 128 dimensions in another table than all others."""
+
+
+@pytest.fixture(autouse=True)
+def dim(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Components of all vectors of a test."""
+    chosen = int(getattr(request, "param", vectors.DIM))
+    monkeypatch.setattr(vectors, "DIM", chosen)
+    return chosen
 
 
 @pytest.fixture
@@ -33,6 +48,7 @@ def numbers(keys: list[PageKey]) -> list[int]:
     return [key.number for key in keys]
 
 
+@both_tables
 def test_a_page_comes_back(store: Store) -> None:
     """All fields of a page are kept; the vectors to the precision of the store's format."""
     grid = PatchGrid(rows=1, columns=2, first=1)
@@ -46,6 +62,7 @@ def test_a_page_comes_back(store: Store) -> None:
     np.testing.assert_array_equal(found.vectors > 0, stored.vectors > 0)
 
 
+@both_tables
 def test_a_bare_page_comes_back(store: Store) -> None:
     """A page without text, thumbnail, grid and metadata stays so."""
     store.add([page("bare", 1)])
@@ -53,6 +70,7 @@ def test_a_bare_page_comes_back(store: Store) -> None:
     assert (found.text, found.thumbnail, found.grid, dict(found.metadata)) == (None, None, None, {})
 
 
+@both_tables
 def test_the_fingerprint_of_the_pages_stays(store: Store) -> None:
     """A saved fingerprint is replaced only once the store has no pages."""
     first, second = unit_vectors(7, 1), unit_vectors(9, 2)
@@ -66,6 +84,7 @@ def test_the_fingerprint_of_the_pages_stays(store: Store) -> None:
     np.testing.assert_allclose(store.fingerprint(), second, atol=1e-3)
 
 
+@both_tables
 def test_another_models_pages_are_refused(store: Store) -> None:
     """A model in another precision is the same model; another model is not, of any shape."""
     made = unit_vectors(30, 1)
@@ -79,6 +98,7 @@ def test_another_models_pages_are_refused(store: Store) -> None:
     check_model(store, made)
 
 
+@both_tables
 def test_fetch_keeps_the_order(store: Store) -> None:
     """Pages come in the order of the keys; a page that is not there is left out."""
     store.add([page("a", number) for number in (1, 2, 3)])
@@ -87,6 +107,7 @@ def test_fetch_keeps_the_order(store: Store) -> None:
     assert store.fetch([]) == []
 
 
+@both_tables
 def test_a_page_is_replaced(store: Store) -> None:
     """A second page with the same key replaces the first, also within one call."""
     store.add([page("a", 1, text="first")])
@@ -96,6 +117,7 @@ def test_a_page_is_replaced(store: Store) -> None:
     np.testing.assert_array_equal(found.vectors > 0, page("a", 1, seed=2).vectors > 0)
 
 
+@both_tables
 def test_has_and_delete(store: Store) -> None:
     """Deleting a document removes its pages and its record, and nothing else."""
     store.add([page("a", 1), page("a", 7), page("b", 1)])
@@ -106,6 +128,7 @@ def test_has_and_delete(store: Store) -> None:
     assert store.ledger.record("a") is None
 
 
+@both_tables
 def test_nothing_is_added(store: Store) -> None:
     """Adding an empty list works, and so does searching an empty store."""
     store.add([])
@@ -113,6 +136,7 @@ def test_nothing_is_added(store: Store) -> None:
     assert store.candidates(unit_vectors(4, 0), 10) == []
 
 
+@both_tables
 def test_all_or_none(store: Store) -> None:
     """If one page of a call cannot be stored, none of them is."""
     wrong = page("a", 2, metadata={"not": float("nan")})
@@ -121,21 +145,21 @@ def test_all_or_none(store: Store) -> None:
     assert store.count() == 0
 
 
-@pytest.mark.parametrize(
-    ("where", "expected"),
-    [
-        (Filter(documents=frozenset({"a"})), {("a", 1), ("a", 2)}),
-        (Filter(documents=frozenset({"a", "b"})), {("a", 1), ("a", 2), ("b", 1)}),
-        (Filter(documents=frozenset({"none"})), set()),
-        (Filter(metadata={"year": 2024}), {("a", 1), ("c", 1)}),
-        (Filter(metadata={"year": "2024"}), {("b", 1)}),
-        (Filter(metadata={"year": 2024, "of'\"ice": "Köln"}), {("c", 1)}),
-        (Filter(metadata={"draft": True}), {("a", 2)}),
-        (Filter(metadata={"nothing": 1}), set()),
-        (Filter(frozenset({"a"}), {"year": 2024}), {("a", 1)}),
-    ],
-)
-def test_filters(store: Store, where: Filter, expected: set[tuple[str, int]]) -> None:
+FILTERS = [
+    (Filter(documents=frozenset({"a"})), {("a", 1), ("a", 2)}),
+    (Filter(documents=frozenset({"a", "b"})), {("a", 1), ("a", 2), ("b", 1)}),
+    (Filter(documents=frozenset({"none"})), set()),
+    (Filter(metadata={"year": 2024}), {("a", 1), ("c", 1)}),
+    (Filter(metadata={"year": "2024"}), {("b", 1)}),
+    (Filter(metadata={"year": 2024, "of'\"ice": "Köln"}), {("c", 1)}),
+    (Filter(metadata={"draft": True}), {("a", 2)}),
+    (Filter(metadata={"nothing": 1}), set()),
+    (Filter(frozenset({"a"}), {"year": 2024}), {("a", 1)}),
+]
+
+
+@both_tables
+def test_filters(store: Store) -> None:
     """Documents and metadata narrow the candidates; a number does not equal its digits."""
     store.add(
         [
@@ -145,10 +169,12 @@ def test_filters(store: Store, where: Filter, expected: set[tuple[str, int]]) ->
             page("c", 1, metadata={"year": 2024, "of'\"ice": "Köln"}),
         ]
     )
-    found = store.candidates(unit_vectors(4, 0), 10, where)
-    assert {(key.document, key.number) for key in found} == expected
+    for where, expected in FILTERS:
+        found = store.candidates(unit_vectors(4, 0), 10, where)
+        assert {(key.document, key.number) for key in found} == expected, where
 
 
+@both_tables
 def test_names_of_metadata(store: Store) -> None:
     """A store knows which names its pages' metadata has, whatever their values are."""
     assert store.metadata_names() == frozenset()
@@ -159,6 +185,7 @@ def test_names_of_metadata(store: Store) -> None:
     assert store.metadata_names() == {"n", "flag"}
 
 
+@both_tables
 @pytest.mark.usefixtures("scanning")
 def test_the_nearest_come_first(store: Store) -> None:
     """By sign bits a page is nearest to its own vectors, and no more than `limit` come."""
@@ -169,6 +196,7 @@ def test_the_nearest_come_first(store: Store) -> None:
         assert (len(found), found[0]) == (5, wanted.key)
 
 
+@both_tables
 @pytest.mark.usefixtures("scanning")
 def test_changes_elsewhere_are_seen(store: Store, store_name: str) -> None:
     """The next query sees what another process added, replaced and deleted."""
@@ -183,6 +211,7 @@ def test_changes_elsewhere_are_seen(store: Store, store_name: str) -> None:
     assert set(store.candidates(query, 20)) == {PageKey("b", 1), PageKey("c", 1)}
 
 
+@both_tables
 def test_two_processes_add_the_same(store: Store, store_name: str) -> None:
     """Each page is there once when two processes add the same pages at once."""
     code = 'for first in range(0, 60, 5): store.add([page("a", first + k) for k in range(5)])'
@@ -207,6 +236,7 @@ def test_killed_while_adding(store_name: str) -> None:
         assert len(store.fetch([PageKey("endless", number) for number in stored])) == len(stored)
 
 
+@both_tables
 def test_opened_again(store: Store, store_name: str) -> None:
     """Pages and records are there when the store is opened again."""
     store.add([page("a", 1)])
@@ -253,6 +283,7 @@ def test_one_lease_wins(store: Store) -> None:
     assert won.count(True) == 1
 
 
+@both_tables
 def test_threads(store: Store) -> None:
     """Threads add and read at the same time, and nothing is lost."""
     with ThreadPoolExecutor(4) as pool:
@@ -262,12 +293,109 @@ def test_threads(store: Store) -> None:
     assert store.count() == 40
 
 
-def test_another_model(store: Store) -> None:
-    """Pages of another dimension, and so of another model, are refused."""
+@pytest.mark.parametrize(("dim", "other"), [(128, 320), (320, 128), (100, 104)], indirect=["dim"])
+def test_another_dimension(store: Store, store_name: str, dim: int, other: int) -> None:
+    """A model of another dimension is refused, in words that say what to do; nothing changes."""
+    made, foreign = unit_vectors(30, 1), unit_vectors(30, 2, other)
+    agree_on_model(store, made)
+    store.add([page("a", 1), page("a", 2)])
+    before = [found.vectors.tobytes() for found in store.fetch([PageKey("a", 1), PageKey("a", 2)])]
+    alien = Page(PageKey("a", 1), foreign)
+    with open_store(store_name) as again:
+        for opened in (store, again):
+            for refused in (
+                partial(opened.add, [alien]),
+                partial(opened.candidates, foreign, 5),
+                partial(opened.save_fingerprint, foreign),
+                partial(agree_on_model, opened, foreign),
+                partial(check_model, opened, foreign),
+            ):
+                with pytest.raises(OtherModel, match=f"{dim} dimensions, these have {other}: use"):
+                    refused()
+            with pytest.raises(
+                StoreError, match=f"one dimension, these have {min(dim, other)} and"
+            ):
+                opened.add([page("a", 3), alien])
+            found = opened.fetch([PageKey("a", 1), PageKey("a", 2)])
+            assert [one.vectors.tobytes() for one in found] == before
+            np.testing.assert_allclose(opened.fingerprint(), made, atol=1e-3)
+    assert store.documents() == {"a": 2}
+
+
+@pytest.mark.parametrize("dim", [128, 320], indirect=True)
+def test_pages_without_a_fingerprint_have_a_dimension(store: Store, dim: int) -> None:
+    """A fingerprint of another dimension is not taken for that of pages which were never told."""
     store.add([page("a", 1)])
-    with pytest.raises(StoreError):
-        store.add([Page(PageKey("a", 2), unit_vectors(3, 0, dim=64))])
-    assert store.count() == 1
+    with pytest.raises(OtherModel, match=f"{dim} dimensions, these have 48"):
+        agree_on_model(store, unit_vectors(9, 1, 48))
+    assert store.fingerprint() is None
+
+
+@pytest.mark.usefixtures("scanning")
+def test_an_empty_store_takes_any_model(store: Store, store_name: str) -> None:
+    """Once its last page is gone, a store may have pages of another dimension; all see them."""
+    with open_store(store_name) as other:
+        for dim in (128, 320, 1, 48, 100, 4096, 128):
+            fingerprint = unit_vectors(9, dim, dim)
+            agree_on_model(store, fingerprint)
+            pages = [
+                Page(PageKey(name, 1), unit_vectors(7, n, dim)) for n, name in enumerate("abc")
+            ]
+            store.add(pages)
+            for opened in (store, other):
+                for wanted in pages:
+                    nearest = opened.candidates(wanted.vectors, 3)
+                    assert sorted(nearest) == [one.key for one in pages]
+                    assert nearest[0] == wanted.key or dim == 1  # where all have both signs
+                    [found] = opened.fetch([wanted.key])
+                    np.testing.assert_allclose(found.vectors, wanted.vectors, atol=1e-3)
+                check_model(opened, fingerprint)
+            assert [store.delete("a"), other.delete("b"), store.delete("c")] == [1, 1, 1]
+            assert (other.count(), other.candidates(fingerprint, 3)) == (0, [])
+
+
+@pytest.mark.usefixtures("scanning")
+def test_searches_while_another_model_takes_over(store: Store) -> None:
+    """A search beside it finds pages of its model, or none, or is refused; it never breaks."""
+    ended, dims = Event(), (320, 128)
+
+    def search(dim: int) -> None:
+        query = unit_vectors(3, 1, dim)
+        while not ended.is_set():
+            with suppress(OtherModel):
+                found = store.fetch(store.candidates(query, 5))
+                assert {one.vectors.shape[1] for one in found} <= set(dims)
+
+    with ThreadPoolExecutor(4) as pool:
+        searches = [pool.submit(search, dim) for dim in dims * 2]
+        for dim in dims * 6:
+            store.add([page("a", number, dim=dim) for number in range(1, 9)])
+            assert store.delete("a") == 8
+        ended.set()
+        for done in searches:
+            done.result()
+
+
+def test_two_models_begin_at_once(store_name: str) -> None:
+    """Of two models that add the first pages at the same time, one gets the store."""
+
+    def begin(dim: int) -> bool:
+        with open_store(store_name) as store:
+            try:
+                store.add([Page(PageKey(f"of {dim}", 1), unit_vectors(5, 1, dim))])
+            except OtherModel:
+                return False
+        return True
+
+    dims = [128, 320, 128, 320, 48, 100]
+    with open_store(store_name) as store, ThreadPoolExecutor(len(dims)) as pool:
+        for _ in range(4):
+            winners = {dim for dim, won in zip(dims, pool.map(begin, dims), strict=True) if won}
+            assert len(winners) == 1
+            [dim] = winners
+            assert store.documents() == {f"of {dim}": 1}
+            assert store.fetch([PageKey(f"of {dim}", 1)])[0].vectors.shape == (5, dim)
+            store.delete(f"of {dim}")
 
 
 def test_labels(store: Store, store_name: str) -> None:

@@ -185,7 +185,7 @@ class Store(Protocol):
             vectors: the embedding of `FINGERPRINT_TEXT`, float32 (vectors, dim).
 
         Raises:
-            OtherModel: the store has no fingerprint, and pages of another dimension.
+            OtherModel: the store has pages of another dimension.
         """
 
     def close(self) -> None:

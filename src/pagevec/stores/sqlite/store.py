@@ -114,7 +114,8 @@ class SqliteStore(Store):
     ) -> list[PageKey]:
         with self._database.reading() as connection:
             _check_dimension(connection, query.shape[1])
-            if where != EVERYTHING or _count(connection) < hamming.SCAN_FROM:
+            pages = _count(connection)
+            if where != EVERYTHING or not pages or pages < hamming.SCAN_FROM:
                 return _matching(connection, where)
             bits = quantize(query, "binary").values
             return _keys(connection, self._replica.best(connection, bits, limit))
@@ -151,10 +152,9 @@ class SqliteStore(Store):
     def save_fingerprint(self, vectors: MultiVector) -> None:
         packed = pack(vectors, FINGERPRINT_FORMAT)
         with self._database.writing() as connection:
+            _check_dimension(connection, vectors.shape[1])
             if not _count(connection):
                 connection.execute("DELETE FROM probe")
-            elif not connection.execute("SELECT 1 FROM probe").fetchall():
-                _check_dimension(connection, vectors.shape[1])
             connection.execute(
                 "INSERT INTO probe SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM probe)",
                 (vectors.shape[1], packed),
