@@ -1,5 +1,6 @@
 """What quantizing, encoding and negotiating promise, for all inputs."""
 
+from io import BytesIO
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -8,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
+from hypothesis.extra.numpy import arrays
 
 from pagevec.types import Token
 from pagevec.wire.decode import decode_json, decode_npz, decode_tokens
-from pagevec.wire.encode import encode
+from pagevec.wire.encode import bytes_of_vector, encode
 from pagevec.wire.negotiation import MEDIA_TYPES, WireFormat, choose_format
 from pagevec.wire.quantize import Dtype, dequantize, quantize
+from vectors import unit_vectors
 
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 FORMATS: tuple[WireFormat, ...] = get_args(WireFormat)
@@ -25,12 +27,19 @@ hypothesis_settings.register_profile("repeatable", derandomize=True, deadline=No
 repeatable = hypothesis_settings(hypothesis_settings.get_profile("repeatable"), max_examples=200)
 
 
-def rows(low: float = -1.0, high: float = 1.0) -> st.SearchStrategy[Vectors]:
+dims = st.integers(1, 20) | st.sampled_from([96, 100, 128])
+
+
+def rows(
+    low: float = -1.0, high: float = 1.0, least: int = 0, dims: st.SearchStrategy[int] = dims
+) -> st.SearchStrategy[Vectors]:
     numbers = st.floats(low, high, width=32, allow_subnormal=False)
-    shapes = array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=6).map(
-        lambda shape: (shape[0], 8 * max(1, shape[1]))
-    )
+    shapes = st.tuples(st.integers(least, 6), dims)
     return cast(st.SearchStrategy[Vectors], arrays(np.float32, shapes, elements=numbers))
+
+
+answers = dims.flatmap(lambda dim: st.lists(rows(least=1, dims=st.just(dim)), max_size=3))
+"""Multi-vectors of one model."""
 
 
 @repeatable
@@ -65,16 +74,17 @@ def test_binary_is_the_signs(vectors: Vectors) -> None:
     """Bit 1 exactly where a component is above 0 (not at 0), first component in the highest bit."""
     quantized = quantize(vectors, "binary")
     assert quantized.values.dtype == np.uint8
-    assert quantized.values.shape == (vectors.shape[0], vectors.shape[1] // 8)
-    bits = [f"{byte:08b}" for row in quantized.values for byte in row]
-    assert "".join(bits) == "".join("1" if one > 0 else "0" for one in vectors.ravel())
+    assert quantized.values.shape == (vectors.shape[0], -(-vectors.shape[1] // 8))
+    for row, packed in zip(vectors, quantized.values, strict=True):
+        bits = "".join(f"{byte:08b}" for byte in packed)
+        assert bits.rstrip("0") == "".join("1" if one > 0 else "0" for one in row).rstrip("0")
     back = dequantize(quantized, "binary")
     np.testing.assert_array_equal(back > 0, vectors > 0)
     np.testing.assert_allclose(np.linalg.norm(back, axis=1), 1, atol=1e-5)
 
 
 @repeatable
-@given(st.lists(rows().filter(len), max_size=3), st.sampled_from(DTYPES), st.sampled_from(FORMATS))
+@given(answers, st.sampled_from(DTYPES), st.sampled_from(FORMATS))
 def test_formats_carry_quantized_vectors_unchanged(
     vectors: list[Vectors], dtype: Dtype, format_: WireFormat
 ) -> None:
@@ -83,6 +93,34 @@ def test_formats_carry_quantized_vectors_unchanged(
     decode = {"json": decode_json, "npz": decode_npz}[format_]
     for one, back in zip(vectors, decode(body), strict=True):
         np.testing.assert_array_equal(back, dequantize(quantize(one, dtype), dtype))
+
+
+@pytest.mark.parametrize("dim", [8, 96, 128, 320, 4096])
+def test_signs_that_fill_their_bytes_tell_no_dimension(dim: int) -> None:
+    """Answers of models with a multiple of 8 dimensions are what they were before `dim`."""
+    vectors = [unit_vectors(3, 1, dim)]
+    assert set(orjson.loads(encode(vectors, "text", "binary", "json"))) == {"embeddings", "dtype"}
+    with np.load(BytesIO(encode(vectors, "text", "binary", "npz"))) as arrays:
+        assert set(arrays) == {"emb_0", "count", "input_type", "dtype"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_only_signs_leave_the_dimension_open(dtype: Dtype) -> None:
+    """Of other dtypes there is one number for each component, and no `dim`."""
+    vectors = [unit_vectors(3, 1, 100)]
+    assert "dim" not in orjson.loads(encode(vectors, "text", dtype, "json"))
+
+
+@pytest.mark.parametrize("dim", [1, 48, 100, 128, 320, 2560, 4096])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("format_", FORMATS)
+def test_the_bytes_of_an_answer_are_foreseen(dim: int, dtype: Dtype, format_: WireFormat) -> None:
+    """What an answer is expected to take is enough for it, and not far more for long vectors."""
+    vectors = unit_vectors(400, 1, dim)
+    taken = len(encode([vectors], "text", dtype, format_))
+    expected = 600 + len(vectors) * bytes_of_vector(dim, dtype, format_)
+    assert taken <= expected
+    assert dim < 100 or expected < 1.8 * taken
 
 
 # numpy's unicode arrays drop NULs at the end; tokenizers spell them in another way.
@@ -133,6 +171,9 @@ def test_decoding_something_else_is_a_value_error(body: bytes) -> None:
         {"embeddings": [[[1000]]], "dtype": "int8", "scales": [[1.0]]},
         {"embeddings": [[[1.5]]], "dtype": "float64"},
         {"embeddings": [[[300]]], "dtype": "binary"},
+        {"embeddings": [[[7]]], "dtype": "binary", "dim": 9},
+        {"embeddings": [[[7, 7]]], "dtype": "binary", "dim": 8},
+        {"embeddings": [[[7]]], "dtype": "binary", "dim": "five"},
         {"embeddings": [[1.0, 2.0]]},
         {"embeddings": "hello"},
         {"error": "no", "code": "no"},

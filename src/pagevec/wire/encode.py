@@ -67,8 +67,8 @@ def bytes_of_vector(dim: int, dtype: Dtype, format_: WireFormat, tokens: bool = 
     return text + ceil(dim * _JSON_BYTES[dtype]) + 16
 
 
-# Of one component. A float is 8 to 9 digits, a sign, a point, zeros and a comma: the more components
-# a unit vector has, the smaller they are, and the more zeros; 13.1 bytes in 4,096 dimensions.
+# Of one component. A float is 8 to 9 digits, a sign, a point, zeros and a comma: 12 bytes of a unit
+# vector of 128 dimensions, 13 of one of 4,096, whose components are smaller.
 _JSON_BYTES: dict[Dtype, float] = {"float32": 13.5, "float16": 13.5, "int8": 5, "binary": 4 / 8}
 _NPZ_BYTES: dict[Dtype, float] = {"float32": 4, "float16": 2, "int8": 1, "binary": 1 / 8}
 _TOKEN_BYTES = 80
