@@ -75,6 +75,15 @@ def test_what_was_measured_replaces_what_was_assumed() -> None:
     assert throughput.pooling_seconds(2000) > 0.39
 
 
+def test_pooling_long_vectors_takes_longer() -> None:
+    """Vectors are compared by their components, or by as many numbers as there are vectors."""
+    narrow, wide = Throughput(dim=128), Throughput(dim=4096)
+    assert Throughput(dim=48).pooling_seconds(700) == narrow.pooling_seconds(700)
+    assert 4 < wide.pooling_seconds(700) / narrow.pooling_seconds(700) < 8
+    wide.learn_pooling(700, 0.4)
+    assert wide.pooling_seconds(1400) / 0.4 > 6  # twice the vectors, each compared by twice as many
+
+
 def test_a_request_is_priced_with_its_padding() -> None:
     """Short texts beside long ones cost as much as these, where the model pads."""
     mixed = [10, 500] * 10

@@ -45,8 +45,8 @@ def pooling_bytes(vectors: int, dim: int) -> int:
     libraries copy them before they merge.
     """
     numbers = min(vectors, dim)
-    embedding = vectors * (dim + 2 * numbers) + 5 * numbers**2
-    return 8 * (vectors * (vectors - 1) + embedding) + 512 * vectors
+    embedding = vectors * (dim + 2 * numbers) + 6 * numbers**2
+    return 8 * (vectors * (vectors - 1) + embedding) + 1024 * vectors
 
 
 def _clusters(vectors: MultiVector, most: int) -> NDArray[np.int32]:
