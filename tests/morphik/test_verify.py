@@ -1,14 +1,17 @@
 """`pagevec morphik verify` against a real service."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from installations import image_only, json_release, npz_release
 
-from conftest import Service
+from conftest import Service, make_settings, running
+from engine.hash_backend import HashBackend
 from pagevec.cli import main
+from pagevec.engine.embedder import LocalEmbedder
 
 
 def run(*arguments: str | Path, **environment: str) -> Result:
@@ -62,6 +65,21 @@ def test_the_wrong_format_fails(service: Service, tmp_path: Path) -> None:
     done = run("verify", tmp_path)
     assert done.exit_code == 1
     assert "FAIL  answer is what morphik reads" in done.output
+
+
+@pytest.mark.parametrize("release", [json_release, npz_release])
+def test_a_model_of_another_dimension_fails(
+    release: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """Vectors that morphik-core's table has no room for are told before the first page fails."""
+    embedder = LocalEmbedder(HashBackend)
+    with closing(embedder), running(embedder, make_settings()) as service:
+        embedder.wait_until_ready()
+        configured(release(tmp_path), service, "--key", service.key)
+        done = run("verify", tmp_path)
+    assert done.exit_code == 1
+    assert "FAIL  answer is what morphik reads" in done.output
+    assert "vectors of 32 dimensions; morphik-core's table takes 128" in done.output
 
 
 def test_before_the_switch(service: Service, tmp_path: Path) -> None:

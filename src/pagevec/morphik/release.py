@@ -14,6 +14,9 @@ from urllib.parse import urlsplit
 from pagevec.errors import ConfigurationError
 from pagevec.wire.negotiation import WireFormat
 
+DIM = 128
+"""Components of a vector in every release: the bits that its table has for one."""
+
 CLIENT = Path("core/embedding/colpali_api_embedding_model.py")
 CONFIG = Path("core/config.py")
 

@@ -12,7 +12,7 @@ from pagevec.client.faults import wrap_error
 from pagevec.client.reach import require_answer
 from pagevec.errors import ConfigurationError
 from pagevec.morphik.installation import DOMAIN, VARIABLE, MorphikSettings, read_key
-from pagevec.morphik.release import detect_format, read_format, remove_format
+from pagevec.morphik.release import DIM, detect_format, read_format, remove_format
 from pagevec.secrets import fault_of_key
 from pagevec.wire.decode import decode_json, decode_npz
 from pagevec.wire.negotiation import WireFormat
@@ -79,5 +79,10 @@ def _ask(domain: str, key: str, wire: WireFormat | None, ca: CertificateAuthorit
         verify=trust(ca, domain),
     )
     response.raise_for_status()
-    decode = decode_npz if wire == "npz" else decode_json
-    return len(decode(response.content)[0])
+    [vectors] = (decode_npz if wire == "npz" else decode_json)(response.content)
+    if vectors.shape[1] != DIM:
+        raise ValueError(
+            f"vectors of {vectors.shape[1]} dimensions; morphik-core's table takes {DIM}: serve a "
+            "model of that dimension"
+        )
+    return len(vectors)

@@ -1,1 +1,1 @@
-"""The store in PostgreSQL, in morphik-core's own table."""
+"""The store in PostgreSQL, in morphik-core's own table where that has room for the vectors."""
