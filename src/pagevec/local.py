@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pagevec import __version__
 from pagevec.client.images import image_file
@@ -16,6 +16,9 @@ from pagevec.images import EncodedImage, read_image
 from pagevec.limits import ImageLimits
 from pagevec.settings import Settings
 from pagevec.types import ImageInput, Limits, ModelInfo, MultiVector, Query
+
+if TYPE_CHECKING:
+    from pagevec.engine.embedder import LocalEmbedder
 
 T = TypeVar("T")
 
@@ -185,15 +188,32 @@ def load(model: str | None = None, **settings: Any) -> LocalModel:
     >>> model = load("bundled")  # doctest: +SKIP
     >>> [page] = model.embed_images(["scan.png"])  # doctest: +SKIP
     """
+    embedder, loaded = begin_to_load(model, **settings)
+    try:
+        embedder.wait_until_ready()
+    except BaseException:
+        embedder.close()
+        raise
+    return loaded
+
+
+def begin_to_load(model: str | None = None, **settings: Any) -> "tuple[LocalEmbedder, LocalModel]":
+    """Begin to load a model into this process, in a thread of its own.
+
+    Args:
+        model: as for `load`.
+        settings: as for `load`.
+
+    Returns:
+        What says when the model is ready, and the model, whose calls raise `NotReady` until then.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+    """
     from pagevec.engine.backends import load as load_backend
     from pagevec.engine.embedder import LocalEmbedder
 
     options = {"request_seconds": _REQUEST_SECONDS, **settings}
     known = Settings.from_environment(model=model, **options)
     embedder = LocalEmbedder.of(known, lambda: load_backend(known))
-    try:
-        embedder.wait_until_ready()
-    except BaseException:
-        embedder.close()
-        raise
-    return LocalModel(embedder, known.image_limits)
+    return embedder, LocalModel(embedder, known.image_limits)

@@ -12,6 +12,7 @@ from pagevec.ingest.sources import STORE_FILE, find_documents
 from pagevec.ingest.uploads import Uploads
 from pagevec.local import LocalModel
 from pagevec.search.library import Library
+from pagevec.search.retriever import Retriever
 from pagevec.settings import Settings
 from pagevec.stores import open_store
 from pagevec.stores.base import Store
@@ -76,6 +77,7 @@ class Shelf:
             if self._store is None:
                 self.name = str(_demo_store(model, _DEMO))
                 self._store = open_store(self.name)
+            Retriever(model, self._store).check_model()
             uploads = self._uploads(self._store) if self.settings.uploads else None
             most = self.settings.max_document_pages
             self.library.set_result(Library(self._store, model, uploads, most))

@@ -8,12 +8,11 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pagevec.errors import Forbidden, InvalidRequest, NotFound
-from pagevec.ingest.catalogue import Catalogue, StoredDocument
+from pagevec.ingest.catalogue import Catalogue, StoredDocument, unknown_document
 from pagevec.ingest.incoming import Incoming
 from pagevec.ingest.names import name_documents
 from pagevec.ingest.queue import IngestionQueue
@@ -22,58 +21,10 @@ from pagevec.ingest.uploads import Uploads
 from pagevec.ingest.worker import Outcome, Worker
 from pagevec.search.local import LocalIndex
 from pagevec.search.pictures import PageDrawer, Picture, fetch_page
-from pagevec.search.results import Hit
+from pagevec.search.results import DocumentState, Hit, Listing, State, Stock
 from pagevec.stores.base import Filter, Store
-from pagevec.stores.fingerprint import FINGERPRINT_TEXT, check_model
 from pagevec.types import Model, Page, Query
 from pagevec.wire.documents import name_of
-
-State = Literal["waiting", "ingesting", "complete", "incomplete", "failed"]
-
-_AT_WORK = ("waiting", "ingesting")
-
-
-@dataclass(frozen=True)
-class DocumentState:
-    """A document as it is now.
-
-    Attributes:
-        name: its name.
-        state: complete: all pages can be found; incomplete: some are missing; failed: all are.
-        stored: pages of it that can be found.
-        pages: pages that it has; None where that is not known.
-        error: why it failed, which pages are missing, or why it is not ingested yet.
-        is_upload: whether its file was uploaded, and is kept here.
-    """
-
-    name: str
-    state: State
-    stored: int
-    pages: int | None
-    error: str | None
-    is_upload: bool
-
-    @property
-    def is_at_work(self) -> bool:
-        """Whether its state will change by itself."""
-        return self.state in _AT_WORK
-
-
-@dataclass(frozen=True)
-class Stock:
-    """What a library has, and what it is doing.
-
-    Attributes:
-        documents: how many.
-        pages: how many can be found.
-        at_work: documents that wait, or are being ingested.
-        pages_per_second: of the last minute; None if there were none.
-    """
-
-    documents: int
-    pages: int
-    at_work: int
-    pages_per_second: float | None = None
 
 
 class Library:
@@ -81,20 +32,15 @@ class Library:
 
     Args:
         store: with the pages; closed with the library.
-        model: embeds pages; it stays open.
+        model: embeds pages; it stays open. Who embeds queries with it elsewhere compares it with
+            the pages first (`Retriever.check_model`).
         uploads: the folder of uploaded files; None where documents are only read.
         max_pages: of one uploaded document.
-
-    Raises:
-        OtherModel: the pages in the store were embedded by another model.
     """
 
     def __init__(
         self, store: Store, model: Model, uploads: Uploads | None = None, max_pages: int = 2000
     ) -> None:
-        if store.fingerprint() is not None:
-            [made] = model.embed_texts([FINGERPRINT_TEXT])
-            check_model(store, made)
         self._store = store
         self._index = LocalIndex(store, model)
         self._worker = Worker(store, model)
@@ -104,6 +50,14 @@ class Library:
         self._uploads = uploads
         self._queue = IngestionQueue(store, model, uploads, max_pages) if uploads else None
         self._drawer = PageDrawer(store)
+
+    def embed(self, query: str) -> Query:
+        """Embed a query with the library's own model.
+
+        Raises:
+            OtherModel: it is not the model that embedded the pages.
+        """
+        return self._index.retriever.embed(query)
 
     def search(
         self,
@@ -133,6 +87,30 @@ class Library:
             known.setdefault(name, self._describe(_not_stored(name)))
         wanted = part.casefold()
         return [known[name] for name in sorted(known) if wanted in name.casefold()]
+
+    def listing(self, part: str, after: str, limit: int) -> Listing:
+        """Return some of `documents(part)`.
+
+        Args:
+            part: of their names.
+            after: a name; those that follow it are returned.
+            limit: how many at most.
+        """
+        found = self.documents(part)
+        rest = [one for one in found if one.name > after]
+        some = rest[:limit]
+        return Listing(some, len(found), some[-1].name if len(rest) > limit else None)
+
+    def find(self, document: str) -> str:
+        """Return the name of the document with this id or name.
+
+        Raises:
+            InvalidRequest: there is none.
+        """
+        for name in filter(None, (_name_of(document), document)):
+            if self._catalogue.describe(name) is not None:
+                return name
+        raise unknown_document(document[:200], self._catalogue.list(), "give its id or name")
 
     def document(self, name: str) -> DocumentState:
         """Return the document `name`.

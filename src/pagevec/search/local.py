@@ -43,7 +43,7 @@ class LocalIndex:
             self._store = store
         options = ReadOptions(passwords=tuple(passwords))
         self._worker = Worker(self._store, model, lease_seconds=lease_seconds, options=options)
-        self._retriever = Retriever(model, self._store)
+        self.retriever = Retriever(model, self._store)
         self._catalogue = Catalogue(self._store)
 
     def add(
@@ -75,7 +75,7 @@ class LocalIndex:
         """Return the pages that answer `query`, as `Index.search` says."""
         chosen = chain.from_iterable(map(self._catalogue.find_all, documents))
         where = Filter(frozenset(chosen), metadata or {})
-        return self.search_embedded(self._retriever.embed(query), k, where)
+        return self.search_embedded(self.retriever.embed(query), k, where)
 
     def search_embedded(self, query: Query, k: int, where: Filter) -> list[Hit]:
         """Return the `k` pages of `where` that answer `query` best, the best first.
@@ -84,7 +84,7 @@ class LocalIndex:
             InvalidRequest: no page has such metadata.
         """
         names = Names.read(self._store)
-        found = self._retriever.search_vectors(query.vectors, k, where)
+        found = self.retriever.search_vectors(query.vectors, k, where)
         if not found and where.metadata:
             self._check_metadata(where.metadata)
         pages = {page.key: page for page in self._store.fetch([one.key for one in found])}

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pagevec.errors import InvalidRequest
 from pagevec.ingest.worker import Outcome
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """A file or a folder, or several of them."""
+
+
+State = Literal["waiting", "ingesting", "complete", "incomplete", "failed"]
+
+_AT_WORK = ("waiting", "ingesting")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,64 @@ class Report:
     def failed(self) -> tuple[Outcome, ...]:
         """Documents that failed, or of which pages are missing; their `error` says why."""
         return tuple(outcome for outcome in self.outcomes if outcome.error is not None)
+
+
+@dataclass(frozen=True)
+class DocumentState:
+    """A document of a library as it is now.
+
+    Attributes:
+        name: its name.
+        state: complete: all pages can be found; incomplete: some are missing; failed: all are.
+        stored: pages of it that can be found.
+        pages: pages that it has; None where that is not known.
+        error: why it failed, which pages are missing, or why it is not ingested yet.
+        is_upload: whether its file was uploaded, and is kept here.
+    """
+
+    name: str
+    state: State
+    stored: int
+    pages: int | None
+    error: str | None
+    is_upload: bool
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether its state will change by itself."""
+        return self.state in _AT_WORK
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Some of the documents of a library.
+
+    Attributes:
+        documents: by name.
+        total: how many there are with those that follow and those before.
+        last: name of the last one here, if more follow.
+    """
+
+    documents: Sequence[DocumentState]
+    total: int
+    last: str | None
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What a library has, and what it is doing.
+
+    Attributes:
+        documents: how many.
+        pages: how many can be found.
+        at_work: documents that wait, or are being ingested.
+        pages_per_second: of the last minute; None if there were none.
+    """
+
+    documents: int
+    pages: int
+    at_work: int
+    pages_per_second: float | None = None
 
 
 class FoundPage(Protocol):

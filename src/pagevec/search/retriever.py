@@ -42,16 +42,24 @@ class Retriever:
         """
         return self.search_vectors(self.embed(query).vectors, k, where)
 
+    def check_model(self) -> None:
+        """Compare the model with the one that embedded the pages, once.
+
+        Raises:
+            OtherModel: they are not the same.
+        """
+        if not self._is_checked and self._store.fingerprint() is not None:
+            [made] = self._model.embed_texts([FINGERPRINT_TEXT])
+            check_model(self._store, made)
+            self._is_checked = True
+
     def embed(self, query: str) -> Query:
         """Embed a query, with its tokens where the model tells them.
 
         Raises:
             StoreError: the pages were embedded by another model; checked once.
         """
-        if not self._is_checked and self._store.fingerprint() is not None:
-            [made] = self._model.embed_texts([FINGERPRINT_TEXT])
-            check_model(self._store, made)
-            self._is_checked = True
+        self.check_model()
         if isinstance(self._model, TellsTokens):
             return self._model.embed_query_with_tokens(query)
         return Query(query, self._model.embed_query(query))

@@ -4,7 +4,6 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -19,16 +18,22 @@ from pagevec.errors import (
     QueueFull,
     TextTooLong,
 )
-from pagevec.search.library import DocumentState, Library, uploads_are_off
+from pagevec.search.library import Library, uploads_are_off
+from pagevec.search.results import DocumentState
 from pagevec.server.bodies import receive_body
 from pagevec.server.budget import ByteBudget
-from pagevec.server.found import describe_hits, image_address, name_document
+from pagevec.server.found import (
+    describe_document,
+    describe_hits,
+    describe_listing,
+    describe_page,
+)
 from pagevec.server.gate import Crew, Gate, unless_gone
 from pagevec.server.multipart import receive_files
 from pagevec.server.telemetry import get_record
 from pagevec.settings import Settings
 from pagevec.types import Query
-from pagevec.wire.documents import SearchRequest, id_of, name_of, read_search
+from pagevec.wire.documents import SearchRequest, name_of, read_search
 
 _Result = TypeVar("_Result")
 
@@ -113,7 +118,7 @@ class DocumentRoutes:
         is_over = is_awaited and await self._wait(request, library, names)
         states = await self._read(request, key, lambda: [_state(library, one) for one in names])
         status = 200 if is_over or not any(one.is_at_work for one in states) else 202
-        return JSONResponse({"documents": [_describe(one) for one in states]}, status)
+        return JSONResponse({"documents": [describe_document(one) for one in states]}, status)
 
     async def documents(self, request: Request) -> Response:
         """Answer `GET /documents`."""
@@ -123,23 +128,15 @@ class DocumentRoutes:
         limit = _read_number(asked.get("limit"), "limit", range(1, _MOST_LISTED + 1), _LISTED)
         after = name_of(asked["after"]) if asked.get("after") else ""
         part = asked.get("search", "")[:1000]
-        found = await self._read(request, key, lambda: library.documents(part))
-        rest = [one for one in found if one.name > after]
-        some = rest[:limit]
-        return JSONResponse(
-            {
-                "documents": [_describe(one) for one in some],
-                "total": len(found),
-                "next": id_of(some[-1].name) if len(rest) > limit else None,
-            }
-        )
+        found = await self._read(request, key, lambda: library.listing(part, after, limit))
+        return JSONResponse(describe_listing(found))
 
     async def document(self, request: Request) -> Response:
         """Answer `GET /documents/{id}`."""
         key = await self._gate.admit(request)
         library, name = self._library(), _name(request)
         found = await self._read(request, key, lambda: library.document(name))
-        return JSONResponse(_describe(found))
+        return JSONResponse(describe_document(found))
 
     async def remove(self, request: Request) -> Response:
         """Answer `DELETE /documents/{id}`."""
@@ -154,15 +151,7 @@ class DocumentRoutes:
         key = await self._gate.admit(request)
         library, name, number = self._library(), _name(request), _page_number(request)
         page = await self._read(request, key, lambda: library.page(name, number))
-        return JSONResponse(
-            {
-                "document": name_document(name),
-                "page": number,
-                "text": page.text,
-                "metadata": dict(page.metadata),
-                "image": None if page.thumbnail is None else image_address(name, number),
-            }
-        )
+        return JSONResponse(describe_page(page))
 
     async def image(self, request: Request) -> Response:
         """Answer `GET /documents/{id}/pages/{number}/image`."""
@@ -284,10 +273,6 @@ def _state(library: Library, name: str) -> DocumentState:
     except NotFound:
         error = "it was removed meanwhile"
         return DocumentState(name, "failed", stored=0, pages=None, error=error, is_upload=True)
-
-
-def _describe(document: DocumentState) -> dict[str, Any]:
-    return {"id": id_of(document.name), **asdict(document)}
 
 
 def _name(request: Request) -> str:

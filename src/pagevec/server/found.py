@@ -1,14 +1,15 @@
-"""What a search has found, in JSON: hits with addresses, snippets and maps."""
+"""Documents, pages and what a search has found, in JSON: with addresses, snippets and maps."""
 
 import base64
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from pagevec.errors import InvalidRequest
-from pagevec.search.results import Hit
+from pagevec.search.results import DocumentState, Hit, Listing
 from pagevec.search.similarity_maps import PageMaps, find_words
-from pagevec.types import Query
+from pagevec.types import Page, Query
 from pagevec.wire.documents import id_of
 
 _SNIPPET_CHARS = 300
@@ -30,16 +31,42 @@ def describe_hits(query: Query, hits: Sequence[Hit], with_maps: bool) -> dict[st
     }
 
 
+def describe_document(document: DocumentState) -> dict[str, Any]:
+    """Return a document as it is now."""
+    return {"id": id_of(document.name), **asdict(document)}
+
+
+def describe_listing(found: Listing) -> dict[str, Any]:
+    """Return the answer to who lists documents."""
+    return {
+        "documents": [describe_document(one) for one in found.documents],
+        "total": found.total,
+        "next": None if found.last is None else id_of(found.last),
+    }
+
+
+def describe_page(page: Page) -> dict[str, Any]:
+    """Return what is stored of a page, its vectors excepted."""
+    name, number = page.key.document, page.key.number
+    return {
+        "document": _name_document(name),
+        "page": number,
+        "text": page.text,
+        "metadata": dict(page.metadata),
+        "image": None if page.thumbnail is None else _image_address(name, number),
+    }
+
+
 def _describe_hit(hit: Hit, words: Sequence[str], with_maps: bool) -> dict[str, Any]:
     maps, reason = _describe_maps(hit) if with_maps else (None, None)
     return {
-        "document": name_document(hit.document),
+        "document": _name_document(hit.document),
         "page": hit.page,
         "score": hit.score,
         "snippet": cut_snippet(hit.text, words) if hit.text else None,
         "error": hit.error,
         "metadata": dict(hit.metadata),
-        "image": None if hit.thumbnail is None else image_address(hit.document, hit.page),
+        "image": None if hit.thumbnail is None else _image_address(hit.document, hit.page),
         "page_url": _page(hit.document, hit.page),
         "maps": maps,
         "no_maps": reason,
@@ -87,7 +114,7 @@ def cut_snippet(text: str, words: Sequence[str]) -> str | None:
     return f"{'…' if start else ''}{cut}{end}"
 
 
-def name_document(name: str) -> dict[str, str]:
+def _name_document(name: str) -> dict[str, str]:
     """Return which document it is, by id and name."""
     return {"id": id_of(name), "name": name}
 
@@ -96,6 +123,6 @@ def _page(name: str, number: int) -> str:
     return f"documents/{id_of(name)}/pages/{number}"
 
 
-def image_address(name: str, number: int) -> str:
+def _image_address(name: str, number: int) -> str:
     """Return the address of the picture of a page, relative to the service's."""
     return f"{_page(name, number)}/image"
