@@ -32,6 +32,7 @@ _COMMANDS = {
     "embed": "Embed the pages of PDFs, images and texts into one .npz file.",
     "ingest": "Embed the pages of PDFs, pictures, texts and Office files, and store them.",
     "search": "Search the pages of a store for QUERY, by late interaction (exact MaxSim).",
+    "mcp": "Let agents search and read the documents of a store, over MCP.",
     "documents": "List the documents of a store: their pages, and what is missing of them.",
     "remove": "Remove DOCUMENTS from a store, by their names or the paths of their files.",
     "store": "Look after a store: back it up while it is used.",
@@ -45,7 +46,7 @@ _COMMANDS = {
 _MODULES = {"remove": ("documents", "remove")}
 
 # The extra that a command needs, where a smaller one brings some of its modules, too.
-_EXTRAS = {"serve": "serve", "embed": "serve"}
+_EXTRAS = {"serve": "serve", "embed": "serve", "mcp": "mcp"}
 
 _HOW = "give one of its keys with --key, or in SERVICE_API_KEY (a variable, or a line of .env)"
 

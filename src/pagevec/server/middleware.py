@@ -32,10 +32,11 @@ _DRAIN_SECONDS = 300.0
 class Observe:
     """Gives each request an id, timings, a log line and a place in the metrics.
 
-    An exception that escapes the routes becomes a 500 that names the id.
+    An exception that escapes the routes becomes a 500 that names the id. Without `metrics` nothing
+    is counted.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics | None = None) -> None:
         self._app = app
         self._metrics = metrics
 
@@ -70,7 +71,8 @@ class Observe:
             await error_response(fault)(scope, receive, send_with_headers)
         finally:
             record.resources.close()
-            self._metrics.count(record, scope["method"], _route(scope), status)
+            if self._metrics is not None:
+                self._metrics.count(record, scope["method"], _route(scope), status)
             _log_line(record, scope, status)
 
 

@@ -39,7 +39,7 @@ def open_store(name: str = DEFAULT_STORE, *, create: bool = True) -> "Store":
         from pagevec.stores.sqlite.store import SqliteStore
 
         if not create:
-            _require_store(name)
+            require_store(name)
         return SqliteStore(name)
     try:
         from pagevec.stores.postgres.store import PostgresStore
@@ -77,7 +77,7 @@ def back_up_store(
         )
     from pagevec.stores.sqlite.backup import back_up
 
-    _require_store(name)
+    require_store(name)
     return back_up(Path(name), to, on_progress)
 
 
@@ -89,7 +89,18 @@ def _refuse_service(name: str) -> None:
         )
 
 
-def _require_store(name: str) -> None:
+def require_store(name: str) -> None:
+    """Make sure that a store in a folder is still there; one in PostgreSQL says so when it is used.
+
+    Args:
+        name: of the store.
+
+    Raises:
+        NoStore: there is none.
+        StoreError: this user may not look.
+    """
+    if name.startswith(_POSTGRES):
+        return
     from pagevec.stores.base import NO_STORE
     from pagevec.stores.sqlite.store import FILE
 
