@@ -7,6 +7,7 @@ is no image, as structured content too. Whatever goes wrong is a sentence for th
 import asyncio
 import base64
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -353,8 +354,11 @@ class Tools:
             return _failed(
                 f"there is no tool {asked.name[:40]!r}; there are: {', '.join(self._tools)}"
             )
+        started = time.monotonic()
         try:
-            return await self._run(tool, asked.arguments or {})
+            result = await self._run(tool, asked.arguments or {})
+            log.info("%s: %.2f s", tool.name, time.monotonic() - started)
+            return result
         except TimeoutError:
             return _failed(f"{tool.name} took longer than {CALL_SECONDS:.0f} s: try again later")
         except PagevecError as error:
