@@ -26,7 +26,7 @@ UNSEEN = (
     errors.DocumentError,
     errors.LoadedElsewhere,
 )
-PAGES = ("http-api", "client", "documents", "ray", "hosting", "operations")
+PAGES = ("http-api", "client", "documents", "agents", "ray", "hosting", "operations")
 BLOCK = re.compile(r"<!-- run -->\n```(bash|python)\n(.*?)```", re.S)
 BLOCKS = [
     pytest.param(language, code, id=f"{document.name}-{number}")

@@ -68,6 +68,8 @@ SITUATIONS = (
     Situation("pagevec search fares --url URL --key wrong", "the key is refused", 2, "nothing"),
     Situation("pagevec search fares --url NOBODY", "nobody answers", 3, "nothing"),
     Situation("pagevec search fares --url URL --store x", "there is no store", 3, "nothing"),
+    Situation("pagevec mcp --store x", "there is no store", 3, "nothing"),
+    Situation("pagevec mcp --port 8000", "it is an option of --http", 2, "nothing"),
     Situation("pagevec documents", "", 0, "lines"),
     Situation("pagevec documents --json", "", 0, "JSON"),
     Situation("pagevec documents --store x", "there is no store", 3, "nothing"),

@@ -118,6 +118,7 @@ def test_first_errors(install: Install) -> None:
         ("documents", 3, "there is no store at ./pagevec-store"),
         ("remove x", 3, "there is no store at ./pagevec-store"),
         ("documents --store postgresql://127.0.0.1:9/x", 3, "PostgreSQL"),
+        ("mcp", 2, "which is not installed here: `pip install 'pagevec[mcp]'`"),
         ("store backup x --to y", 3, "there is no store at x"),
         ("store backup postgresql://a/x --to y", 2, "pg_dump"),
         ("check", 2, "there is no key"),
