@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,34 @@ def test_signals(
         popen.send_signal(number)
         assert popen.wait(3) == code
     assert ("interrupted" in (tmp_path / "log").read_text()) == (code == 130)
+
+
+@pytest.mark.long
+def test_client_that_reads_nothing(store: str, tmp_path: Path) -> None:
+    """A client that does not read its answers does not keep the server alive."""
+    with started("--store", store, "--url", "http://127.0.0.1:9", folder=tmp_path) as popen:
+        say(popen, INITIALIZE, INITIALIZED)
+        hear(popen)
+        pages = [call(number, "read_page", document=REPORT, page=1) for number in range(10, 40)]
+        say(popen, *pages)  # far more than a pipe holds
+        time.sleep(1)
+        popen.send_signal(signal.SIGTERM)
+        assert popen.wait(3) == 0
+
+
+@pytest.mark.long
+def test_garbage(store: str, tmp_path: Path) -> None:
+    """What is no message is passed over; one without an end ends the server."""
+    with started("--store", store, "--url", "http://127.0.0.1:9", folder=tmp_path) as popen:
+        assert popen.stdin is not None
+        popen.stdin.write(bytes(range(256)) * 100 + b"\n{}\n[]\n" + b"[" * 100_000 + b"\n")
+        say(popen, INITIALIZE, INITIALIZED, call(2, "list_documents"))
+        assert [hear(popen)["id"] for _ in range(2)] == [1, 2]
+        with suppress(BrokenPipeError):
+            popen.stdin.write(b"x" * (6 << 20))
+            popen.stdin.flush()
+        assert popen.wait(5) == 0
+    assert "a message of 4 MiB" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.long
