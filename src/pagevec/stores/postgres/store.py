@@ -226,5 +226,5 @@ def _check_dimension(known: int | None, dim: int) -> None:
 
 
 def _numbers(connection: Connection, tables: PageTables, document: str) -> frozenset[int]:
-    rows = connection.execute(_HAS.format(source=tables.source), (document,))
+    rows = connection.execute(_HAS.format(source=tables.source), (document,)).fetchall()
     return frozenset(number for (number,) in rows)
