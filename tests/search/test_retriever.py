@@ -132,3 +132,26 @@ def test_another_models_service_is_refused(
         assert opened.count() == 8
     right = pagevec("search", QUERY, "--store", store, "--url", service.url, "--key", service.key)
     assert right.returncode == 0, right.stderr
+
+
+@pytest.mark.parametrize(("dim", "most"), [(1, 64), (128, 64), (320, 25), (4096, 2)])
+def test_long_vectors_are_read_few_at_a_time(dim: int, most: int, tmp_path: Path) -> None:
+    """What a thread holds is bounded whatever the dimension; the order is that of all scores."""
+    sizes = []
+
+    class Watched(SqliteStore):
+        def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
+            sizes.append(len(keys))
+            return super().fetch(keys)
+
+    pages = [Page(PageKey("a", n), unit_vectors(3, n, dim)) for n in range(1, 131)]
+    query = unit_vectors(4, 0, dim)
+    with Watched(tmp_path) as store:
+        store.add(pages)
+        hits = Retriever(NoModel(), store).search_vectors(query, 5)
+        assert Retriever(NoModel(), store).search_vectors(np.empty((0, dim), np.float32), 5)
+    assert max(sizes) == most
+    plain = sorted(
+        (float((query @ one.vectors.T).max(axis=1).sum()) for one in pages), reverse=True
+    )
+    np.testing.assert_allclose([hit.score for hit in hits], plain[:5], atol=5e-3)
