@@ -27,6 +27,7 @@ from pagevec.engine.models.compat import import_torchvision
 from pagevec.ingest.uploads import Uploads
 from pagevec.local import LocalModel
 from pagevec.search.library import Library
+from pagevec.search.retriever import Retriever
 from pagevec.server.app import create_app
 from pagevec.server.run import address_of, listen, server_for
 from pagevec.server.sign_in import SignIn
@@ -109,6 +110,7 @@ def serving_documents(
     store = open_store(store_name)
     uploads = Uploads(store, folder, made.max_uploads_bytes) if made.uploads else None
     model = LocalModel(embedder, made.image_limits)
+    Retriever(model, store).check_model()  # as `pagevec serve` does
     with (
         closing(Library(store, model, uploads, made.max_document_pages)) as library,
         running(embedder, made, behind, library=library) as service,

@@ -27,6 +27,7 @@ from pagevec.ingest.filenames import clean_filename
 from pagevec.ingest.names import name_documents
 from pagevec.ingest.page import ReadOptions
 from pagevec.ingest.sources import find_documents
+from pagevec.ingest.uploads import Uploads
 from pagevec.search.library import Library
 from pagevec.server.found import cut_snippet
 from pagevec.stores import open_store
@@ -146,6 +147,13 @@ def test_broken_documents(served: Served) -> None:
     assert partly["state"] in ("complete", "incomplete")
     assert partly["pages"] == 3
     assert documents.remove(empty["id"])["removed_pages"] == 0
+
+
+def test_a_wait_ends_with_the_final_state(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waited is not told that a document is being ingested while its thread still tidies up."""
+    monkeypatch.setattr(Uploads, "sweep", lambda _: time.sleep(1))
+    [made] = served.documents.upload(("a.txt", b"some words"))
+    assert (made["state"], made["stored"]) == ("complete", 1)
 
 
 def test_too_many_pages(embedder: LocalEmbedder, tmp_path: Path) -> None:

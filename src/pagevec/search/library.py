@@ -82,9 +82,10 @@ class Library:
 
     def documents(self, part: str = "") -> list[DocumentState]:
         """Return the documents whose names have `part` in them, by name; its case is ignored."""
-        known = {one.name: self._describe(one) for one in self._catalogue.list()}
+        uploads = self._waiting_uploads()
+        known = {one.name: self._describe(one, uploads) for one in self._catalogue.list()}
         for name in self._waiting():
-            known.setdefault(name, self._describe(_not_stored(name)))
+            known.setdefault(name, self._describe(_not_stored(name), uploads))
         wanted = part.casefold()
         return [known[name] for name in sorted(known) if wanted in name.casefold()]
 
@@ -118,10 +119,11 @@ class Library:
         Raises:
             NotFound: there is none.
         """
+        uploads = self._waiting_uploads()
         stored = self._catalogue.describe(name)
-        if stored is None and name not in self._waiting():
+        if stored is None and name not in {*self._expected, *uploads}:
             raise NotFound(f"there is no document {name!r}")
-        return self._describe(stored or _not_stored(name))
+        return self._describe(stored or _not_stored(name), uploads)
 
     def receive(self, filename: str) -> Incoming:
         """Begin to receive an upload; see `Uploads.receive`."""
@@ -231,24 +233,33 @@ class Library:
 
     def _waiting(self) -> set[str]:
         """Return the names of documents that are still to be ingested, or are being ingested."""
-        uploads = self._uploads.waiting() if self._uploads else ()
-        return {*self._expected, *(upload.name for upload in uploads)}
+        return {*self._expected, *self._waiting_uploads()}
+
+    def _waiting_uploads(self) -> set[str]:
+        return {upload.name for upload in self._uploads.waiting()} if self._uploads else set()
 
     def _need_uploads(self) -> Uploads:
         if self._uploads is None:
             raise uploads_are_off()
         return self._uploads
 
-    def _describe(self, stored: StoredDocument) -> DocumentState:
+    def _describe(self, stored: StoredDocument, uploads: set[str]) -> DocumentState:
+        """Return the state of a document.
+
+        Args:
+            stored: what the store has of it.
+            uploads: those that were waiting before the store was read: what no longer waited then
+                has its final state there.
+        """
         name, pages, error = stored.name, stored.pages, stored.error
         is_upload = self._uploads is not None and self._uploads.holds(name)
-        job = self._queue.job(name) if self._queue else None
+        job = self._queue.job(name) if self._queue and name in uploads else None
         if job is not None:
             state: State = "ingesting"
             pages, error = pages or job.total, None
         elif not stored.complete and name in self._expected:
             state = "ingesting" if pages else "waiting"
-        elif self._uploads is not None and self._uploads.waiting_for(name):
+        elif name in uploads:
             state, error = "waiting", self._queue.fault(name) if self._queue else None
         elif stored.complete:
             state = "complete"
