@@ -14,10 +14,10 @@ from pagevec.stores.hamming import PackedBits
 from pagevec.stores.postgres.connections import Connection
 from pagevec.stores.postgres.rows import (
     PageTables,
-    collect_pages,
     copy_rows,
     grid_column,
     parse_metadata,
+    select_pages,
     text_columns,
 )
 from pagevec.types import Page, PageKey
@@ -62,9 +62,7 @@ class OwnTables(PageTables):
     def read_pages(
         self, connection: Connection, keys: Sequence[PageKey], damaged: DamagedPages
     ) -> list[Page]:
-        documents, numbers = [key.document for key in keys], [key.number for key in keys]
-        rows = connection.execute(_PAGES, (documents, numbers), binary=True).fetchall()
-        return collect_pages(rows, keys, damaged, _page)
+        return select_pages(connection, _PAGES, keys, damaged, _page)
 
     def write_pages(
         self, connection: Connection, pages: Sequence[Page], form: VectorFormat

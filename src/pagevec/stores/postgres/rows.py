@@ -177,20 +177,25 @@ def rename_documents(connection: Connection, tables: PageTables, names: Mapping[
         connection.execute(_RENAME.format(table=table, column=column), (old, new))
 
 
-def collect_pages(
-    rows: Iterable[tuple[Any, ...]],
+def select_pages(
+    connection: Connection,
+    statement: LiteralString,
     keys: Sequence[PageKey],
     damaged: DamagedPages,
     make: Callable[..., Page],
 ) -> list[Page]:
-    """Return pages in the order of their places among `keys`, without those that are damaged.
+    """Return the pages of `keys`, in their order, without those that are gone or damaged.
 
     Args:
-        rows: the place of a page, from 1, and what else `make` takes.
-        keys: of the pages that were asked for.
+        connection: a connection.
+        statement: selects the place of a page among `keys`, from 1, and what else `make` takes; it
+            is given their documents and their numbers.
+        keys: of the pages.
         damaged: takes the pages that cannot be read.
         make: returns a page, from its key and the columns of its row; or raises ValueError.
     """
+    documents, numbers = [key.document for key in keys], [key.number for key in keys]
+    rows = connection.execute(statement, (documents, numbers), binary=True).fetchall()
     pages = []
     # Sorted here, because the server would carry the vectors through its sort.
     for place, *columns in sorted(rows, key=lambda row: int(row[0])):
