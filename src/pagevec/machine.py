@@ -4,12 +4,20 @@ import ctypes
 import gc
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
+
 _V1 = "cpu.cfs_quota_us", "cpu.cfs_period_us"
+_OPEN_MAX = 10_240  # descriptors that macOS allows at most where it calls its limit infinite
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -34,6 +42,31 @@ def thread_pool(name: str) -> ThreadPoolExecutor:
 
 if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
     os.register_at_fork(after_in_child=thread_pool.cache_clear)
+
+
+def raise_descriptor_limit() -> float:
+    """Raise the limit on this process's file descriptors as far as it may; return the limit."""
+    if resource is None:  # sockets are no descriptors there
+        return math.inf
+    soft, hard = map(_as_number, resource.getrlimit(resource.RLIMIT_NOFILE))
+    for wanted in (hard, min(hard, _OPEN_MAX)):
+        if wanted <= soft:
+            break
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (_as_limit(wanted), _as_limit(hard)))
+            return wanted
+    return soft
+
+
+def peak_memory() -> int:
+    """Return the most memory, in bytes, that this process has had so far."""
+    if resource is None:
+        import psutil
+
+        used = psutil.Process().memory_info()
+        return int(getattr(used, "peak_wset", used.rss))  # `peak_wset`: Windows' peak
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others KiB
 
 
 def settle_memory() -> None:
@@ -66,6 +99,14 @@ def _malloc_trim() -> Callable[[int], int] | None:
     except (OSError, AttributeError, TypeError):
         return None
     return trim
+
+
+def _as_number(limit: int) -> float:
+    return math.inf if limit == resource.RLIM_INFINITY else limit
+
+
+def _as_limit(number: float) -> int:
+    return resource.RLIM_INFINITY if number == math.inf else int(number)
 
 
 def _quotas(root: Path) -> Iterator[float]:

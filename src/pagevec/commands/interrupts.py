@@ -99,7 +99,8 @@ def _watched(ending: _Ending) -> Iterator[None]:
         yield
         return
     over, (signals, writing) = threading.Event(), os.pipe()
-    os.set_blocking(writing, False)
+    if hasattr(os, "set_blocking"):  # Windows has it from Python 3.12, and does without
+        os.set_blocking(writing, False)
     former = signal.set_wakeup_fd(writing)  # written to at once, whatever the main thread does
     signal.signal(signal.SIGINT, ending.interrupt)
     threading.Thread(target=ending.watch, args=(signals, over), daemon=True).start()

@@ -31,6 +31,7 @@ _IDLE_READERS = 4
 _CLOSE_SECONDS = 10.0
 # What a reader may know of this process's environment: no keys.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "SYSTEMROOT", "TZ")
+_IS_POSIX = os.name == "posix"
 
 
 @contextmanager
@@ -144,7 +145,7 @@ class _Reader:
             folders = known["PYTHONPATH"].split(os.pathsep)
             known["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, folders))
         home = self._home.path
-        own = {"HOME": home, "TMPDIR": home, "OPENBLAS_NUM_THREADS": "1"}
+        own = {"HOME": home, "TMPDIR": home, "TEMP": home, "OPENBLAS_NUM_THREADS": "1"}
         theirs, self._lifeline = os.pipe()  # closed when this process ends, however it does
         self._process = subprocess.Popen(  # noqa: S603 - this program
             [sys.executable, "-m", "pagevec.ingest.reader", str(theirs)],
@@ -153,7 +154,8 @@ class _Reader:
             stderr=subprocess.DEVNULL,
             cwd=home,
             env={**known, **own},
-            pass_fds=(theirs,),
+            # Windows passes none: a reader ends there when it reads no further request.
+            pass_fds=(theirs,) if _IS_POSIX else (),
             start_new_session=True,  # it is killed with all of its children
         )
         os.close(theirs)
@@ -192,7 +194,7 @@ class _Reader:
 
     def kill(self) -> None:
         """Kill the process and its children."""
-        if os.name == "posix":
+        if _IS_POSIX:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()

@@ -37,6 +37,8 @@ class ReaderHome:
 @cache
 def remove_old_homes() -> None:
     """Remove the folders of processes that were killed; once in a process."""
+    if os.name != "posix":  # nothing tells there whether they are in use
+        return
     for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError):  # it is in use, another user's, or was never locked
             lock = os.open(home / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)

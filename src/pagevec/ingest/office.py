@@ -105,7 +105,7 @@ def _convert(program: str, document: Path, folder: Path) -> Path:
                 env={"PATH": os.environ.get("PATH", ""), **own},
                 preexec_fn=lambda: _confine(folder, Path(program).resolve()),
             )
-    except subprocess.SubprocessError:
+    except (subprocess.SubprocessError, ValueError):  # Windows confines nothing: ValueError
         raise DocumentError(
             "files of this type are read by LibreOffice, which this system cannot keep from the "
             "network and from other files (Linux from 5.19 with Landlock and seccomp can)"

@@ -1,7 +1,7 @@
 """The limits of connections: what each may take, how many there are, and who gives way."""
 
 import asyncio
-import resource
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import structlog
 
 from pagevec.errors import PagevecError, TooManyConnections
+from pagevec.machine import raise_descriptor_limit
 
 log = structlog.get_logger("pagevec.server")
 
@@ -76,14 +77,10 @@ class Pace:
 
 def most_connections() -> int:
     """Raise the limit on file descriptors as far as allowed; return how many may be connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
-    if soft == resource.RLIM_INFINITY:
-        return _MOST
+    limit = raise_descriptor_limit()
     # The rest is for the model's files, the threads of libraries, and those just refused.
-    return max(16, min(_MOST, soft - max(100, soft // 10)))
+    spared = max(100, limit // 10) if math.isfinite(limit) else 0
+    return max(16, int(min(_MOST, limit - spared)))
 
 
 class Guarded(Protocol):

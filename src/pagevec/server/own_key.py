@@ -1,5 +1,6 @@
 """The key of a service that was given none: made once, kept in the user's state folder."""
 
+import errno
 import ipaddress
 import os
 import re
@@ -19,6 +20,13 @@ _FORM = re.compile(rb"[A-Za-z0-9_-]{32}\n")  # what `secrets.token_urlsafe(24)` 
 _OTHERS_ACCESS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _ADVICE = "; delete it, and the next start makes another"
+
+# Windows has neither modes nor descriptors of folders: there the access list of the user's profile
+# keeps others out, and files are named by their whole path.
+_HAS_MODES = hasattr(os, "geteuid") and os.open in os.supports_dir_fd
+# O_NONBLOCK: a FIFO would be waited for. O_BINARY: no other line ends than those written.
+_NO_TRAPS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True)
@@ -98,45 +106,59 @@ def _kept_key(file: Path) -> str:
     if not file.is_absolute():
         raise ValueError("there is no home folder to keep it in")
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _HAS_MODES:
+        return _read_or_make(file, None)
     # What happens below happens in the folder that is checked here, wherever its name leads then.
     folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         _check(file.parent, os.fstat(folder), _OTHERS_WRITE)
-        with suppress(FileNotFoundError):
-            return _read(file, folder)
-        _write(file.name, folder)
-        return _read(file, folder)
+        return _read_or_make(file, folder)
     finally:
         os.close(folder)
 
 
-def _read(file: Path, folder: int) -> str:
-    # O_NONBLOCK: a FIFO would be waited for.
-    descriptor = os.open(file.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+def _read_or_make(file: Path, folder: int | None) -> str:
+    with suppress(FileNotFoundError):
+        return _read(file, folder)
+    _write(file, folder)
+    return _read(file, folder)
+
+
+def _read(file: Path, folder: int | None) -> str:
+    if folder is None and (file.is_symlink() or file.parent.is_symlink()):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    descriptor = os.open(_name(file, folder), os.O_RDONLY | _NO_TRAPS | _BINARY, dir_fd=folder)
     with os.fdopen(descriptor, "rb") as opened:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{file} is not a file{_ADVICE}")
-        _check(file, status, _OTHERS_ACCESS)
+        if folder is not None:
+            _check(file, status, _OTHERS_ACCESS)
         content = opened.read(100)
     if not _FORM.fullmatch(content):
         raise ValueError(f"{file} holds no key that pagevec made{_ADVICE}")
     return content.decode().strip()
 
 
-def _write(name: str, folder: int) -> None:
+def _write(file: Path, folder: int | None) -> None:
     """Write a new key, unless another start is faster: the file is complete when it appears."""
-    draft = f"{name}.{secrets.token_hex(8)}"
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+    draft = _name(file.with_name(f"{file.name}.{secrets.token_hex(8)}"), folder)
+    how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
+    descriptor = os.open(draft, how, 0o600, dir_fd=folder)
     try:
-        with os.fdopen(descriptor, "w") as opened:
-            opened.write(f"{_new_key()}\n")
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(f"{_new_key()}\n".encode())
             opened.flush()
             os.fsync(descriptor)
         with suppress(FileExistsError):
-            os.link(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.link(draft, _name(file, folder), src_dir_fd=folder, dst_dir_fd=folder)
     finally:
         os.unlink(draft, dir_fd=folder)
+
+
+def _name(file: Path, folder: int | None) -> str:
+    """Return what `file` is called from the open folder that it is in, or from anywhere."""
+    return str(file) if folder is None else file.name
 
 
 def _check(path: Path, status: os.stat_result, forbidden: int) -> None:

@@ -1,7 +1,6 @@
 """The `Backend` protocol: what runs a model on a batch. docs/backends.md shows how to write one."""
 
 import gc
-import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -10,6 +9,7 @@ import psutil
 
 from pagevec.engine.api import Memory
 from pagevec.images import EncodedImage
+from pagevec.machine import peak_memory
 from pagevec.types import ModelInfo, MultiVector
 
 
@@ -85,8 +85,7 @@ class Device:
     def measure_memory(self) -> Memory:
         """Return the memory in use, in bytes."""
         process = psutil.Process().memory_info()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
-        return Memory(allocated=process.rss, reserved=process.vms, peak=peak)
+        return Memory(allocated=process.rss, reserved=process.vms, peak=peak_memory())
 
     def free_memory(self) -> None:
         """Release memory that nothing uses; called only after it ran out."""
