@@ -25,6 +25,7 @@ UNSEEN = (
     errors.ConfigurationError,
     errors.DocumentError,
     errors.LoadedElsewhere,
+    errors.ObjectError,
 )
 PAGES = ("http-api", "client", "documents", "agents", "ray", "hosting", "operations")
 BLOCK = re.compile(r"<!-- run -->\n```(bash|python)\n(.*?)```", re.S)

@@ -18,6 +18,7 @@ from pagevec.commands.interrupts import INTERRUPTED
 from pagevec.errors import (
     ConfigurationError,
     InvalidRequest,
+    ObjectError,
     OtherModel,
     PagevecError,
     StoreError,
@@ -150,7 +151,7 @@ def _exit_code(error: PagevecError) -> int:
 
     if isinstance(error, OtherModel):
         return MISUSED
-    if isinstance(error, StoreError | Unreachable):
+    if isinstance(error, StoreError | ObjectError | Unreachable):
         return UNREACHABLE
     if isinstance(error, ServiceError):
         return MISUSED if error.response.is_client_error else UNREACHABLE

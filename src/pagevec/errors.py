@@ -222,6 +222,12 @@ class DocumentError(PagevecError):
     code = "document_error"
 
 
+class ObjectError(PagevecError):
+    """An object of a remote filesystem cannot be listed or fetched."""
+
+    code = "object_error"
+
+
 class StoreError(PagevecError):
     """A store of pages cannot be opened, read or written, or holds something else."""
 

@@ -1,5 +1,6 @@
 """Keys as they are given, and masks for secrets in texts that people and logs get to see."""
 
+import os
 import re
 from typing import Any
 
@@ -21,6 +22,8 @@ _OPTION = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _BEARER = re.compile(r"(\bBearer\s+)(?![<$])[^\s'\"`]+", re.IGNORECASE)
+_OF_SECRETS = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|CONNECTION_STRING|SAS")
+_MIN_SECRET = 8  # characters of a variable's value; a shorter one may be an innocent word
 _MIN_PIECE = 3  # characters; a shorter one would be found in innocent words
 _BETWEEN_KEYS = re.compile(r"[,\r\n]")
 
@@ -68,6 +71,21 @@ def mask_secrets(text: str) -> str:
     """Return `text` without passwords in URLs, passwords given as options, and bearer keys."""
     masked = _OPTION.sub(rf"\g<name>\g<equals>{MASK}", mask_url(text))
     return _BEARER.sub(rf"\g<1>{MASK}", masked)
+
+
+def mask_environment(text: str) -> str:
+    """Return `text` without the values of variables that have the name of a secret.
+
+    Libraries that find credentials in the environment may cite them.
+    """
+    values = {
+        value
+        for name, value in os.environ.items()
+        if _OF_SECRETS.search(name.upper()) and len(value) >= _MIN_SECRET
+    }
+    for value in sorted(values, key=len, reverse=True):
+        text = text.replace(value, MASK)
+    return text
 
 
 def mask_key(text: str, key: str) -> str:

@@ -305,6 +305,8 @@ class DocumentRecord:
         pages: how many pages it has; None until that is known.
         complete: whether all of them are stored.
         error: why it could not be ingested, where it failed.
+        version: of the object that it was ingested from, by which that is known without being
+            fetched; None for a file, and where the filesystem tells none.
     """
 
     name: str
@@ -312,3 +314,4 @@ class DocumentRecord:
     pages: int | None = None
     complete: bool = False
     error: str | None = None
+    version: str | None = None

@@ -251,9 +251,10 @@ def test_records(store: Store) -> None:
     failed = DocumentRecord("b", "11", None, error="it is encrypted")
     store.ledger.write(failed)
     store.ledger.write(DocumentRecord("a", "00"))
-    store.ledger.write(DocumentRecord("a", "22", 3, complete=True))
-    assert store.ledger.record("a") == DocumentRecord("a", "22", 3, complete=True)
-    assert store.ledger.records() == [DocumentRecord("a", "22", 3, complete=True), failed]
+    known = DocumentRecord("a", "22", 3, complete=True, version="an ETag 42")
+    store.ledger.write(known)
+    assert store.ledger.record("a") == known
+    assert store.ledger.records() == [known, failed]
     assert store.ledger.record("none") is None
 
 

@@ -131,7 +131,7 @@ def _embed(
     from pagevec.ingest.pipeline import Batch, PageFault, embed_in_batches, is_of_the_service
 
     try:
-        with open_document(document.path, options) as pages:
+        with document.at_hand() as file, open_document(file, options, document.shown) as pages:
             if pages.warnings:
                 yield Batch((), warnings=pages.warnings)
             numbers = range(1, pages.count + 1)

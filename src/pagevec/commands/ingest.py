@@ -49,8 +49,18 @@ def _take_former_option(
         ctx.params["lease_seconds"] = seconds
 
 
+class _PathOrAddress(click.Path):
+    """The path of a file or folder, or an address such as `s3://bucket/reports`, which is text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from pagevec.ingest.objects import is_address
+
+        is_text = isinstance(value, str) and is_address(value)
+        return value if is_text else super().convert(value, param, ctx)
+
+
 @click.command("ingest")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=_PathOrAddress(path_type=Path))
 @with_store
 @with_service
 @click.option(
@@ -86,7 +96,7 @@ def _take_former_option(
 @with_output
 @interruptible
 def command(
-    paths: tuple[Path, ...],
+    paths: tuple[Path | str, ...],
     store: str,
     url: str,
     key: str | None,
@@ -103,7 +113,8 @@ def command(
 ) -> None:
     """Embed the pages of PDFs, pictures, texts and Office files, and store them.
 
-    Folders are read with all that is below them. A document is called LABEL/path below its folder,
+    PATHS are files, folders, and addresses that fsspec knows, such as s3://bucket/reports. Folders
+    are read with all that is below them. A document is called LABEL/path below its folder,
     where LABEL is the folder's own name; a folder that has moved is recognised by its documents.
     Ingestion can be stopped and started at any moment; pages that are stored already cost nothing.
     A page that cannot be read costs that page. What happens is also in STORE/logs/ingestion.log.
@@ -111,7 +122,14 @@ def command(
     A service that has the store is sent the files, and embeds them itself.
     """
     from pagevec.ingest.sources import find_documents
+    from pagevec.search.results import as_places
 
+    files = [place for place in as_places(paths) if isinstance(place, Path)]
+    if watch and len(files) < len(paths):
+        raise click.UsageError(
+            "--watch needs files and folders of this machine: nothing tells of changes at an "
+            "address (run this again now and then: what has not changed is not fetched)"
+        )
     options: dict[str, Any] = {}
     if passwords or more_passwords:
         options["passwords"] = passwords + more_passwords
@@ -119,7 +137,7 @@ def command(
         options["lease_seconds"] = lease_seconds
     if is_service(store):
         _refuse_for_service(options, prune, watch)
-    find_documents(paths)  # names all paths at fault before the first page
+    find_documents(files)  # names all paths at fault before the first page
     service = Service.behind(store, url, key, ca)
     if watch:
         report_when_interrupted(lambda: "stopped", {signal.SIGINT: INTERRUPTED, signal.SIGTERM: 0})
@@ -185,7 +203,7 @@ class _Ingestion:
     """What is kept in step: documents below `paths`, and the pages of `index`."""
 
     index: "Index"
-    paths: tuple[Path, ...]
+    paths: tuple[Path | str, ...]
     label: str | None
     follow_links: bool
     as_json: bool
@@ -210,7 +228,7 @@ class _Ingestion:
                 progress.update(done - before)
                 progress.n = done  # a hidden bar does not count
 
-            there = [path for path in self.paths if path.exists()] if prune else self.paths
+            there = [one for one in self.paths if not prune or _may_be_there(one)]
             options: dict[str, Any] = {"label": self.label, "follow_links": self.follow_links}
             report = self.index.add(there, on_progress=show, **options) if there else Report(())
         removal = self.index.prune(self.paths) if prune else Removal(())
@@ -231,7 +249,7 @@ class _Ingestion:
         from pagevec.ingest.watch import watch_documents
 
         is_first, retry_at = True, math.inf
-        for has_changed in watch_documents(self.paths):
+        for has_changed in watch_documents([one for one in self.paths if isinstance(one, Path)]):
             if not has_changed and time.monotonic() < retry_at:
                 continue
             try:
@@ -244,6 +262,10 @@ class _Ingestion:
                 is_done = False
             is_first = False
             retry_at = math.inf if is_done else time.monotonic() + _RETRY_SECONDS
+
+
+def _may_be_there(path: Path | str) -> bool:
+    return isinstance(path, str) or path.exists()  # an address is looked at when it is listed
 
 
 def _describe_interrupted(done: int, known: int) -> str:

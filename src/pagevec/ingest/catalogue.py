@@ -2,14 +2,16 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import starmap
 from pathlib import Path
 
-from pagevec.errors import InvalidRequest
+from pagevec.errors import InvalidRequest, PagevecError
 from pagevec.ingest.names import Names
+from pagevec.ingest.objects import Address, find_gone, is_address
+from pagevec.ingest.sources import Place
 from pagevec.stores.base import Store
 from pagevec.types import DocumentRecord
 
@@ -37,7 +39,8 @@ class StoredDocument:
         pages: pages that it has; None where that is not known.
         complete: whether all of them are stored.
         error: why it failed, or which pages are missing.
-        path: where its file is, or was; None for documents of other programs.
+        path: where its file is, or was; None for objects, and for documents of other programs.
+        address: where its object is, or was; None for files, and for documents of other programs.
         is_ours: whether pagevec has ingested it; otherwise morphik-core wrote it, and only
             morphik-core may remove it.
     """
@@ -49,6 +52,7 @@ class StoredDocument:
     error: str | None = None
     path: Path | None = None
     is_ours: bool = True
+    address: str | None = None
 
 
 class Catalogue:
@@ -72,17 +76,51 @@ class Catalogue:
         """
         return self._store.delete(self.find_ours(document))
 
-    def prune(self, paths: Sequence[Path], among: Collection[str] | None = None) -> Removal:
+    def prune(self, paths: Sequence[Place], among: Collection[str] | None = None) -> Removal:
         """Remove the documents that came from `paths` and whose files are gone.
 
         Nothing is removed on doubtful evidence: not below a folder that is gone or empty, which
-        may be a disk that is not mounted. Other programs' documents are never removed.
+        may be a disk that is not mounted, nor below an address that cannot be listed completely.
+        Other programs' documents are never removed.
 
         Args:
-            paths: folders, and files, as they were added.
+            paths: folders, files and addresses, as they were added.
             among: names of documents; None for all of them.
         """
         names = Names.read(self._store)
+        removals = [
+            self._prune_files([one for one in paths if isinstance(one, Path)], names, among),
+            *(self._prune_objects(one, names, among) for one in paths if isinstance(one, Address)),
+        ]
+        removed = dict.fromkeys(name for one in removals for name in one.removed)
+        return Removal(tuple(removed), tuple(said for one in removals for said in one.doubtful))
+
+    def _prune_objects(self, root: Address, names: Names, among: Collection[str] | None) -> Removal:
+        below = {
+            address: record
+            for record in self._store.ledger.records()
+            if (address := names.address(record.name)) is not None
+            and (address == root or address.below(root) is not None)
+            and (among is None or record.name in among)
+        }
+        if not below:
+            return Removal(())
+        try:
+            gone = find_gone(root, below)
+        except PagevecError as error:
+            return Removal((), (f"nothing that came from {root} is removed: {error}",))
+        removed = [
+            record.name
+            for address, record in below.items()
+            if address in gone and not is_of_another_program(self._store, record.name, record)
+        ]
+        for name in removed:
+            self._store.delete(name)
+        return Removal(tuple(removed))
+
+    def _prune_files(
+        self, paths: Sequence[Path], names: Names, among: Collection[str] | None
+    ) -> Removal:
         # A file that is a link is known by its own place, a folder by where the link leads.
         places = [path.absolute() for path in paths]
         roots = {
@@ -93,6 +131,8 @@ class Catalogue:
         records = self._store.ledger.records()
         for record in (one for one in records if not names.is_upload(one.name)):
             file = names.path(record.name)
+            if file is None:
+                continue
             below = [root for root in roots if file.is_relative_to(root)]
             if not below or (among is not None and record.name not in among) or not is_gone(file):
                 continue
@@ -155,11 +195,11 @@ class Catalogue:
         given = os.fspath(document)
         if (name := self._known_name(given)) is not None:
             return [name]
-        names, folder = Names.read(self._store), Path(given).resolve()
+        is_below = _below(given, Names.read(self._store))
         below = [
             name
             for name in self._store.documents()
-            if name.startswith(f"{given.rstrip('/')}/") or names.path(name).is_relative_to(folder)
+            if name.startswith(f"{given.rstrip('/')}/") or is_below(name)
         ]
         if not given or not below:
             raise self._unknown(document)
@@ -169,7 +209,8 @@ class Catalogue:
         # morphik-core's documents are not in the ledger.
         if self._store.ledger.record(given) is not None or self._store.has(given):
             return given
-        return Names.read(self._store).known_name(Path(given))
+        place = Address.parse(given) if is_address(given) else Path(given)
+        return Names.read(self._store).known_name(place)
 
     def _unknown(self, document: str | os.PathLike[str]) -> InvalidRequest:
         return unknown_document(os.fspath(document), self.list(), "give its name or its path")
@@ -191,9 +232,25 @@ def unknown_document(
 
 
 def _stored(record: DocumentRecord, stored: int, names: Names) -> StoredDocument:
+    address = names.address(record.name)
     return StoredDocument(
-        record.name, stored, record.pages, record.complete, record.error, names.path(record.name)
+        record.name,
+        stored,
+        record.pages,
+        record.complete,
+        record.error,
+        names.path(record.name),
+        address=None if address is None else str(address),
     )
+
+
+def _below(given: str, names: Names) -> Callable[[str], bool]:
+    """Return what tells of a name whether its file or object is below `given`."""
+    if is_address(given):
+        root = Address.parse(given)
+        return lambda name: bool((address := names.address(name)) and address.below(root))
+    folder = Path(given).resolve()
+    return lambda name: bool((file := names.path(name)) and file.is_relative_to(folder))
 
 
 def is_of_another_program(store: Store, name: str, record: DocumentRecord | None) -> bool:

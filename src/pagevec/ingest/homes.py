@@ -1,4 +1,4 @@
-"""The folders in which readers work. Those that a killed process has left are removed later."""
+"""The folders in which readers work and copies lie. What a killed process left goes later."""
 
 import os
 import shutil

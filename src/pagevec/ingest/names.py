@@ -10,32 +10,49 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from pagevec.errors import InvalidRequest
-from pagevec.ingest.sources import Found, FoundDocument, escape
+from pagevec.ingest.objects import Address, RemoteObject, is_address
+from pagevec.ingest.sources import Found, FoundDocument, Place, escape
 from pagevec.stores.base import Store
 
 
 @dataclass(frozen=True)
 class SourceDocument:
-    """A document on disk, and its name in page keys.
+    """A document on disk or in an object store, and its name in page keys.
 
     Attributes:
         name: LABEL/path below the label's folder, with forward slashes.
-        path: where the file is.
+        path: where the file is, or the object.
         is_upload: whether it was sent to a service, to whose callers `path` means nothing.
     """
 
     name: str
-    path: Path
+    path: Path | RemoteObject
     is_upload: bool = False
 
     @property
     def shown(self) -> str:
         """What errors call the file. That of an upload is named by the document they belong to."""
+        if isinstance(self.path, RemoteObject):
+            return str(self.path.address)
         return "the file" if self.is_upload else escape(str(self.path))
+
+    @contextmanager
+    def at_hand(self) -> Iterator[Path]:
+        """Give the document's file; of an object a copy, which is removed at the end of the block.
+
+        Raises:
+            ObjectError: the object cannot be fetched.
+        """
+        if isinstance(self.path, Path):
+            yield self.path
+            return
+        with self.path.fetched() as file:
+            yield file
 
 
 _UPLOADS, _UPLOADS_LABEL = "uploads:", "uploads"
@@ -51,10 +68,13 @@ class Names:
     """
 
     def __init__(self, folders: Mapping[str, str], known: Mapping[str, str] | None = None) -> None:
+        self._addresses = {
+            label: Address(folder) for label, folder in folders.items() if is_address(folder)
+        }
         self._folders = {
             label: Path(_unescape(folder))
             for label, folder in folders.items()
-            if not folder.startswith(_UPLOADS)
+            if label not in self._addresses and not folder.startswith(_UPLOADS)
         }
         self._uploads = {
             label: Path(_unescape(folder.removeprefix(_UPLOADS)))
@@ -73,22 +93,39 @@ class Names:
         """Whether the document `name` was sent to a service, which keeps its file."""
         return name.partition("/")[0] in self._uploads
 
-    def known_name(self, path: Path) -> str | None:
+    def known_name(self, path: Place) -> str | None:
         """Return the name of the document in the ledger whose file is `path`, if there is one."""
+        if isinstance(path, Address):
+            names = (
+                name_below(label, PurePosixPath(below))
+                for label, root in sorted(
+                    self._addresses.items(), key=lambda item: -len(item[1].text)
+                )
+                if (below := path.below(root)) is not None
+            )
+            return next((name for name in names if name in self._known), None)
         for file in (path.absolute(), path.resolve()):
             for name in (str(file), *self._names_above(file)):
                 if name in self._known:
                     return name
         return None
 
-    def choose_label(self, folder: Path, wanted: str | None) -> str:
+    def choose_label(self, folder: Place, wanted: str | None) -> str:
         """Return the label for documents of exactly this folder: as wanted, known, or its name."""
-        known = (label for label, place in self._folders.items() if place == folder)
+        places = [*self._folders.items(), *self._addresses.items()]
+        known = (label for label, place in places if place == folder)
         return escape(wanted or next(known, folder.name))
 
-    def path(self, name: str) -> Path:
-        """Return where the file of the document `name` is, or was."""
+    def address(self, name: str) -> Address | None:
+        """Return where the object of the document `name` is, or was; None if it has a file."""
         label, _, below = name.partition("/")
+        return self._addresses[label] / below if label in self._addresses else None
+
+    def path(self, name: str) -> Path | None:
+        """Return where the file of the document `name` is, or was; None if it is an object."""
+        label, _, below = name.partition("/")
+        if label in self._addresses:
+            return None
         if label in self._uploads:
             return self._uploads[label] / upload_file(name, self._known.get(name, ""))
         file = self._folders[label] / below if label in self._folders else Path(name)
@@ -114,7 +151,7 @@ def name_documents(found: Found, store: Store, label: str | None = None) -> list
         InvalidRequest: a folder needs a label of its own because the store knows that label from
             another folder, or `label` is not one.
     """
-    adopted: dict[str, Path] = {}
+    adopted: dict[str, Place] = {}
     for folder, documents in _by_folder(found).items():
         own = _adopt(store, folder, label, documents, adopted)
         adopted[own] = folder
@@ -164,7 +201,7 @@ def name_unstored(found: Found) -> list[SourceDocument]:
     ]
 
 
-def check_label(label: str, folder: Path, taken: Mapping[str, Path]) -> None:
+def check_label(label: str, folder: Place, taken: Mapping[str, Place]) -> None:
     """Check that `label` can stand for `folder`, beside the labels that are `taken`.
 
     Raises:
@@ -181,7 +218,7 @@ def check_label(label: str, folder: Path, taken: Mapping[str, Path]) -> None:
         )
 
 
-def name_below(label: str, below: Path) -> str:
+def name_below(label: str, below: PurePath) -> str:
     """Return the name of the document at the path `below` the folder that `label` stands for."""
     return f"{label}/{escape(below.as_posix())}"
 
@@ -192,8 +229,8 @@ def hash_file(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _by_folder(found: Found) -> dict[Path, list[FoundDocument]]:
-    folders: dict[Path, list[FoundDocument]] = {}
+def _by_folder(found: Found) -> dict[Place, list[FoundDocument]]:
+    folders: dict[Place, list[FoundDocument]] = {}
     for one in found.documents:
         folders.setdefault(one.folder, []).append(one)
     return folders
@@ -207,10 +244,11 @@ def _unescape(name: str) -> str:
     )
 
 
-def _distinct_labels(folders: set[Path]) -> dict[Path, str]:
+def _distinct_labels(folders: set[Place]) -> dict[Place, str]:
+    parts = {folder: PurePath(str(folder)).parts for folder in folders}
     depth = 1
     while True:
-        labels = {folder: "/".join(folder.parts[-depth:]).lstrip("/") for folder in folders}
+        labels = {folder: "/".join(parts[folder][-depth:]).lstrip("/") for folder in folders}
         if len(set(labels.values())) == len(folders):
             return labels
         depth += 1
@@ -218,10 +256,10 @@ def _distinct_labels(folders: set[Path]) -> dict[Path, str]:
 
 def _adopt(
     store: Store,
-    folder: Path,
+    folder: Place,
     label: str | None,
     documents: Sequence[FoundDocument],
-    adopted: Mapping[str, Path],
+    adopted: Mapping[str, Place],
 ) -> str:
     """Let the ledger know `folder` under its label, and give its documents names of this form.
 
@@ -239,22 +277,31 @@ def _adopt(
             f"{folder}: the label {own!r} is that of uploaded documents; give this folder another "
             "label (--as LABEL)"
         )
-    if labels.get(own, place) != place and not _has_moved(store, own, folder):
+    if labels.get(own, place) != place and not _has_moved(store, own, folder, documents):
         raise InvalidRequest(
             f"{folder}: the store knows the label {own!r} from {labels[own]}, with other "
             "documents; give this folder another label (--as LABEL)"
         )
     if own not in labels or labels[own] != place:
         store.ledger.set_label(own, place)
-    _rename_absolute(store, own, folder, documents)
+    if isinstance(folder, Path):
+        _rename_absolute(store, own, folder, documents)
     return own
 
 
-def _has_moved(store: Store, label: str, folder: Path) -> bool:
-    """Whether most documents of `label` are in `folder`, with the same content."""
+def _has_moved(store: Store, label: str, folder: Place, documents: Sequence[FoundDocument]) -> bool:
+    """Whether most documents of `label` are in `folder`, with the same content or version."""
     records = [one for one in store.ledger.records() if one.name.startswith(f"{label}/")]
-    files = [(folder / record.name.removeprefix(f"{label}/"), record) for record in records]
-    same = sum(_has_content(file, record.content_hash) for file, record in files)
+    if isinstance(folder, Path):
+        files = [(folder / record.name.removeprefix(f"{label}/"), record) for record in records]
+        same = sum(_has_content(file, record.content_hash) for file, record in files)
+    else:
+        there = {
+            (name_below(label, one.below), one.path.version)
+            for one in documents
+            if isinstance(one.path, RemoteObject)
+        }
+        same = sum(one.version is not None and (one.name, one.version) in there for one in records)
     return 2 * same > len(records) or not records
 
 
@@ -297,7 +344,7 @@ def _former_places(
         for name, content_hash in absolute.items():
             path = Path(name)
             ends_alike = path.parts[-len(below.parts) :] == below.parts
-            if ends_alike and _has_content(one.path, content_hash):
+            if ends_alike and isinstance(one.path, Path) and _has_content(one.path, content_hash):
                 agreeing[path.parents[len(below.parts) - 1]] += 1
     for root, count in agreeing.items():
         if 2 * count > sum(Path(name).is_relative_to(root) for name in absolute):

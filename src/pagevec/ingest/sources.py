@@ -1,13 +1,14 @@
-"""Find the documents among files and folders, and count what is passed over."""
+"""Find the documents among files, folders and objects, and count what is passed over."""
 
 import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 from pagevec.errors import InvalidRequest
+from pagevec.ingest.objects import Address, ObjectStore, RemoteObject
 from pagevec.ingest.openers import SUFFIXES
 
 # Names that programs give to files which are no documents: locks of Office and LibreOffice.
@@ -19,19 +20,23 @@ STORE_FILE = "pages.sqlite3"
 """A folder with a file of this name is a store of pagevec's own."""
 
 
+Place = Path | Address
+"""A path of this machine, or an address of objects."""
+
+
 @dataclass(frozen=True)
 class FoundDocument:
-    """A document on disk.
+    """A document on disk, or in an object store.
 
     Attributes:
         folder: the folder that was searched, or in which the file was named; absolute.
         below: path of the file below that folder.
-        path: the file.
+        path: the file, or the object.
     """
 
-    folder: Path
-    below: Path
-    path: Path
+    folder: Place
+    below: PurePath
+    path: Path | RemoteObject
 
 
 @dataclass
@@ -66,42 +71,76 @@ class Found:
         return [f"not followed, as it leads out of its folder: {escape(one)}" for one in self.links]
 
 
-def find_documents(paths: Sequence[Path], *, follow_links: bool = False) -> Found:
-    """Find the documents among `paths`: files, and all documents below folders.
+def find_documents(paths: Sequence[Place], *, follow_links: bool = False) -> Found:
+    """Find the documents among `paths`: files, objects, and all documents below folders.
 
     In folders hidden files, locks of Office programs, files of other types, links that lead out of
     the folder and pagevec's own stores are passed over, and counted.
 
     Args:
-        paths: files and folders; one that is a link is followed.
+        paths: files, folders and addresses; a path that is a link is followed.
         follow_links: whether links in a folder that lead out of it are followed, too. Whoever can
             write into the folder decides then which files of this machine are read.
 
     Raises:
         InvalidRequest: a path does not exist, or is itself a file of an unsupported type. All
             paths at fault are named.
+        ObjectError: an address cannot be listed completely.
     """
-    faults = [fault for path in paths if (fault := _fault(path))]
+    faults = [fault for path in paths if isinstance(path, Path) and (fault := _fault(path))]
     if faults:
         raise InvalidRequest("; ".join(faults))
     found = Found()
-    seen: set[Path] = set()
+    seen: set[Place] = set()
     for path in paths:
+        if isinstance(path, Address):
+            for one in _find_objects(path, found):
+                _add_once(one, one.folder / one.below, seen, found)
+            continue
         above = path if path.is_dir() else path.parent
         files = _walk(path, found, follow_links) if path.is_dir() else [path]
         for file in files:
-            place = file.resolve()
-            if place in seen:
-                found.passed_over["file{s} named twice"] += 1
-                continue
-            seen.add(place)
-            found.documents.append(FoundDocument(above.resolve(), file.relative_to(above), file))
+            document = FoundDocument(above.resolve(), file.relative_to(above), file)
+            _add_once(document, file.resolve(), seen, found)
     return found
 
 
 def escape(name: str) -> str:
     r"""Return `name` with bytes that are not UTF-8 as `\xe9`: stores and JSON take text alone."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _add_once(document: FoundDocument, place: Place, seen: set[Place], found: Found) -> None:
+    if place in seen:
+        found.passed_over["file{s} named twice"] += 1
+        return
+    seen.add(place)
+    found.documents.append(document)
+
+
+def _find_objects(address: Address, found: Found) -> Iterator[FoundDocument]:
+    """Yield the object at an address, or the documents among the objects below it."""
+    store = ObjectStore(address)
+    if (itself := store.find()) is not None:
+        if _suffix(address.name) not in SUFFIXES:
+            raise InvalidRequest(_describe_other_type(address.name, address))
+        yield FoundDocument(address.parent, PurePosixPath(address.name), itself)
+        return
+    for here, folders, objects, odd in store.walk():
+        found.passed_over["name{s} of what is no object"] += odd
+        names = {one.address.name for one in objects}
+        if STORE_FILE in names:
+            found.passed_over["store{s} of pagevec"] += 1
+            folders.clear()
+            continue
+        hidden = {name for name in folders if name.startswith(".")}
+        found.passed_over["hidden folder{s}"] += len(hidden)
+        folders[:] = [name for name in folders if name not in hidden]
+        for one in objects:
+            if reason := _reason_in_name(one.address.name):
+                found.passed_over[reason] += 1
+            else:
+                yield FoundDocument(address, here / one.address.name, one)
 
 
 def _fault(path: Path) -> str | None:
@@ -115,10 +154,16 @@ def _fault(path: Path) -> str | None:
         return None
     if not stat.S_ISREG(mode):
         return f"neither a file nor a folder: {path}"
-    if path.suffix.lower() not in SUFFIXES:
-        kinds = ", ".join(sorted(SUFFIXES))
-        return f"unsupported file type {path.suffix!r}: {path} (supported: {kinds})"
-    return None
+    return None if _suffix(path.name) in SUFFIXES else _describe_other_type(path.name, path)
+
+
+def _describe_other_type(name: str, place: Place) -> str:
+    kinds = ", ".join(sorted(SUFFIXES))
+    return f"unsupported file type {PurePath(name).suffix!r}: {place} (supported: {kinds})"
+
+
+def _suffix(name: str) -> str:
+    return PurePath(name).suffix.lower()
 
 
 def _walk(folder: Path, found: Found, follow_links: bool) -> Iterator[Path]:
@@ -181,14 +226,20 @@ def _leads_out(link: Path, root: Path) -> bool:
 
 
 def _reason_to_pass_over(file: Path, root: Path, follow_links: bool) -> str | None:
-    if file.name.startswith(LOCKS):
-        return "lock file{s} of Office programs"
-    if file.name.startswith("."):
-        return "hidden file{s}"
-    if file.suffix.lower() not in SUFFIXES:
-        return f"file{{s}} of other types ({file.suffix.lower() or 'no suffix'})"
+    if reason := _reason_in_name(file.name):
+        return reason
     if not follow_links and file.is_symlink() and _leads_out(file, root):
         return _LEADS_OUT
     if not file.is_file():
         return "name{s} of what is no file"
+    return None
+
+
+def _reason_in_name(name: str) -> str | None:
+    if name.startswith(LOCKS):
+        return "lock file{s} of Office programs"
+    if name.startswith("."):
+        return "hidden file{s}"
+    if _suffix(name) not in SUFFIXES:
+        return f"file{{s}} of other types ({_suffix(name) or 'no suffix'})"
     return None

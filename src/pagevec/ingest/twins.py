@@ -61,7 +61,7 @@ class Twins:
 
     def _copy(self, record: DocumentRecord, name: str) -> bool:
         """Copy the pages of a document; False if another process changed it meanwhile."""
-        own = replace(record, name=name, complete=False, error=None)
+        own = replace(record, name=name, complete=False, error=None, version=None)
         self._store.delete(name)
         self._store.ledger.write(own)
         numbers = iter(sorted(self._store.has(record.name)))

@@ -22,6 +22,7 @@ from pagevec.ingest.boundary import open_document
 from pagevec.ingest.catalogue import is_of_another_program, note_failure
 from pagevec.ingest.leases import Leases
 from pagevec.ingest.names import SourceDocument, hash_file
+from pagevec.ingest.objects import RemoteObject
 from pagevec.ingest.page import ReadOptions
 from pagevec.ingest.pipeline import (
     PageFault,
@@ -169,12 +170,37 @@ class Worker:
             return document, Outcome(document.name, error=sentence, is_temporary=is_temporary)
 
     def _ingest(self, document: SourceDocument, run: "_Run", reuse_only: bool) -> Outcome | None:
-        version, content_hash = _read_version(document.path), hash_file(document.path)
+        if isinstance(document.path, RemoteObject):
+            return self._ingest_object(document, document.path.version, run, reuse_only)
+        outcome, _ = self._ingest_file(document, document.path, run, reuse_only)
+        return outcome
+
+    def _ingest_object(
+        self, document: SourceDocument, version: str | None, run: "_Run", reuse_only: bool
+    ) -> Outcome | None:
+        """Ingest an object, which is fetched unless the ledger knows this version of it."""
+        known = self._store.ledger.record(document.name)
+        if known is not None and known.complete and version == known.version is not None:
+            return self._skip(known)
+        if reuse_only:  # it would be fetched twice
+            return None
+        with document.at_hand() as file:
+            outcome, content_hash = self._ingest_file(document, file, run, reuse_only)
+        record = self._store.ledger.record(document.name)
+        if record is not None and record.complete and record.content_hash == content_hash:
+            self._store.ledger.write(replace(record, version=version))
+        return outcome
+
+    def _ingest_file(
+        self, document: SourceDocument, file: Path, run: "_Run", reuse_only: bool
+    ) -> tuple[Outcome | None, str]:
+        """Ingest a document from its file; return the outcome and the hash of its content."""
+        version, content_hash = _read_version(file), hash_file(file)
         with run.twins.alone(content_hash):
             outcome = self._reuse(document, content_hash, run)
             if outcome is None and not reuse_only:
-                outcome = self._embed(document, version, content_hash, run)
-            return outcome
+                outcome = self._embed(document, file, version, content_hash, run)
+            return outcome, content_hash
 
     def _reuse(self, document: SourceDocument, content_hash: str, run: "_Run") -> Outcome | None:
         """Return the outcome of a document whose content is in the store already, else None."""
@@ -186,14 +212,22 @@ class Worker:
                 "give the folder another label (--as LABEL)"
             )
         if known is not None and known.content_hash == content_hash and known.complete:
-            if known.error is not None:  # of an edit that was undone
-                ledger.write(replace(known, error=None))
-            return Outcome(name, pages=known.pages, skipped=True)
+            return self._skip(known)
         twin = run.twins.take_over(name, content_hash)
         return None if twin is None else Outcome(name, pages=twin.pages, same_as=twin.name)
 
+    def _skip(self, known: DocumentRecord) -> Outcome:
+        if known.error is not None:  # of an edit that was undone
+            self._store.ledger.write(replace(known, error=None))
+        return Outcome(known.name, pages=known.pages, skipped=True)
+
     def _embed(
-        self, document: SourceDocument, version: _Version, content_hash: str, run: "_Run"
+        self,
+        document: SourceDocument,
+        file: Path,
+        version: _Version,
+        content_hash: str,
+        run: "_Run",
     ) -> Outcome:
         name, ledger = document.name, self._store.ledger
         known = ledger.record(name)
@@ -204,7 +238,7 @@ class Worker:
                 self._store.delete(name)  # no page of the former version may stay
             ledger.write(record)
 
-        with open_document(document.path, run.options, document.shown) as pages:
+        with open_document(file, run.options, document.shown) as pages:
             record = DocumentRecord(name, content_hash, pages.count)
             there = frozenset() if is_edited else self._store.has(name)
             missing = [number for number in range(1, pages.count + 1) if number not in there]
@@ -214,7 +248,7 @@ class Worker:
             )
             done = store_pages(self._store, batches, replace_former, run.progress.count)
             warnings = (*pages.warnings, *done.warnings)
-        if _read_version(document.path) not in (version, None):
+        if _read_version(file) not in (version, None):
             ledger.write(replace(record, content_hash=""))  # of no version: it is read again
             raise DocumentError("the file changed while it was read; ingest it again")
         error = describe_faults(pages.count, done.faults)

@@ -89,7 +89,8 @@ class Index:
         on with those that it has, also when the caller is gone.
 
         Args:
-            paths: files, and folders with all documents below them.
+            paths: files, folders with all documents below them, and addresses that fsspec knows,
+                such as `s3://bucket/reports`.
             label: first part of the names of new documents; default: their folder's own name.
                 A service puts one of its own before it.
             follow_links: whether links in a folder that lead out of it are followed.
@@ -157,10 +158,11 @@ class Index:
         """Remove the documents that came from `paths` and whose files are gone.
 
         Nothing is removed on doubtful evidence: not below a folder that is gone or empty, which
-        may be a disk that is not mounted. Other programs' documents are never removed.
+        may be a disk that is not mounted, nor below an address that cannot be listed completely.
+        Other programs' documents are never removed.
 
         Args:
-            paths: folders, and files, as they were added.
+            paths: folders, files and addresses, as they were added.
 
         Raises:
             InvalidRequest: the documents are a service's, which does not know the files that they

@@ -15,7 +15,7 @@ from pagevec.ingest.names import Names, hash_file, name_documents
 from pagevec.ingest.page import ReadOptions
 from pagevec.ingest.sources import find_documents
 from pagevec.ingest.worker import Outcome, Worker
-from pagevec.search.results import Hit, Paths, Report, as_paths
+from pagevec.search.results import Hit, Paths, Report, as_places
 from pagevec.search.retriever import Retriever
 from pagevec.search.similarity_maps import PageMaps, map_similarities
 from pagevec.stores import open_store
@@ -56,11 +56,11 @@ class LocalIndex:
         on_outcome: Callable[[Outcome], object] = lambda outcome: None,
     ) -> Report:
         """Ingest documents, as `Index.add` says."""
-        found = find_documents(as_paths(paths), follow_links=follow_links)
+        found = find_documents(as_places(paths), follow_links=follow_links)
         documents = name_documents(found, self._store, label)
         outcomes = self._worker.ingest(documents, on_progress, on_outcome)
         twins = {outcome.same_as for outcome in outcomes if outcome.same_as is not None}
-        renamed = self._catalogue.prune(as_paths(paths), twins).removed if twins else ()
+        renamed = self._catalogue.prune(as_places(paths), twins).removed if twins else ()
         passed_over = (*found.describe(), *found.describe_links())
         return Report(tuple(outcomes), passed_over, renamed)
 
@@ -109,7 +109,7 @@ class LocalIndex:
 
     def prune(self, paths: Paths) -> Removal:
         """Remove the documents whose files are gone, as `Index.prune` says."""
-        return self._catalogue.prune(as_paths(paths))
+        return self._catalogue.prune(as_places(paths))
 
     def documents(self) -> list[StoredDocument]:
         """Return all documents in the store, by name."""
@@ -123,11 +123,11 @@ class LocalIndex:
 
 @dataclass(frozen=True, eq=False)
 class _StoredPage:
-    """The page of a hit as it was fetched, and where its document's file is."""
+    """The page of a hit as it was fetched, and where its document's file is, if it has one."""
 
     page: Page
     query: Query
-    file: Path
+    file: Path | None
     content_hash: str | None
 
     @property
@@ -146,6 +146,8 @@ class _StoredPage:
 
     def _draw_again(self) -> bytes | None:
         """Return an image file of the page as it is now; None if its file has changed."""
+        if self.file is None:
+            return None
         try:
             if hash_file(self.file) != self.content_hash:
                 return None
@@ -162,4 +164,4 @@ def _make_hit(
     name, file = page.key.document, names.path(page.key.document)
     error, content_hash = (record.error, record.content_hash) if record else (None, None)
     found = _StoredPage(page, query, file, content_hash)
-    return Hit(name, page.key.number, score, file, error, page.metadata, found)
+    return Hit(name, page.key.number, score, file or Path(name), error, page.metadata, found)

@@ -22,6 +22,7 @@ _KEPT_HASHES = 4096
 _KEPT_OPEN = 3  # documents, each with a process that has read it
 _OPEN_SECONDS = 60.0  # without a page to be drawn
 _CHANGED = "the file has changed since it was ingested"
+_FAR = "the file of the document is not on this machine"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class PageDrawer:
         if drawn is not None and reason is None:
             return drawn
         small = self._thumbnail(name, number)
-        if reason is not None:
+        if file is None or reason is not None:
             return Picture(small, reason)
         try:
             made = self._open.make(file, content_hash, number).content
@@ -92,8 +93,10 @@ class PageDrawer:
             raise NotFound(f"{name}, page {number}: there is no picture of it, it is a text")
         return page.thumbnail
 
-    def _reason_not_to_draw(self, file: Path, content_hash: str) -> str | None:
+    def _reason_not_to_draw(self, file: Path | None, content_hash: str) -> str | None:
         """Return why pages cannot be drawn from `file`; None if they can."""
+        if file is None:  # a look at a page shall cost nobody a download
+            return _FAR
         try:
             is_same = self._hashes.of(file) == content_hash
         except OSError:

@@ -20,7 +20,7 @@ from pagevec.ingest.sources import find_documents
 from pagevec.ingest.worker import Outcome
 from pagevec.search.remote_documents import RemoteCatalogue, ask_for_documents, path_of
 from pagevec.search.remote_uploads import name_for_service, upload
-from pagevec.search.results import Hit, Paths, Report, as_paths
+from pagevec.search.results import Hit, Paths, Report, as_places
 from pagevec.search.similarity_maps import PageMaps, SimilarityMap
 from pagevec.types import Progress
 
@@ -54,7 +54,7 @@ class RemoteIndex:
         on_outcome: Callable[[Outcome], object] = lambda outcome: None,
     ) -> Report:
         """Send documents and wait until they are ingested, as `Index.add` says."""
-        found = find_documents(as_paths(paths), follow_links=follow_links)
+        found = find_documents(as_places(paths), follow_links=follow_links)
         documents = name_for_service(found, label)
         outcomes = upload(self._client, documents, on_progress, on_outcome)
         return Report(tuple(outcomes), (*found.describe(), *found.describe_links()))

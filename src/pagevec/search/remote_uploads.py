@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pagevec.client import Client
@@ -13,10 +12,10 @@ from pagevec.client.core import Send
 from pagevec.client.faults import ServiceError
 from pagevec.client.forms import FileForm
 from pagevec.client.requests import json_reader
-from pagevec.errors import DocumentError, NotFound
+from pagevec.errors import DocumentError, NotFound, ObjectError
 from pagevec.ingest.names import SourceDocument, check_label, name_below
 from pagevec.ingest.pipeline import run_in_order
-from pagevec.ingest.sources import Found, escape
+from pagevec.ingest.sources import Found, Place, escape
 from pagevec.ingest.worker import Outcome, explain_failure
 from pagevec.search.remote_documents import RemoteDocument, ask_for_documents, path_of
 from pagevec.types import Progress
@@ -39,7 +38,7 @@ def name_for_service(found: Found, label: str | None = None) -> list[SourceDocum
     Raises:
         InvalidRequest: a folder needs a label of its own, or `label` is not one.
     """
-    labels: dict[str, Path] = {}
+    labels: dict[str, Place] = {}
     for folder in dict.fromkeys(one.folder for one in found.documents):
         own = escape(label or folder.name)
         check_label(own, folder, labels)
@@ -99,8 +98,11 @@ class _Run:
         """Send one document, and wait until the service has done with it."""
         try:
             accepted = self._send(document)
-        except (DocumentError, OSError) as error:
-            return Outcome(document.name, error=explain_failure(error, document.shown))
+        except (DocumentError, ObjectError, OSError) as error:
+            sentence = explain_failure(error, document.shown)
+            return Outcome(
+                document.name, error=sentence, is_temporary=isinstance(error, ObjectError)
+            )
         except ServiceError as error:
             status = error.response.status_code
             if status not in _REFUSED:
@@ -112,16 +114,17 @@ class _Run:
         return self._follow(accepted)
 
     def _send(self, document: SourceDocument) -> RemoteDocument:
-        form = FileForm.of(document.path, document.name)
-        request = Send(
-            "POST",
-            "/documents",
-            form,
-            form.headers,
-            statuses=(_DONE, _ACCEPTED),
-            sending_seconds=form.file_bytes / _SLOWEST,
-        )
-        return self.client.ask(request, json_reader(_read_only_one), self.stop)
+        with document.at_hand() as file:
+            form = FileForm.of(file, document.name)
+            request = Send(
+                "POST",
+                "/documents",
+                form,
+                form.headers,
+                statuses=(_DONE, _ACCEPTED),
+                sending_seconds=form.file_bytes / _SLOWEST,
+            )
+            return self.client.ask(request, json_reader(_read_only_one), self.stop)
 
     def _follow(self, document: RemoteDocument) -> Outcome:
         before = 0 if document.has_former_version else document.stored

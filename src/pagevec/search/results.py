@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pagevec.errors import InvalidRequest
+from pagevec.ingest.objects import Address, is_address
+from pagevec.ingest.sources import Place
 from pagevec.ingest.worker import Outcome
 from pagevec.search.similarity_maps import PageMaps
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-"""A file or a folder, or several of them."""
+"""A file, a folder or an address such as `s3://bucket/reports`, or several of them."""
 
 
 State = Literal["waiting", "ingesting", "complete", "incomplete", "failed"]
@@ -137,8 +139,8 @@ class Hit:
         page: number of the page, from 1.
         score: exact MaxSim: the sum over the query's vectors of their highest cosine with one of
             the page's.
-        path: where the document's file is, or was. Of a service, which keeps the files itself, it
-            is the document's name.
+        path: where the document's file is, or was. Of a service, which keeps the files itself, and
+            of an object, it is the document's name.
         error: what is missing of its document, where something is.
         metadata: metadata of the page.
     """
@@ -185,6 +187,14 @@ class Hit:
         return read_image(picture).decode()
 
 
-def as_paths(paths: Paths) -> list[Path]:
-    """Return `paths` as a list, also where it is a single one."""
-    return [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(one) for one in paths]
+def as_places(paths: Paths) -> list[Place]:
+    """Return `paths` as a list, also where it is a single one.
+
+    Raises:
+        InvalidRequest: one is an address that documents are not read from.
+    """
+    several = [paths] if isinstance(paths, str | os.PathLike) else paths
+    return [
+        Address.parse(one) if isinstance(one, str) and is_address(one) else Path(one)
+        for one in several
+    ]

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -68,7 +68,11 @@ def list_bucket(mount: Path, address: str) -> list[Document]:
     found = find_documents([mount])
     for line in found.describe_links():
         log.warning("%s", line)
-    return [_list_file(one.path, one.below, address) for one in found.documents]
+    return [
+        _list_file(one.path, one.below, address)
+        for one in found.documents
+        if isinstance(one.path, Path)
+    ]
 
 
 def embed_document(model: Model, document: Document, mount: Path) -> EmbeddedDocument:
@@ -107,7 +111,7 @@ def embed_document(model: Model, document: Document, mount: Path) -> EmbeddedDoc
     )
 
 
-def _list_file(path: Path, relative: Path, address: str) -> Document:
+def _list_file(path: Path, relative: PurePath, address: str) -> Document:
     stat = path.stat()
     version = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
     return Document(f"{address.rstrip('/')}/{relative}", str(relative), version)

@@ -173,6 +173,7 @@ def list_folder(folder: Path, results: Results, label: str | None = None) -> lis
     return [
         Document(one.name, one.path.relative_to(folder).as_posix(), hash_file(one.path))
         for one in results.name_documents(folder, label)
+        if isinstance(one.path, Path)
     ]
 
 

@@ -1,22 +1,26 @@
 """The ledger of documents in PostgreSQL, with leases measured by the server's clock."""
 
+from dataclasses import astuple
+
 from pagevec.stores.base import Ledger
 from pagevec.stores.postgres.connections import Connections
 from pagevec.types import DocumentRecord
 
+# As JSON, because an older table that may only be read has no column `version`.
 _RECORD = """
-SELECT name, content_hash, pages, complete, error FROM pagevec_documents WHERE name = %s"""
+SELECT name, content_hash, pages, complete, error, to_jsonb(one) ->> 'version'
+FROM pagevec_documents AS one WHERE name = %s"""
 
 # In the order of Python's strings, whatever the database's collation.
 _RECORDS = """
-SELECT name, content_hash, pages, complete, error FROM pagevec_documents
-ORDER BY convert_to(name, 'UTF8')"""
+SELECT name, content_hash, pages, complete, error, to_jsonb(one) ->> 'version'
+FROM pagevec_documents AS one ORDER BY convert_to(name, 'UTF8')"""
 
 _WRITE = """
-INSERT INTO pagevec_documents (name, content_hash, pages, complete, error)
-VALUES (%s, %s, %s, %s, %s)
+INSERT INTO pagevec_documents (name, content_hash, pages, complete, error, version)
+VALUES (%s, %s, %s, %s, %s, %s)
 ON CONFLICT (name) DO UPDATE SET content_hash = excluded.content_hash, pages = excluded.pages,
-    complete = excluded.complete, error = excluded.error"""
+    complete = excluded.complete, error = excluded.error, version = excluded.version"""
 
 # One statement, so that only one of two workers can win. A lease that would end later than one
 # taken now is of before the server's clock was set back. Older workers do not tell how long theirs
@@ -61,8 +65,7 @@ class PostgresLedger(Ledger):
         return [DocumentRecord(*row) for row in self._connections.execute(_RECORDS)]
 
     def write(self, record: DocumentRecord) -> None:
-        values = (record.name, record.content_hash, record.pages, record.complete, record.error)
-        self._connections.execute(_WRITE, values)
+        self._connections.execute(_WRITE, astuple(record))
 
     def lease(self, document: str, worker: str, seconds: float) -> bool:
         values = {"document": document, "worker": worker, "seconds": seconds}

@@ -96,6 +96,7 @@ CREATE TABLE IF NOT EXISTS pagevec_labels (
     folder TEXT NOT NULL
 );
 ALTER TABLE pagevec_claims ADD COLUMN IF NOT EXISTS seconds DOUBLE PRECISION;
+ALTER TABLE pagevec_documents ADD COLUMN IF NOT EXISTS version TEXT;
 ALTER TABLE pagevec_probe ADD COLUMN IF NOT EXISTS dim INTEGER NOT NULL DEFAULT 128;
 CREATE TABLE IF NOT EXISTS pagevec_whole_pages (
     id BIGSERIAL PRIMARY KEY,
@@ -124,10 +125,13 @@ SELECT to_regclass('multi_vector_embeddings') IS NOT NULL
 _IS_COMPLETE = """
 SELECT to_regclass('pagevec_probe') IS NOT NULL AND to_regclass('pagevec_labels') IS NOT NULL
     AND to_regclass('pagevec_whole_pages') IS NOT NULL
-    AND 2 = (
-        SELECT count(*) FROM pg_attribute
-        WHERE attrelid = to_regclass('pagevec_claims') AND attname = 'seconds'
-        OR attrelid = to_regclass('pagevec_probe') AND attname = 'dim'
+    AND (
+        SELECT count(*) = 3 FROM pg_attribute
+        WHERE (attrelid, attname) IN (
+            (to_regclass('pagevec_claims'), 'seconds'),
+            (to_regclass('pagevec_documents'), 'version'),
+            (to_regclass('pagevec_probe'), 'dim')
+        )
     )"""
 
 _MAY_WRITE = """

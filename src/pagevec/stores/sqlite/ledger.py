@@ -1,6 +1,7 @@
 """The ledger of documents in a store's SQLite file."""
 
 import time
+from dataclasses import astuple
 
 from pagevec.stores.base import Ledger
 from pagevec.stores.sqlite.database import Database
@@ -40,9 +41,8 @@ class SqliteLedger(Ledger):
             return [_record(*row) for row in rows]
 
     def write(self, record: DocumentRecord) -> None:
-        values = (record.name, record.content_hash, record.pages, record.complete, record.error)
         with self._database.writing() as connection:
-            connection.execute("REPLACE INTO documents VALUES (?, ?, ?, ?, ?)", values)
+            connection.execute("REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?)", astuple(record))
 
     def lease(self, document: str, worker: str, seconds: float) -> bool:
         now = time.monotonic()
@@ -66,6 +66,11 @@ class SqliteLedger(Ledger):
 
 
 def _record(
-    name: str, content_hash: str, pages: int | None, complete: int, error: str | None
+    name: str,
+    content_hash: str,
+    pages: int | None,
+    complete: int,
+    error: str | None,
+    version: str | None = None,  # an older store that cannot be written has no such column
 ) -> DocumentRecord:
-    return DocumentRecord(name, content_hash, pages, bool(complete), error)
+    return DocumentRecord(name, content_hash, pages, bool(complete), error, version)
