@@ -21,6 +21,7 @@ test-all: .venv/test
 test-lowest: .venv-lowest/test
 	.venv-lowest/bin/python -m pytest -m "not long" \
 	  tests/engine tests/wire tests/images tests/server --ignore-glob 'tests/server/test_fuzz*' \
+	  --ignore tests/server/test_tracing.py \
 	  tests/test_cli.py tests/test_settings.py tests/ingest/test_sources.py
 
 lint: .venv/test

@@ -1,6 +1,7 @@
 """What both clients share: their arguments, checked in the caller's words, and their requests."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, Generic, get_args
@@ -135,11 +136,24 @@ class BaseClient(Generic[HttpClient]):
             "url": url.copy_with(userinfo=b""),
             "auth": (url.username, url.password) if url.userinfo else None,
             "content": step.content,
-            "headers": step.headers,
+            "headers": {**_trace_headers(), **step.headers},
             "timeout": httpx.Timeout(
                 **{name: None if math.isinf(most) else most for name, most in parts.items()}
             ),
         }
+
+
+def _trace_headers() -> dict[str, str]:
+    """Return the headers that let a service continue the caller's trace (W3C Trace Context).
+
+    There are none unless the caller has a span of OpenTelemetry that is current.
+    """
+    headers: dict[str, str] = {}
+    if "opentelemetry.trace" in sys.modules:  # nobody has a span without it
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        TraceContextTextMapPropagator().inject(headers)
+    return headers
 
 
 def bearer(key: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -179,7 +180,11 @@ class Client(BaseClient[httpx.Client]):
         call = self._drive(self._core.plan(options, inputs, resize, progress))
         stop, pool = threading.Event(), ThreadPoolExecutor(self._in_flight)
         try:
-            runs = {pool.submit(self._drive, self._core.embed(call, r), stop): r for r in call.runs}
+            runs = {
+                # The threads are in the caller's context, to which a trace belongs.
+                pool.submit(copy_context().run, self._drive, self._core.embed(call, r), stop): r
+                for r in call.runs
+            }
             for done in as_completed(runs):
                 call.add(runs[done], done.result())
         finally:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -206,12 +207,13 @@ def run_in_order(pool: Executor, tasks: Iterable[Callable[[], T]], ahead: int) -
     """Yield the results of `tasks` in their order, with up to `ahead` of them in `pool`.
 
     `tasks` is read only as far as it is worked on, so memory stays bounded. What a task raises is
-    raised in its place, after the tasks behind it were cancelled.
+    raised in its place, after the tasks behind it were cancelled. Tasks run in the context of the
+    caller, to which a trace belongs.
     """
     running: deque[Future[T]] = deque()
     try:
         for task in tasks:
-            running.append(pool.submit(task))
+            running.append(pool.submit(copy_context().run, task))
             if len(running) >= ahead:
                 yield running.popleft().result()
         while running:

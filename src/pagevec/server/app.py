@@ -21,6 +21,7 @@ from pagevec.server.page import page_routes
 from pagevec.server.routes import Routes
 from pagevec.server.sign_in import SignIn
 from pagevec.server.telemetry import Metrics
+from pagevec.server.tracing import open_tracing
 from pagevec.server.vllm import VllmRoutes
 from pagevec.settings import Settings
 from pagevec.types import DocumentsAre
@@ -44,7 +45,8 @@ def create_app(
         sign_in: gives the key to the page, where that is allowed.
 
     Raises:
-        ConfigurationError: the keys or the storage of the rate limits cannot be used.
+        ConfigurationError: the keys or the storage of the rate limits cannot be used, or traces
+            are wanted and a package for them is missing.
     """
     if settings.store is not None and library is None:
         log.warning("%s is not used: this deployment serves no store", settings.cite("store"))
@@ -57,9 +59,11 @@ def create_app(
     app = FastAPI(
         openapi_url=None,  # `describe` does it
         redirect_slashes=False,  # clients do not follow redirects: a 404 tells them more
+        # FastAPI's own spans have what callers send: paths, queries, messages of exceptions.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.metrics = metrics
-    app.add_middleware(Observe, metrics=metrics)
+    app.add_middleware(Observe, metrics=metrics, tracing=open_tracing())
     app.add_middleware(DrainUnreadBody)
     app.add_exception_handler(PagevecError, answer_pagevec_error)
     app.add_exception_handler(HTTPException, answer_http_exception)

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pagevec.errors import InternalError, PagevecError
 from pagevec.server.errors import error_response
 from pagevec.server.telemetry import Metrics, Record
+from pagevec.server.tracing import RequestTrace, Tracing
 
 log = structlog.get_logger("pagevec.request")
 
@@ -30,21 +31,38 @@ _DRAIN_SECONDS = 300.0
 
 
 class Observe:
-    """Gives each request an id, timings, a log line and a place in the metrics.
+    """Gives each request an id, timings, a log line, a place in the metrics and maybe a trace.
 
     An exception that escapes the routes becomes a 500 that names the id. Without `metrics` nothing
     is counted.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics | None = None, tracing: Tracing | None = None
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         record = scope["pagevec.record"] = Record(id=_request_id(scope))
+        if self._tracing is None or scope["path"].startswith(_QUIET):
+            await self._answer(scope, receive, send, record)
+            return
+        with self._tracing.request(scope, record) as trace:
+            await self._answer(scope, receive, send, record, trace)
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        record: Record,
+        trace: RequestTrace | None = None,
+    ) -> None:
         status = _CLIENT_LEFT
 
         async def send_with_headers(message: Message) -> None:
@@ -73,7 +91,9 @@ class Observe:
             record.resources.close()
             if self._metrics is not None:
                 self._metrics.count(record, scope["method"], _route(scope), status)
-            _log_line(record, scope, status)
+            if trace is not None:
+                trace.finish(scope, _route(scope), status)
+            _log_line(record, scope, status, trace.id if trace else None)
 
 
 def _request_id(scope: Scope) -> str:
@@ -93,9 +113,10 @@ def _route(scope: Scope) -> str:
     return getattr(scope.get("route"), "path", "other")
 
 
-def _log_line(record: Record, scope: Scope, status: int) -> None:
+def _log_line(record: Record, scope: Scope, status: int, trace: str | None) -> None:
     fields: dict[str, Any] = {
         "id": record.id,
+        "trace": trace,
         "method": scope["method"],
         "path": scope["path"],
         "status": status,

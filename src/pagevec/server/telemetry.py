@@ -30,6 +30,7 @@ class Record:
         embedded: the engine's answer.
         code: of the error that was answered.
         stages: seconds of each stage.
+        begun: when each stage began, in seconds since the request arrived.
         resources: what the request holds until its answer is sent.
     """
 
@@ -40,6 +41,7 @@ class Record:
     embedded: Embedded | None = None
     code: str | None = None
     stages: dict[str, float] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
     resources: ExitStack = field(default_factory=ExitStack)
     _started: float = field(default_factory=time.perf_counter)
 
@@ -51,18 +53,24 @@ class Record:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time a stage."""
-        started = time.perf_counter()
+        self.begun[name] = begun = self.seconds
         try:
             yield
         finally:
-            self.stages[name] = time.perf_counter() - started
+            self.stages[name] = self.seconds - begun
 
     def add_embedded(self, embedded: Embedded) -> None:
-        """Add the engine's answer and the stages that it timed."""
+        """Add the engine's answer and the stages that it timed, which end one after the other now.
+
+        They are sums over inputs that are worked on at the same time, and so may be longer than
+        the request has taken.
+        """
         self.embedded = replace(embedded, vectors=[])  # which are large, and not its business
-        self.stages["prepare"] = embedded.timings.prepare
-        self.stages["queue"] = embedded.timings.queue
-        self.stages["model"] = embedded.timings.forward
+        timings, end = embedded.timings, self.seconds
+        stages = {"prepare": timings.prepare, "queue": timings.queue, "model": timings.forward}
+        for name, seconds in reversed(stages.items()):
+            end = self.begun[name] = max(0.0, end - seconds)
+        self.stages |= stages
 
     def server_timing(self) -> str:
         """Return a Server-Timing header (W3C), in milliseconds."""
