@@ -1,6 +1,7 @@
-"""Writes into the documents what is made from the code. Run it with `make docs`."""
+"""Writes into documents and the Helm chart what is made from the code. Run it with `make docs`."""
 
 import ast
+import json
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -8,10 +9,25 @@ from pathlib import Path
 from pagevec.deploy.modal.settings import ModalSettings
 from pagevec.engine.models.registry import FAMILIES
 from pagevec.environment import EnvironmentSettings, settings_table
+from pagevec.environment import (
+    EnvironmentSettings,
+    describe_fields,
+    settings_table,
+    variable_names,
+)
 from pagevec.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "pagevec"
+CHART_SCHEMA = ROOT / "deploy" / "helm" / "pagevec" / "values.schema.json"
+
+# What the chart sets by itself, or takes from Secrets.
+_OF_THE_CHART = frozenset(
+    {"port", "shutdown_seconds", "service_api_key", "service_api_key_file", "huggingface_token"}
+)
+_OF_JSON_SCHEMA = (
+    "description", "type", "enum", "pattern", "minLength", "minimum", "exclusiveMinimum", "maximum",
+)  # fmt: skip
 
 
 def settings_markdown(of: type[EnvironmentSettings]) -> str:
@@ -46,6 +62,17 @@ def families_markdown() -> str:
     ]
     head = ["| family | checkpoints, such as | code of | `model_type` | packed |"]
     return "\n".join([*head, "| --- | --- | --- | --- | --- |", *rows])
+def chart_schema(text: str) -> str:
+    """Return the schema of the chart's values with the settings of the service in it."""
+    schema = json.loads(text)
+    schema["properties"]["settings"]["properties"] = {
+        variable_names(name, Settings)[0]: {
+            key: field[key] for key in _OF_JSON_SCHEMA if key in field
+        }
+        for name, field in describe_fields(Settings).items()
+        if name not in _OF_THE_CHART
+    }
+    return json.dumps(schema, indent=2) + "\n"
 
 
 def update(text: str, name: str, make: Callable[[], str]) -> str:
@@ -81,3 +108,6 @@ MADE: dict[Path, tuple[str, Callable[[], str]]] = {
 if __name__ == "__main__":
     for file, (name, make) in MADE.items():
         file.write_text(update(file.read_text(encoding="utf-8"), name, make), encoding="utf-8")
+    CHART_SCHEMA.write_text(
+        chart_schema(CHART_SCHEMA.read_text(encoding="utf-8")), encoding="utf-8"
+    )
