@@ -89,6 +89,7 @@ def test_documents(shell: Shell, docs: Path) -> None:
         "error": None,
         "path": str(docs / "sub" / "c.txt"),
         "is_ours": True,
+        "address": None,
     }
     assert entries["docs/bad.pdf"]["stored"] == 0
     found, _ = shell.run("search", "an osprey over the weir", "-k", 1)
