@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pagevec.deploy.modal.settings import ModalSettings
 from pagevec.engine.models.registry import FAMILIES
-from pagevec.environment import EnvironmentSettings, settings_table
 from pagevec.environment import (
     EnvironmentSettings,
     describe_fields,
@@ -62,6 +61,8 @@ def families_markdown() -> str:
     ]
     head = ["| family | checkpoints, such as | code of | `model_type` | packed |"]
     return "\n".join([*head, "| --- | --- | --- | --- | --- |", *rows])
+
+
 def chart_schema(text: str) -> str:
     """Return the schema of the chart's values with the settings of the service in it."""
     schema = json.loads(text)

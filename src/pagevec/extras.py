@@ -4,7 +4,13 @@ import re
 from importlib import metadata
 
 # Modules whose distribution has another name than they.
-_DISTRIBUTIONS = {"PIL": "pillow", "dotenv": "python-dotenv", "resvg_py": "resvg-py"}
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "dotenv": "python-dotenv",
+    "haystack": "haystack-ai",
+    "llama_index": "llama-index-core",
+    "resvg_py": "resvg-py",
+}
 _REQUIREMENT = re.compile(r"^([\w.-]+).*\bextra\s*==\s*[\"'](\w+)[\"']")
 
 

@@ -17,8 +17,8 @@ from pagevec.client.faults import ServiceError
 from pagevec.client.requests import json_reader
 from pagevec.errors import InvalidRequest, NotFound
 from pagevec.search.library import Library
-from pagevec.search.pictures import Picture
 from pagevec.search.remote_documents import ask_for_documents, path_of
+from pagevec.search.results import Picture
 from pagevec.server.found import describe_hits, describe_listing, describe_page
 from pagevec.stores import open_store, require_store
 from pagevec.types import Model

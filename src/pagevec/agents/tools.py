@@ -44,7 +44,7 @@ from pagevec.agents.schema import (
 from pagevec.errors import InvalidRequest, NotFound, PagevecError
 from pagevec.extras import explain_missing
 from pagevec.images import read_image
-from pagevec.search.pictures import Picture
+from pagevec.search.results import Picture
 from pagevec.wire.documents import DocumentList, name_of
 from pagevec.wire.schema import explain
 

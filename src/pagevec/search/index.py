@@ -12,7 +12,7 @@ from pagevec.ingest.catalogue import Removal, StoredDocument
 from pagevec.ingest.worker import Outcome
 from pagevec.search.local import LocalIndex
 from pagevec.search.remote import RemoteIndex
-from pagevec.search.results import Hit, Paths, Report
+from pagevec.search.results import Hit, Paths, Report, check_count, check_query
 from pagevec.stores import is_service
 from pagevec.stores.base import Store
 from pagevec.types import Model, Progress
@@ -134,10 +134,13 @@ class Index:
             metadata: only pages whose metadata has these values.
 
         Raises:
-            InvalidRequest: the store has no such document, or no page has such metadata.
+            InvalidRequest: the query is blank, `k` is below 1, the store has no such document, or
+                no page has such metadata.
             StoreError: the pages were embedded by another model; the service has no store.
             PagevecError: one of `pagevec.client.faults`.
         """
+        check_query(query)
+        check_count("k", k)
         return self._index.search(query, k, documents=documents, metadata=metadata)
 
     def remove(self, document: str | os.PathLike[str]) -> int:

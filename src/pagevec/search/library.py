@@ -20,8 +20,8 @@ from pagevec.ingest.sources import find_documents
 from pagevec.ingest.uploads import Uploads
 from pagevec.ingest.worker import Outcome, Worker
 from pagevec.search.local import LocalIndex
-from pagevec.search.pictures import PageDrawer, Picture, fetch_page
-from pagevec.search.results import DocumentState, Hit, Listing, State, Stock
+from pagevec.search.pictures import PageDrawer, fetch_page
+from pagevec.search.results import DocumentState, Hit, Listing, Picture, State, Stock
 from pagevec.stores.base import Filter, Store
 from pagevec.types import Model, Page, Query
 from pagevec.wire.documents import name_of

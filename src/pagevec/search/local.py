@@ -15,7 +15,8 @@ from pagevec.ingest.names import Names, hash_file, name_documents
 from pagevec.ingest.page import ReadOptions
 from pagevec.ingest.sources import find_documents
 from pagevec.ingest.worker import Outcome, Worker
-from pagevec.search.results import Hit, Paths, Report, as_places
+from pagevec.search.pictures import PageDrawer
+from pagevec.search.results import Hit, Paths, Picture, Report, as_places
 from pagevec.search.retriever import Retriever
 from pagevec.search.similarity_maps import PageMaps, map_similarities
 from pagevec.stores import open_store
@@ -45,6 +46,7 @@ class LocalIndex:
         self._worker = Worker(self._store, model, lease_seconds=lease_seconds, options=options)
         self.retriever = Retriever(model, self._store)
         self._catalogue = Catalogue(self._store)
+        self._drawer = PageDrawer(self._store)
 
     def add(
         self,
@@ -90,10 +92,18 @@ class LocalIndex:
         pages = {page.key: page for page in self._store.fetch([one.key for one in found])}
         records = {one.key.document: self._store.ledger.record(one.key.document) for one in found}
         return [
-            _make_hit(one.score, pages[one.key], records[one.key.document], names, query)
+            self._make_hit(one.score, pages[one.key], records[one.key.document], names, query)
             for one in found
             if one.key in pages  # another process may have removed it meanwhile
         ]
+
+    def _make_hit(
+        self, score: float, page: Page, record: DocumentRecord | None, names: Names, query: Query
+    ) -> Hit:
+        name, file = page.key.document, names.path(page.key.document)
+        error, content_hash = (record.error, record.content_hash) if record else (None, None)
+        found = _StoredPage(page, query, file, content_hash, self._drawer)
+        return Hit(name, page.key.number, score, file or Path(name), error, page.metadata, found)
 
     def _check_metadata(self, wanted: Mapping[str, Any]) -> None:
         known = self._store.metadata_names()
@@ -117,6 +127,7 @@ class LocalIndex:
 
     def close(self) -> None:
         """Close the store, unless it was handed over open."""
+        self._drawer.close()
         if self._owns_store:
             self._store.close()
 
@@ -129,6 +140,7 @@ class _StoredPage:
     query: Query
     file: Path | None
     content_hash: str | None
+    drawer: PageDrawer
 
     @property
     def text(self) -> str | None:
@@ -144,6 +156,11 @@ class _StoredPage:
     def image_file(self) -> bytes | None:
         return self._draw_again() or self.thumbnail
 
+    def jpeg(self, width: int) -> Picture | None:
+        if self.thumbnail is None:
+            return None
+        return self.drawer.draw(self.page.key.document, self.page.key.number, width)
+
     def _draw_again(self) -> bytes | None:
         """Return an image file of the page as it is now; None if its file has changed."""
         if self.file is None:
@@ -156,12 +173,3 @@ class _StoredPage:
         except (PagevecError, OSError):
             return None
         return content if isinstance(content, bytes) else None
-
-
-def _make_hit(
-    score: float, page: Page, record: DocumentRecord | None, names: Names, query: Query
-) -> Hit:
-    name, file = page.key.document, names.path(page.key.document)
-    error, content_hash = (record.error, record.content_hash) if record else (None, None)
-    found = _StoredPage(page, query, file, content_hash)
-    return Hit(name, page.key.number, score, file or Path(name), error, page.metadata, found)

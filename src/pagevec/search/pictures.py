@@ -10,10 +10,10 @@ from io import BytesIO
 from pathlib import Path
 
 from pagevec.errors import NotFound, PagevecError
-from pagevec.images import read_image
 from pagevec.ingest.boundary import open_document
 from pagevec.ingest.names import Names, hash_file
 from pagevec.ingest.page import Pages, SourcePage
+from pagevec.search.results import Picture
 from pagevec.stores.base import Store
 from pagevec.types import Page, PageKey
 
@@ -23,19 +23,6 @@ _KEPT_OPEN = 3  # documents, each with a process that has read it
 _OPEN_SECONDS = 60.0  # without a page to be drawn
 _CHANGED = "the file has changed since it was ingested"
 _FAR = "the file of the document is not on this machine"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture of a page.
-
-    Attributes:
-        content: a JPEG file.
-        reason: why it is the small picture in the store; None where it was drawn from the file.
-    """
-
-    content: bytes
-    reason: str | None = None
 
 
 class PageDrawer:
@@ -117,6 +104,8 @@ def fetch_page(store: Store, name: str, number: int) -> Page:
 
 
 def _as_jpeg(content: bytes, width: int | None) -> bytes:
+    from pagevec.images import read_image  # loads Pillow, which a remote index does without
+
     image = read_image(content).decode()
     if width is not None and image.width > width:
         height = max(1, round(image.height * width / image.width))

@@ -20,7 +20,7 @@ from pagevec.ingest.sources import find_documents
 from pagevec.ingest.worker import Outcome
 from pagevec.search.remote_documents import RemoteCatalogue, ask_for_documents, path_of
 from pagevec.search.remote_uploads import name_for_service, upload
-from pagevec.search.results import Hit, Paths, Report, as_places
+from pagevec.search.results import Hit, Paths, Picture, Report, as_places
 from pagevec.search.similarity_maps import PageMaps, SimilarityMap
 from pagevec.types import Progress
 
@@ -129,7 +129,8 @@ class _RemotePage:
 
     @cached_property
     def thumbnail(self) -> bytes | None:
-        return self._fetch_image(f"?width={_THUMBNAIL_WIDTH}")
+        picture = self.jpeg(_THUMBNAIL_WIDTH)
+        return None if picture is None else picture.content
 
     def maps(self) -> PageMaps:
         if self.found is None:
@@ -137,13 +138,20 @@ class _RemotePage:
         return self.found
 
     def image_file(self) -> bytes | None:
-        return self._fetch_image()
+        picture = self._fetch_picture()
+        return None if picture is None else picture.content
 
-    def _fetch_image(self, options: str = "") -> bytes | None:
+    def jpeg(self, width: int) -> Picture | None:
+        return self._fetch_picture(f"?width={width}")
+
+    def _fetch_picture(self, options: str = "") -> Picture | None:
         if not self.has_image:
             return None
         request = Send("GET", f"{self.path}/image{options}")
-        return self.client.ask(request, lambda answer: answer.content)
+        return self.client.ask(
+            request,
+            lambda answer: Picture(answer.content, answer.headers.get("Pagevec-Image-Reason")),
+        )
 
 
 def _read_hits(client: Client, answer: Any) -> list[Hit]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -22,6 +23,9 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 State = Literal["waiting", "ingesting", "complete", "incomplete", "failed"]
 
 _AT_WORK = ("waiting", "ingesting")
+
+WIDTHS = range(16, 2001)
+"""How wide a picture of a page can be asked for, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,19 @@ class Stock:
     pages_per_second: float | None = None
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a page.
+
+    Attributes:
+        content: a JPEG file.
+        reason: why it is the small picture in the store; None where it was drawn from the file.
+    """
+
+    content: bytes = field(repr=False)
+    reason: str | None = None
+
+
 class FoundPage(Protocol):
     """The page of a hit: in a store that is open here, or behind a service."""
 
@@ -128,6 +145,9 @@ class FoundPage(Protocol):
 
     def image_file(self) -> bytes | None:
         """Return the best picture of the page that there is, as an image file."""
+
+    def jpeg(self, width: int) -> Picture | None:
+        """Return a picture of the page, `width` pixels wide at most; None for a text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +203,70 @@ class Hit:
 
         picture = self._found.image_file()
         if picture is None:
-            raise InvalidRequest(f"{self.document}, page {self.page}: there is no picture of it")
+            raise self._no_picture()
         return read_image(picture).decode()
+
+    def jpeg(self, width: int) -> Picture:
+        """Return the picture of the page as a JPEG file, as the prompts of models take it.
+
+        Call it while the index is open.
+
+        Args:
+            width: pixels at most, from 16 to 2000.
+
+        Returns:
+            The file, drawn from the document where that is unchanged, else the small picture in
+            the store, with the reason.
+
+        Raises:
+            InvalidRequest: the page has no picture, or the width is out of range.
+            NotFound: the page was removed since it was found.
+        """
+        check_width(width)
+        picture = self._found.jpeg(width)
+        if picture is None:
+            raise self._no_picture()
+        return picture
+
+    def _no_picture(self) -> InvalidRequest:
+        return InvalidRequest(f"{self.document}, page {self.page}: there is no picture of it")
+
+
+def check_query(query: object) -> None:
+    """Refuse a query without words.
+
+    Raises:
+        InvalidRequest: it is no text, or blank.
+    """
+    if not isinstance(query, str):
+        raise InvalidRequest(f"query: expected a text, not a value of type {type(query).__name__}")
+    if not query.strip():
+        raise InvalidRequest("query: it is blank; ask with words")
+
+
+def check_count(name: str, count: object) -> None:
+    """Refuse what is no number of pages.
+
+    Args:
+        name: of the argument, as the caller knows it.
+        count: its value.
+
+    Raises:
+        InvalidRequest: it is no whole number, or below 1.
+    """
+    if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+        raise InvalidRequest(f"{name}={count!r}: expected a number of pages, at least 1")
+
+
+def check_width(width: object) -> None:
+    """Refuse what is no width of a picture.
+
+    Raises:
+        InvalidRequest: it is no whole number, or out of range.
+    """
+    if not isinstance(width, Integral) or width not in WIDTHS:
+        allowed = f"from {WIDTHS[0]} to {WIDTHS[-1]}"
+        raise InvalidRequest(f"width={width!r}: expected a number of pixels {allowed}")
 
 
 def as_places(paths: Paths) -> list[Place]:

@@ -19,7 +19,7 @@ from pagevec.errors import (
     TextTooLong,
 )
 from pagevec.search.library import Library, uploads_are_off
-from pagevec.search.results import DocumentState
+from pagevec.search.results import WIDTHS, DocumentState
 from pagevec.server.bodies import receive_body
 from pagevec.server.budget import ByteBudget
 from pagevec.server.found import (
@@ -40,7 +40,6 @@ _Result = TypeVar("_Result")
 _MIB = 1024 * 1024
 _SEARCH_BYTES = 256 * 1024  # of a request to search
 _MOST_LISTED, _LISTED = 1000, 100
-_WIDTHS = range(16, 2001)
 _UPLOADS_AT_ONCE = 16
 
 
@@ -157,7 +156,7 @@ class DocumentRoutes:
         """Answer `GET /documents/{id}/pages/{number}/image`."""
         key = await self._gate.admit(request)
         library, name, number = self._library(), _name(request), _page_number(request)
-        width = _read_number(request.query_params.get("width"), "width", _WIDTHS, None)
+        width = _read_number(request.query_params.get("width"), "width", WIDTHS, None)
         with get_record(request).stage("draw"):
             picture = await self._drawers.run(
                 key, request.receive, library.draw, name, number, width

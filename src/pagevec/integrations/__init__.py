@@ -1,0 +1,1 @@
+"""pagevec in LangChain, LlamaIndex and Haystack: each module needs the extra of its name"""
