@@ -355,7 +355,8 @@ def _document_of(page: RetrievedPage) -> Document:
 
 def _page_of(document: Document) -> PageToRank:
     picture = _picture_of(document)
-    return PageToRank(document.content or "", picture and picture.data)
+    image = None if picture is None else picture.data
+    return PageToRank(document.content or "", image)
 
 
 def _images_of(documents: Sequence[Document]) -> list[ImageContent]:
