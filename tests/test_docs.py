@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Service, serving_documents
+from integrations.environment import framework_python
 from pagevec import errors
 from pagevec.engine.embedder import LocalEmbedder
 from pagevec.engine.models.registry import FAMILIES
@@ -27,10 +28,10 @@ UNSEEN = (
     errors.LoadedElsewhere,
     errors.ObjectError,
 )
-PAGES = ("http-api", "client", "documents", "agents", "ray", "hosting", "operations")
+PAGES = ("http-api", "client", "documents", "frameworks", "agents", "ray", "hosting", "operations")
 BLOCK = re.compile(r"<!-- run -->\n```(bash|python)\n(.*?)```", re.S)
 BLOCKS = [
-    pytest.param(language, code, id=f"{document.name}-{number}")
+    pytest.param(document.stem, language, code, id=f"{document.name}-{number}")
     for document in [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)]
     for number, (language, code) in enumerate(BLOCK.findall(document.read_text(encoding="utf-8")))
 ]
@@ -44,17 +45,19 @@ def service(embedder: LocalEmbedder, tmp_path_factory: pytest.TempPathFactory) -
         yield service
 
 
-@pytest.mark.parametrize(("language", "code"), BLOCKS)
-def test_block(language: str, code: str, service: Service, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("document", "language", "code"), BLOCKS)
+def test_block(document: str, language: str, code: str, service: Service, tmp_path: Path) -> None:
     """Each command and each piece of Python that is marked to run does what it says."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    program = [sys.executable, "-c"] if language == "python" else ["bash", "-euo", "pipefail", "-c"]
+    python = framework_python() if document == "frameworks" else sys.executable
+    program = [python, "-c"] if language == "python" else ["bash", "-euo", "pipefail", "-c"]
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PAGEVEC_")},
         "SERVICE_API_KEY": service.key,
         "PAGEVEC_URL": service.url,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "NO_PROXY": "*",
+        "HAYSTACK_TELEMETRY_ENABLED": "False",
     }
     done = subprocess.run(
         [*program, code.replace("http://127.0.0.1:8765", service.url)],

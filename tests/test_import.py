@@ -22,6 +22,12 @@ def test_a_remote_index_is_light() -> None:
     assert not loaded & {"torch", "fastapi", "starlette", "pydantic", "PIL", "transformers"}
 
 
+def test_frameworks_over_a_service_are_light() -> None:
+    """What retrievers of frameworks have in common loads none of them either."""
+    loaded = modules_after("import pagevec.integrations.pages")
+    assert not loaded & {"torch", "fastapi", "starlette", "pydantic", "PIL", "transformers"}
+
+
 def test_the_command_line_is_light() -> None:
     """`pagevec --help` and the list of commands load no torch."""
     assert "torch" not in modules_after("import pagevec.cli; pagevec.cli.main.list_commands(None)")
