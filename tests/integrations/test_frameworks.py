@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 NOTEBOOK = EXAMPLES / "answer.ipynb"
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 _STRICT = """[mypy]
 strict = True
@@ -40,7 +40,7 @@ def run(*arguments: str | Path, cwd: Path = ROOT, **variables: str) -> str:
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=290,
+        timeout=580,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     return done.stdout
@@ -58,7 +58,8 @@ def test_types(tmp_path: Path) -> None:
     """The types hold for those of the frameworks; where linters run these are not installed."""
     config = tmp_path / "mypy.ini"
     config.write_text(_STRICT)
-    options = "--config-file", config, "--cache-dir", tmp_path / "cache"
+    cache = framework_python().parents[1] / "mypy-cache"
+    options = "--config-file", config, "--cache-dir", cache
     assert "no issues found" in run("-m", "mypy", *options, "src/pagevec/integrations")
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import pagevec
-from conftest import EXAMPLES, Service
+from conftest import EXAMPLES, Service, serving_documents
 from integrations.examples import NOTES, QUESTIONS, REPORT, jpeg_size
 from pagevec.client.faults import Unreachable
+from pagevec.engine.embedder import LocalEmbedder
 from pagevec.errors import ConfigurationError, InvalidRequest, PagevecError
 from pagevec.integrations.pages import PageSearch, PageToRank, rank_pages, require_model
 from pagevec.local import LocalModel
@@ -62,7 +63,7 @@ def test_filters_and_no_pictures(index: pagevec.Index) -> None:
 def test_page_without_picture(index: pagevec.Index) -> None:
     """A text comes with its text, and says that there is no picture of it."""
     [notes] = PageSearch(index, 1, documents=[NOTES]).run("ticket machine")
-    assert notes.image is None and notes.base64 is None
+    assert notes.image is None and notes.image_base64 is None
     assert notes.metadata["image_error"] == f"{NOTES}, page 1: there is no picture of it"
 
 
@@ -74,6 +75,16 @@ class Removing(pagevec.Index):
         for name in {hit.document for hit in hits}:
             self.remove(name)
         return hits
+
+
+def test_page_that_is_gone(embedder: LocalEmbedder, tmp_path: Path) -> None:
+    """A page that a service has removed since it was found is left out."""
+    store, uploads = str(tmp_path / "store"), tmp_path / "uploads"
+    with serving_documents(embedder, store, uploads) as (there, _):
+        removing = Removing(there.url, there.key)
+        removing.add(EXAMPLES / "notes.txt")
+        assert PageSearch(removing, 1).run("ticket machine") == []
+        removing.close()
 
 
 def test_pictures_that_cannot_be_drawn(model: LocalModel, tmp_path: Path) -> None:
@@ -104,6 +115,7 @@ def test_pictures_that_cannot_be_drawn(model: LocalModel, tmp_path: Path) -> Non
         ({"k": 0}, "k=0: expected a number of pages, at least 1"),
         ({"width": 5000}, "width=5000: expected a number of pixels from 16 to 2000"),
         ({"documents": ["x"]}, "no document 'x'"),
+        ({"documents": "x"}, "documents='x': expected a list of names"),
         ({"index": "http://127.0.0.1:8765"}, "index: expected a pagevec.Index"),
     ],
 )

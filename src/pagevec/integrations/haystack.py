@@ -93,7 +93,7 @@ class PagevecRetriever:
         self.store = os.fspath(store) if isinstance(store, os.PathLike) else store
         self.model, self.api_key, self.patience = model, api_key, patience
         self.top_k, self.width, self.with_images = top_k, width, with_images
-        self.documents, self.where = list(documents), dict(where or {})
+        self.documents, self.where = documents, dict(where or {})
         self._index = _Opening(self._open)
 
     def warm_up(self) -> None:
@@ -114,7 +114,7 @@ class PagevecRetriever:
             top_k=self.top_k,
             width=self.width,
             with_images=self.with_images,
-            documents=self.documents,
+            documents=list(self.documents),
             where=self.where,
             patience=self.patience,
         )

@@ -154,8 +154,9 @@ def page_blocks(documents: Sequence[Document]) -> list[ContentBlock]:
 
 def _document_of(page: RetrievedPage) -> Document:
     metadata = {**page.metadata, "score": page.score}
-    if page.base64 is not None:
-        metadata["image"] = ImageContentBlock(type="image", base64=page.base64, mime_type=JPEG)
+    if page.image_base64 is not None:
+        image = ImageContentBlock(type="image", base64=page.image_base64, mime_type=JPEG)
+        metadata["image"] = image
     return Document(id=page.name, page_content=page.text, metadata=metadata)
 
 

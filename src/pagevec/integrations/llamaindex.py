@@ -149,9 +149,9 @@ def _node_of(page: RetrievedPage) -> NodeWithScore:
         "excluded_embed_metadata_keys": hidden,
         "relationships": {NodeRelationship.SOURCE: document},
     }
-    if page.base64 is None:
+    if page.image_base64 is None:
         return NodeWithScore(node=TextNode(**content), score=page.score)
-    node = ImageNode(image=page.base64, image_mimetype=JPEG, **content)
+    node = ImageNode(image=page.image_base64, image_mimetype=JPEG, **content)
     return NodeWithScore(node=node, score=page.score)
 
 

@@ -5,10 +5,11 @@ import base64
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pagevec.errors import ConfigurationError, NotFound, PagevecError
+from pagevec.errors import ConfigurationError, InvalidRequest, NotFound, PagevecError
 from pagevec.ingest.pipeline import is_of_the_service
 from pagevec.machine import thread_pool
 from pagevec.search.aio import AsyncIndex
@@ -46,8 +47,8 @@ class RetrievedPage:
     score: float
     metadata: dict[str, Any]
 
-    @property
-    def base64(self) -> str | None:
+    @cached_property
+    def image_base64(self) -> str | None:
         """The picture in base64."""
         return None if self.image is None else base64.b64encode(self.image).decode()
 
@@ -66,7 +67,7 @@ class PageSearch:
 
     Raises:
         ConfigurationError: `index` is none.
-        InvalidRequest: a picture cannot have such a width.
+        InvalidRequest: a picture cannot have such a width, or `documents` is a single text.
     """
 
     index: Index | AsyncIndex
@@ -83,6 +84,10 @@ class PageSearch:
                 f"{type(self.index).__name__}"
             )
         check_width(self.width)
+        if isinstance(self.documents, str):
+            raise InvalidRequest(
+                f"documents={self.documents!r}: expected a list of names, not a single one"
+            )
 
     def run(self, query: str) -> list[RetrievedPage]:
         """Return the pages that answer `query` best, the best first.
