@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
@@ -195,12 +196,32 @@ def postgres() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def qdrant() -> Iterator[str]:
+    """The address of a stand-in for a Qdrant server."""
+    pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
+    from qdrant_server import QdrantServer, running_qdrant  # with qdrant-client, as above
+
+    with running_qdrant(QdrantServer()) as server:
+        yield f"qdrant://{server.url}"
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The name of an empty store, of each kind."""
+    """The name of an empty store, of each kind that most tests run with."""
+    return new_store_name(request, tmp_path)
+
+
+def new_store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the name of an empty store of the kind that the request's parameter names."""
     if request.param == "postgres":
         pytest.importorskip("psycopg", reason="psycopg is not installed")
         from postgres_server import new_database
 
         return new_database(request.getfixturevalue("postgres"))
+    if request.param == "qdrant-server":
+        return f"{request.getfixturevalue('qdrant')}/pages-{uuid.uuid4().hex}"
+    if request.param == "qdrant-embedded":
+        pytest.importorskip("qdrant_edge", reason="qdrant-edge-py is not installed")
+        return f"qdrant:{tmp_path / 'store'}"
     return str(tmp_path / "store")

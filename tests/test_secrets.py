@@ -29,6 +29,7 @@ def test_no_password_is_left(scheme: str, user: str, password: str) -> None:
     [
         ("https://t0ken@host/path", "https://***@host/path"),
         ("postgresql://reader@host/db", "postgresql://reader@host/db"),
+        ("qdrant+https://t0ken@host/pages", "qdrant+https://***@host/pages"),
         ("postgresql://host/db?user=a&password=word", "postgresql://host/db?user=a&password=***"),
         ("http://host/?api_key=word&top", "http://host/?api_key=***&top"),
         ("https://a:b@one, https://c:d@two", "https://a:***@one, https://c:***@two"),

@@ -63,7 +63,7 @@ def fault_of_key(key: Any) -> str | None:
 
 
 def mask_url(text: str) -> str:
-    """Return `text` with the passwords in URLs masked, and over HTTP tokens in a user's place."""
+    """Return `text` with the passwords in URLs masked, and tokens in the place of a user."""
     return _URL.sub(_mask_match, text)
 
 
@@ -121,4 +121,5 @@ def _mask_match(found: "re.Match[str]") -> str:
     if user is not None:
         return f"{scheme}{user}:{MASK}@"
     # Alone, it is a token where web services take one, and elsewhere a name.
-    return f"{scheme}{MASK}@" if scheme.lower().startswith("http") else found[0]
+    is_token = scheme.lower().startswith(("http", "qdrant"))
+    return f"{scheme}{MASK}@" if is_token else found[0]

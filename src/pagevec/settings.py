@@ -151,8 +151,8 @@ class Settings(EnvironmentSettings):
     )
     store: str | None = bounded(
         None,
-        "store whose documents are shown and searched over HTTP, and on a page at /: a folder or "
-        "postgresql://...; default: none, the service only embeds",
+        "store whose documents are shown and searched over HTTP, and on a page at /: a folder, "
+        "postgresql://... or qdrant:...; default: none, the service only embeds",
         min_length=1,
     )
     uploads: bool = bounded(

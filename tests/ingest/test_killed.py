@@ -3,8 +3,9 @@
 import asyncio
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,14 @@ PAUSE = 0.2  # seconds
 class Slow:
     """Lets each call wait before it is served, so that a killed worker is never done already."""
 
+    calls = 0
+
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
+            Slow.calls += 1
             await asyncio.sleep(PAUSE)
         await self._app(scope, receive, send)
 
@@ -60,6 +64,44 @@ def test_killed_at_random_moments(
 
 
 @pytest.mark.timeout(900)
+def test_killed_beside_a_qdrant_server(
+    slow_service: Service, qdrant: str, folder: Path, tmp_path: Path
+) -> None:
+    """A store in Qdrant is complete after 20 kills, and has each page once."""
+    small_pdf(folder / "long.pdf", PAGES)
+    expected = undisturbed(slow_service, folder, tmp_path)
+    name = kill_and_finish(slow_service, f"{qdrant}/killed", folder, len(expected.keys))
+    assert_as(expected, name)
+
+
+@pytest.mark.timeout(900)
+def test_killed_with_qdrants_engine(slow_service: Service, folder: Path, tmp_path: Path) -> None:
+    """A worker that has Qdrant's engine in its process is killed: what it stored is there, once.
+
+    Nobody else may look into the folder meanwhile: the calls of the service tell how far it is.
+    """
+    small_pdf(folder / "long.pdf", PAGES)
+    expected = undisturbed(slow_service, folder, tmp_path)
+    name = f"qdrant:{tmp_path / 'store'}"
+    chance = random.Random(6)  # noqa: S311 - repeatable, not secret
+    stored = kills = 0
+    while stored < 0.8 * len(expected.keys):
+        worker = start(slow_service, name, folder)
+        wanted = Slow.calls + chance.randrange(2, 5)
+        wait_until(lambda: Slow.calls >= wanted)  # noqa: B023
+        time.sleep(2 * PAUSE * chance.random())
+        worker.kill()
+        worker.wait()
+        kills += 1
+        with open_store(name) as store:
+            assert stored <= store.count()
+            stored = store.count()
+    assert kills > 5
+    assert start(slow_service, name, folder).wait(240) == 0
+    assert_as(expected, name)
+
+
+@pytest.mark.timeout(900)
 def test_killed_among_odd_documents(
     slow_service: Service, postgres: str, folder: Path, tmp_path: Path
 ) -> None:
@@ -69,19 +111,37 @@ def test_killed_among_odd_documents(
 
 
 def kill_in_both_stores(service: Service, postgres: str, folder: Path, scratch: Path) -> None:
-    undisturbed = str(scratch / "undisturbed")
-    assert start(service, undisturbed, folder).wait(240) == 0
-    keys = keys_in(undisturbed)
-    expected, records = all_vectors(undisturbed, keys), records_in(undisturbed)
+    expected = undisturbed(service, folder, scratch)
+    total = len(expected.keys)
     names = [str(scratch / "store"), new_database(postgres)]
     # Both at once: most of the time goes into starting processes.
     with ThreadPoolExecutor(len(names)) as pool:
-        for name in pool.map(lambda name: kill_and_finish(service, name, folder, len(keys)), names):
-            assert keys_in(name) == keys
-            assert rows_in(name) == len(keys)
-            assert records_in(name) == records
-            for there, right in zip(all_vectors(name, keys), expected, strict=True):
-                np.testing.assert_allclose(there, right, atol=1e-3)
+        for name in pool.map(lambda name: kill_and_finish(service, name, folder, total), names):
+            assert_as(expected, name)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What an ingestion that nobody kills leaves in a store."""
+
+    keys: list[PageKey]
+    vectors: list[np.ndarray]
+    records: list[DocumentRecord]
+
+
+def undisturbed(service: Service, folder: Path, scratch: Path) -> Expected:
+    name = str(scratch / "undisturbed")
+    assert start(service, name, folder).wait(240) == 0
+    keys = keys_in(name)
+    return Expected(keys, all_vectors(name, keys), records_in(name))
+
+
+def assert_as(expected: Expected, name: str) -> None:
+    assert keys_in(name) == expected.keys
+    assert rows_in(name) == len(expected.keys)
+    assert records_in(name) == expected.records
+    for there, right in zip(all_vectors(name, expected.keys), expected.vectors, strict=True):
+        np.testing.assert_allclose(there, right, atol=1e-3)
 
 
 def kill_and_finish(service: Service, name: str, folder: Path, total: int) -> str:
@@ -105,9 +165,13 @@ def kill_and_finish(service: Service, name: str, folder: Path, total: int) -> st
 
 
 def wait_for(store: Store, pages: int) -> None:
+    wait_until(lambda: store.count() >= pages)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
-    while store.count() < pages:
-        assert time.monotonic() < end, f"{store.count()} of {pages} pages"
+    while not is_so():
+        assert time.monotonic() < end, "nothing happens"
         time.sleep(0.005)
 
 

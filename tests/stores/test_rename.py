@@ -2,17 +2,30 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from contract import elsewhere
 
+from conftest import new_store_name
 from pagevec.errors import StoreError
 from pagevec.grid import PatchGrid
 from pagevec.stores import hamming, open_store
 from pagevec.stores.base import Filter, Store
 from pagevec.types import DocumentRecord, PageKey
 from vectors import page
+
+# Where a rename copies pages; tests/stores/test_qdrant.py has quicker ones.
+QDRANT = [
+    pytest.param(kind, marks=pytest.mark.long) for kind in ("qdrant-embedded", "qdrant-server")
+]
+
+
+@pytest.fixture(params=["sqlite", "postgres", *QDRANT])
+def store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The name of an empty store, of every kind."""
+    return new_store_name(request, tmp_path)
 
 
 @pytest.fixture

@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from threading import Event
 
 import numpy as np
 import pytest
-from contract import ADD_FOR_EVER, another_process, elsewhere
+from contract import ADD_FOR_EVER, another_process, elsewhere, need_processes
 
 import vectors
+from conftest import new_store_name
 from pagevec.errors import OtherModel, StoreError
 from pagevec.grid import PatchGrid
 from pagevec.stores import hamming, open_store
@@ -30,6 +32,12 @@ def dim(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     chosen = int(getattr(request, "param", vectors.DIM))
     monkeypatch.setattr(vectors, "DIM", chosen)
     return chosen
+
+
+@pytest.fixture(params=["sqlite", "postgres", "qdrant-embedded", "qdrant-server"])
+def store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The name of an empty store, of every kind."""
+    return new_store_name(request, tmp_path)
 
 
 @pytest.fixture
@@ -214,6 +222,7 @@ def test_changes_elsewhere_are_seen(store: Store, store_name: str) -> None:
 @both_tables
 def test_two_processes_add_the_same(store: Store, store_name: str) -> None:
     """Each page is there once when two processes add the same pages at once."""
+    need_processes(store_name)
     code = 'for first in range(0, 60, 5): store.add([page("a", first + k) for k in range(5)])'
     writers = [another_process(store_name, code) for _ in range(2)]
     assert [writer.wait(60) for writer in writers] == [0, 0]

@@ -17,7 +17,7 @@ from dotenv import dotenv_values
 
 from pagevec.errors import ConfigurationError
 from pagevec.secrets import first_key, mask_secrets
-from pagevec.stores import DEFAULT_STORE, is_service
+from pagevec.stores import DEFAULT_STORE, check_store_name, is_service
 from pagevec.terminal import LineFormatter, echo
 
 if TYPE_CHECKING:
@@ -174,13 +174,19 @@ def with_ca(command: AnyCommand) -> AnyCommand:
 
 
 def with_store(command: AnyCommand) -> AnyCommand:
-    """Give a command `store`: the name of a store."""
+    """Give a command `store`: the name of a store, of a kind that is known."""
     return click.option(
         "--store",
         default=DEFAULT_STORE,
         show_default=True,
-        help="Folder, postgresql://, or http:// of a service that has a store.",
+        callback=_check_store,
+        help="Folder, postgresql://, qdrant:, or http:// of a service that has a store.",
     )(command)
+
+
+def _check_store(_context: click.Context, _option: click.Parameter, store: str) -> str:
+    check_store_name(store)
+    return store
 
 
 def with_output(command: AnyCommand) -> AnyCommand:

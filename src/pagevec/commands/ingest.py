@@ -27,7 +27,7 @@ from pagevec.commands.interrupts import INTERRUPTED, interruptible, report_when_
 from pagevec.errors import NoStore
 from pagevec.ingest import LEASE_SECONDS
 from pagevec.secrets import mask_secrets
-from pagevec.stores import is_service
+from pagevec.stores import folder_of, is_service
 from pagevec.terminal import LineFormatter, count, echo
 
 if TYPE_CHECKING:
@@ -283,9 +283,10 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _log_to_file(store: str) -> None:
-    folder = Path(store) / "logs"
-    if "://" in store:
+    of_store = folder_of(store)
+    if of_store is None:
         return
+    folder = of_store / "logs"
     try:
         folder.mkdir(exist_ok=True)
         handler = logging.FileHandler(folder / "ingestion.log", encoding="utf-8")

@@ -14,7 +14,7 @@ from pagevec.local import LocalModel
 from pagevec.search.library import Library
 from pagevec.search.retriever import Retriever
 from pagevec.settings import Settings
-from pagevec.stores import open_store
+from pagevec.stores import folder_of, open_store
 from pagevec.stores.base import Store
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, check_model
 from pagevec.types import Model, MultiVector
@@ -108,13 +108,15 @@ class Shelf:
             self._store.close()
 
     def _uploads(self, store: Store) -> Uploads:
-        folder = self.settings.uploads_folder
-        if folder is None and "://" in self.name:
+        folder, of_store = self.settings.uploads_folder, folder_of(self.name)
+        if folder is None and of_store is not None:
+            folder = of_store / _UPLOADS
+        if folder is None:
             raise ConfigurationError(
-                "uploads to a store in PostgreSQL need a folder for their files: "
+                "uploads to a store in a database need a folder for their files: "
                 "--uploads-folder (PAGEVEC_UPLOADS_FOLDER)"
             )
-        return Uploads(store, folder or Path(self.name) / _UPLOADS, self.settings.max_uploads_bytes)
+        return Uploads(store, folder, self.settings.max_uploads_bytes)
 
 
 def _demo_store(model: Model, folder: Path) -> Path:

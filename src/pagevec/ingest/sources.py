@@ -17,6 +17,7 @@ LOCKS = ("~$", ".~lock.")
 _LEADS_OUT = "link{s} leading out of the folder"
 
 STORE_FILE = "pages.sqlite3"
+STORE_FILES = frozenset({STORE_FILE, "pages.qdrant"})
 """A folder with a file of this name is a store of pagevec's own."""
 
 
@@ -187,7 +188,7 @@ def _walk(folder: Path, found: Found, follow_links: bool) -> Iterator[Path]:
                 folders.clear()
                 continue
             seen.add(here.resolve())
-            if STORE_FILE in files:
+            if not STORE_FILES.isdisjoint(files):
                 found.passed_over["store{s} of pagevec"] += 1
                 folders.clear()
                 continue

@@ -7,7 +7,7 @@ from pathlib import Path
 from pagevec.errors import ConfigurationError
 from pagevec.extras import how_to_install
 from pagevec.ingest.openers import SUFFIXES
-from pagevec.ingest.sources import LOCKS, STORE_FILE
+from pagevec.ingest.sources import LOCKS, STORE_FILES
 
 _TICK = 0.5  # seconds
 _QUIET_MS = 300  # without another change: a file that is being written makes many
@@ -83,7 +83,7 @@ def _concerns_documents(file: Path, places: Sequence[Path]) -> bool:
         folders = [root.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
         is_hidden = any(part.startswith((".", *LOCKS)) for part in parts)
         try:
-            is_of_store = any((folder / STORE_FILE).exists() for folder in folders)
+            is_of_store = any((folder / one).exists() for folder in folders for one in STORE_FILES)
             is_other = file.suffix.lower() not in SUFFIXES and file.is_file()
         except OSError:
             return True

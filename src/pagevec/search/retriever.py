@@ -14,8 +14,6 @@ from pagevec.stores.base import EVERYTHING, Filter, Store
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, check_model
 from pagevec.types import Model, MultiVector, PageKey, Query, ScoredPage, TellsTokens
 
-# Pages that are scored exactly, of those that the store's sign bits bring up.
-CANDIDATES = 500
 # Pages that a thread fetches and scores at a time: 64 pages of 700 float32 vectors of 128
 # dimensions are 23 MB. Of wider vectors as many bytes.
 _BLOCK, _BLOCK_COMPONENTS = 64, 64 * 128
@@ -81,8 +79,8 @@ class Retriever:
             raise InvalidRequest(
                 "the query's vectors are not finite: the model that embedded it is at fault"
             )
-        keys = self._store.candidates(query, max(k, CANDIDATES), where)
-        most = min(_BLOCK, max(1, _BLOCK_COMPONENTS // max(1, query.shape[1])))
+        keys = self._store.candidates(query, max(k, self._store.shortlist), where)
+        most = min(_BLOCK, max(1, _BLOCK_COMPONENTS // query.shape[1]))
         blocks = [keys[first : first + most] for first in range(0, len(keys), most)]
         scored = chain.from_iterable(
             thread_pool("pagevec-rerank").map(partial(self._score, query), blocks)

@@ -94,9 +94,11 @@ class Store(Protocol):
 
     Attributes:
         ledger: what the store knows about documents.
+        shortlist: how many candidates a search asks for at least, to score them exactly.
     """
 
     ledger: Ledger
+    shortlist: int = 500
 
     def add(self, pages: Sequence[Page]) -> None:
         """Store `pages`, replacing those with the same keys: all of them, durably, or none.
