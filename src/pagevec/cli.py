@@ -37,6 +37,7 @@ _COMMANDS = {
     "documents": "List the documents of a store: their pages, and what is missing of them.",
     "remove": "Remove DOCUMENTS from a store, by their names or the paths of their files.",
     "store": "Look after a store: back it up while it is used.",
+    "export": "Copy the documents of the store FROM into the store TO, page by page.",
     "models": "List the model families.",
     "check": "Check the service at URL: keys, inputs, formats, refusals, latency.",
     "bench": "Measure the service at URL: pages/s, texts/s, latency of queries.",
