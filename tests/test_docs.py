@@ -28,7 +28,17 @@ UNSEEN = (
     errors.LoadedElsewhere,
     errors.ObjectError,
 )
-PAGES = ("http-api", "client", "documents", "frameworks", "agents", "ray", "hosting", "operations")
+PAGES = (
+    "http-api",
+    "client",
+    "documents",
+    "frameworks",
+    "agents",
+    "ray",
+    "hosting",
+    "operations",
+    "qdrant",
+)
 BLOCK = re.compile(r"<!-- run -->\n```(bash|python)\n(.*?)```", re.S)
 BLOCKS = [
     pytest.param(document.stem, language, code, id=f"{document.name}-{number}")

@@ -80,7 +80,7 @@ class Retriever:
                 "the query's vectors are not finite: the model that embedded it is at fault"
             )
         keys = self._store.candidates(query, max(k, self._store.shortlist), where)
-        most = min(_BLOCK, max(1, _BLOCK_COMPONENTS // query.shape[1]))
+        most = min(_BLOCK, max(1, _BLOCK_COMPONENTS // max(1, query.shape[1])))
         blocks = [keys[first : first + most] for first in range(0, len(keys), most)]
         scored = chain.from_iterable(
             thread_pool("pagevec-rerank").map(partial(self._score, query), blocks)
