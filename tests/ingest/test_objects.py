@@ -21,7 +21,7 @@ from pagevec.engine.embedder import LocalEmbedder
 from pagevec.errors import ConfigurationError, InvalidRequest, ObjectError
 from pagevec.images import DEFAULT_LIMITS
 from pagevec.ingest import objects
-from pagevec.ingest.objects import Address
+from pagevec.ingest.addresses import Address
 from pagevec.ingest.sources import find_documents
 from pagevec.local import LocalModel
 from pagevec.search.index import Index

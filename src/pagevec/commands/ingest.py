@@ -53,7 +53,7 @@ class _PathOrAddress(click.Path):
     """The path of a file or folder, or an address such as `s3://bucket/reports`, which is text."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from pagevec.ingest.objects import is_address
+        from pagevec.ingest.addresses import is_address
 
         is_text = isinstance(value, str) and is_address(value)
         return value if is_text else super().convert(value, param, ctx)

@@ -9,8 +9,9 @@ from itertools import starmap
 from pathlib import Path
 
 from pagevec.errors import InvalidRequest, PagevecError
+from pagevec.ingest.addresses import Address, is_address
 from pagevec.ingest.names import Names
-from pagevec.ingest.objects import Address, find_gone, is_address
+from pagevec.ingest.objects import find_gone
 from pagevec.ingest.sources import Place
 from pagevec.stores.base import Store
 from pagevec.types import DocumentRecord

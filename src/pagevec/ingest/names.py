@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
 from pagevec.errors import InvalidRequest
-from pagevec.ingest.objects import Address, RemoteObject, is_address
+from pagevec.ingest.addresses import Address, is_address
+from pagevec.ingest.objects import RemoteObject
 from pagevec.ingest.sources import Found, FoundDocument, Place, escape
 from pagevec.stores.base import Store
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 
 from pagevec.errors import InvalidRequest
-from pagevec.ingest.objects import Address, ObjectStore, RemoteObject
+from pagevec.ingest.addresses import Address
+from pagevec.ingest.objects import ObjectStore, RemoteObject
 from pagevec.ingest.openers import SUFFIXES
 
 # Names that programs give to files which are no documents: locks of Office and LibreOffice.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pagevec.errors import InvalidRequest
-from pagevec.ingest.objects import Address, is_address
+from pagevec.ingest.addresses import Address, is_address
 from pagevec.ingest.sources import Place
 from pagevec.ingest.worker import Outcome
 from pagevec.search.similarity_maps import PageMaps
