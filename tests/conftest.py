@@ -206,6 +206,16 @@ def qdrant() -> Iterator[str]:
         yield f"qdrant://{server.url}"
 
 
+@pytest.fixture
+def database(postgres: str) -> Iterator[str]:
+    """The URL of an empty database of PostgreSQL, for one test."""
+    from postgres_server import drop_database, new_database
+
+    url = new_database(postgres)
+    yield url
+    drop_database(url)
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The name of an empty store, of each kind that most tests run with."""
@@ -216,9 +226,8 @@ def new_store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Return the name of an empty store of the kind that the request's parameter names."""
     if request.param == "postgres":
         pytest.importorskip("psycopg", reason="psycopg is not installed")
-        from postgres_server import new_database
-
-        return new_database(request.getfixturevalue("postgres"))
+        url: str = request.getfixturevalue("database")
+        return url
     if request.param == "qdrant-server":
         return f"{request.getfixturevalue('qdrant')}/pages-{uuid.uuid4().hex}"
     if request.param == "qdrant-embedded":

@@ -54,7 +54,8 @@ def company(embedder: LocalEmbedder, tmp_path_factory: pytest.TempPathFactory) -
     while not server.started:
         time.sleep(0.01)
     yield Company(address_of(listener).replace("http:", "https:"), folder / "ca.pem")
-    server.should_exit = True
+    # Without waiting half a minute for clients that keep their connections and answer no goodbye.
+    server.should_exit = server.force_exit = True
     thread.join()
 
 

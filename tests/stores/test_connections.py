@@ -11,7 +11,6 @@ import pytest
 from pagevec.errors import StoreError
 from pagevec.stores.postgres import connections
 from pagevec.stores.postgres.store import PostgresStore
-from postgres_server import new_database
 from vectors import page
 
 OTHERS = """
@@ -20,8 +19,8 @@ AND backend_type = 'client backend'"""
 
 
 @pytest.fixture
-def url(postgres: str) -> str:
-    return new_database(postgres)
+def url(database: str) -> str:
+    return database
 
 
 def execute(url: str, statement: str) -> list[tuple[Any, ...]]:

@@ -15,7 +15,6 @@ from pagevec.stores import hamming, open_store
 from pagevec.stores.base import Filter, Store
 from pagevec.stores.fingerprint import agree_on_model
 from pagevec.types import DocumentRecord, Page, PageKey
-from postgres_server import new_database
 from vectors import page, unit_vectors
 
 FORMER = Path(__file__).parents[1] / "former"
@@ -31,7 +30,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         shutil.copy(FORMER / "pages.sqlite3", tmp_path)
         name = str(tmp_path)
     else:
-        name = new_database(request.getfixturevalue("postgres"))
+        name = request.getfixturevalue("database")
         with psycopg.connect(name) as connection:
             connection.execute((FORMER / "postgres.sql").read_bytes())
     with open_store(name) as store:

@@ -17,7 +17,7 @@ from pagevec.stores.base import Filter
 from pagevec.stores.postgres import cache as postgres_cache
 from pagevec.stores.postgres.store import PostgresStore
 from pagevec.types import MultiVector, Page, PageKey
-from postgres_server import new_database, running_postgres
+from postgres_server import drop_database, new_database, running_postgres
 from vectors import page, unit_vectors
 
 
@@ -28,8 +28,10 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture(params=["plain", "pgvector"])
-def url(server: str, request: pytest.FixtureRequest) -> str:
-    return new_database(server, pgvector=request.param == "pgvector")
+def url(server: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    url = new_database(server, pgvector=request.param == "pgvector")
+    yield url
+    drop_database(url)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from pagevec.stores.base import Filter
 from pagevec.stores.fingerprint import agree_on_model, check_model
 from pagevec.stores.postgres.store import PostgresStore
 from pagevec.types import DocumentRecord, Page, PageKey
-from postgres_server import new_database
 from vectors import unit_vectors
 
 DIM = 320
@@ -27,8 +26,8 @@ WHOLE_ROWS = "SELECT *, ctid::text, xmin::text FROM multi_vector_embeddings ORDE
 
 
 @pytest.fixture
-def url(postgres: str) -> str:
-    return new_database(postgres)
+def url(database: str) -> str:
+    return database
 
 
 @pytest.fixture

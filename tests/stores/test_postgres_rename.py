@@ -11,13 +11,12 @@ from morphik_core import Connection, insert
 from pagevec.errors import StoreError
 from pagevec.stores.postgres.store import PostgresStore
 from pagevec.types import DocumentRecord, PageKey
-from postgres_server import new_database
 from vectors import page, unit_vectors
 
 
 @pytest.fixture
-def url(postgres: str) -> str:
-    return new_database(postgres)
+def url(database: str) -> str:
+    return database
 
 
 @pytest.fixture
