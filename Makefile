@@ -2,7 +2,11 @@
 
 PYTHON ?= python3
 MODEL ?= bundled
+WORKERS ?= 2
 BIN := .venv/bin
+# Most tests wait for processes to start or to answer. Those of a file stay together: they share a
+# service, or a model.
+SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadfile
 # Progress bars and version notices of pip tell a newcomer nothing.
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
@@ -12,10 +16,11 @@ serve: .venv/serve
 	$(BIN)/pagevec serve --model $(MODEL) --demo examples
 
 test: .venv/test
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" $(SIDE_BY_SIDE)
 
 test-all: .venv/test
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m "long and not alone" $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -m "long and alone"
 
 # The engine, and what else works with the packages whose lowest versions are allowed.
 test-lowest: .venv-lowest/test

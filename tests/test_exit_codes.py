@@ -198,6 +198,7 @@ def table() -> str:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_every_command(service: Service, tmp_path: Path) -> None:
     """Each command ends in each situation with the exit code and output that docs/cli.md says."""
     with workplace(service, tmp_path) as place:

@@ -14,7 +14,7 @@ import pytest
 
 from conftest import KEY, Service, pagevec
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 _TEXTS = 600
 

@@ -16,7 +16,7 @@ from hostile.target import Target, attacked
 from processes import MIB
 from server.calls import HELLO
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 # Bodies and answers, as docs/hosting.md has them by default, are 1 GiB; these attacks need less.
 BUDGET = 640 * MIB

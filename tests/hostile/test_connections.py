@@ -22,7 +22,7 @@ from pagevec.server.guard import Deadlines
 from pagevec.server.run import address_of, listen, server_for
 from processes import MIB, Process, environment, serving
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 SILENT, SLOW, DEAF = 2000, 200, 50
 BUDGET = 512 * MIB

@@ -18,7 +18,7 @@ from hostile.target import INNOCENT_KEY, Target, attacked
 from processes import MIB
 from server.calls import arrays, error, image, images, texts
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 # Decoding and pooling, one answer on its way, and what the allocator keeps.
 BUDGET = 2560 * MIB

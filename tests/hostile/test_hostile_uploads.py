@@ -16,7 +16,7 @@ from pdf_files import one_page, with_nul, words, write_pdf
 from processes import MIB
 from stores_of_uploads import kept
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(150)]
 
 NAMES = {
     b"<img src=x onerror=alert(1)>.txt": "<img src=x onerror=alert(1)>.txt",

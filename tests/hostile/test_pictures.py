@@ -24,7 +24,7 @@ from pagevec.ingest.boundary import open_document
 from processes import MIB
 from server.calls import images
 
-pytestmark = [pytest.mark.long, *HARMLESS_WARNINGS]
+pytestmark = [pytest.mark.long, pytest.mark.alone, *HARMLESS_WARNINGS]
 
 _TESTS = Path(__file__).parents[1]
 _LADEN = laden()

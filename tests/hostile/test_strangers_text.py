@@ -31,7 +31,7 @@ from pagevec.stores import open_store
 from pagevec.terminal import show_json, show_on_one_line
 from processes import environment, serving
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 # Everything that is no visible character: the sets of Unicode, not those of the code under test.
 OBEYED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")

@@ -7,7 +7,7 @@ import pytest
 from hostile.target import attacked
 from processes import MIB
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 
 def test_a_service_at_rest_is_alive(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hostile.uploading import Shelf, shelf_under_attack
 from pdf_files import pages_pdf
 from stores_of_uploads import kept, left_over
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(150)]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from conftest import EXAMPLES
 from hostile.uploading import shelf_under_attack
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(240)]
 
 REPORT = (EXAMPLES / "annual-report.pdf").read_bytes()
 COPIES = 17  # of six pages

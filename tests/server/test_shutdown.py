@@ -17,7 +17,7 @@ import pytest
 from conftest import png
 from processes import Process, environment, run_to_the_end, serving
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 # Seconds of work: what comes after it waits.
 LONG_TEXT = "many words " * 1600
