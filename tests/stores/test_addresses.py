@@ -15,7 +15,7 @@ from pagevec.errors import InvalidRequest, StoreError
 from pagevec.search.index import Index
 from pagevec.stores import back_up_store, folder_of, is_service, open_store
 
-KNOWN = ("a folder", "postgresql://", "qdrant://host:6333/collection", "qdrant:FOLDER", "http://")
+KNOWN = ("a folder", "postgresql://", "qdrant://host:6333/NAME", "qdrant:FOLDER", "http://")
 
 
 @pytest.fixture(autouse=True)

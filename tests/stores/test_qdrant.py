@@ -198,10 +198,10 @@ def test_addresses(address: str, expected: Address) -> None:
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("qdrant://host", "expected qdrant://host:6333/collection"),
-        ("qdrant:///pages", "expected qdrant://host:6333/collection"),
-        ("qdrant://host/", "expected qdrant://host:6333/collection"),
-        ("qdrant://host/a b", "expected qdrant://host:6333/collection"),
+        ("qdrant://host", "expected qdrant://host:6333/NAME"),
+        ("qdrant:///pages", "expected qdrant://host:6333/NAME"),
+        ("qdrant://host/", "expected qdrant://host:6333/NAME"),
+        ("qdrant://host/a b", "expected qdrant://host:6333/NAME"),
         ("qdrant://host:port/pages", "port"),
         ("qdrant://host:99999/pages", "out of range"),
         ("qdrant://host/pages?shard=6", "unknown option 'shard'; there are shards, replicas"),

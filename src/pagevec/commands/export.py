@@ -19,7 +19,7 @@ from pagevec.terminal import count, echo
 def command(source: str, target: str) -> None:
     """Copy the documents of the store FROM into the store TO, page by page.
 
-    Each is a folder, postgresql://..., qdrant://host:6333/collection or qdrant:FOLDER. TO is made
+    Each is a folder, postgresql://..., qdrant://host:6333/NAME or qdrant:FOLDER. TO is made
     if there is none. It may hold other documents, but only of the same model. Every page is read
     back and compared. Whatever stops an export, start it again: it goes on. FROM is not changed.
     """

@@ -37,7 +37,7 @@ def open_store(name: str = DEFAULT_STORE, *, create: bool = True) -> "Store":
 
     Args:
         name: its address: a folder for a store in SQLite; `postgresql://...`;
-            `qdrant://host:6333/collection`, or `qdrant+https://...`, for a server;
+            `qdrant://host:6333/NAME`, or `qdrant+https://...`, for a server;
             `qdrant:FOLDER` for Qdrant's engine in this process.
         create: whether a store is made if there is none.
 
@@ -220,7 +220,7 @@ class _Kind:
 
 
 _EXPECTED = (
-    "a folder, postgresql://..., qdrant://host:6333/collection, qdrant+https://..., "
+    "a folder, postgresql://..., qdrant://host:6333/NAME, qdrant+https://..., "
     "qdrant:FOLDER, or http:// of a service that has a store"
 )
 _FOLDER = _Kind(_open_sqlite, Path, _IN_SQLITE)

@@ -237,7 +237,7 @@ class _Shard(Collection):
                 raise StoreError(
                     f"cannot use {self._store}: another process has it open, and Qdrant's engine "
                     "lets one process at a time use a folder. Wait for it, or share a server: "
-                    "qdrant://host:6333/collection"
+                    "qdrant://host:6333/NAME"
                 ) from error
             raise StoreError(f"cannot use {self._store}: {error}") from error
 

@@ -38,7 +38,7 @@ from pagevec.stores.qdrant.engine import (
 from pagevec.types import MultiVector
 
 KEY_VARIABLE = "QDRANT_API_KEY"
-_EXPECTED = "qdrant://host:6333/collection, or qdrant+https:// for TLS"
+_EXPECTED = "qdrant://host:6333/NAME, or qdrant+https:// for TLS"
 _LEAST_VERSION = (1, 16)  # conditional updates, which leases need
 _TIMEOUT_SECONDS = 60
 _VECTORS = "page"
@@ -78,7 +78,7 @@ class Address:
 
     @classmethod
     def parse(cls, address: str) -> Self:
-        """Return the parts of `qdrant://host:6333/collection?shards=6&replicas=2&grpc=6334`.
+        """Return the parts of `qdrant://host:6333/NAME?shards=6&replicas=2&grpc=6334`.
 
         Raises:
             InvalidRequest: it is not of this form.
