@@ -50,8 +50,9 @@ def serving_hub(hub: Hub) -> Iterator[Hub]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Return the files in `folder`, as a repository has them."""
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    """Return the files in `folder` and its subfolders, as a repository has them."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 class _Handler(Answering):
@@ -69,10 +70,10 @@ class _Handler(Answering):
                 self._send(self._tree(repositories[f"{owner}/{name}"]), "application/json")
             case ["api", "models", owner, name, *_]:
                 self._send(self._info(f"{owner}/{name}"), "application/json")
-            case [owner, name, "resolve", _, file] if file in repositories[f"{owner}/{name}"]:
-                self._send_file(file, repositories[f"{owner}/{name}"][file])
+            case [owner, name, "resolve", _, *parts]:
+                self._send_file("/".join(parts), repositories[f"{owner}/{name}"])
             case _:
-                self.answer(404, b"", X_Error_Code="EntryNotFound")
+                self._say_that_it_is_not_there()
 
     do_HEAD = do_GET
 
@@ -93,7 +94,14 @@ class _Handler(Answering):
         tag = f'"{hashlib.sha256(content).hexdigest()}"'
         self.answer(200, content, Content_Type=kind, X_Repo_Commit=_COMMIT, ETag=tag)
 
-    def _send_file(self, name: str, content: bytes) -> None:
+    def _say_that_it_is_not_there(self) -> None:
+        self.answer(404, b"", X_Error_Code="EntryNotFound")
+
+    def _send_file(self, name: str, files: dict[str, bytes]) -> None:
+        if name not in files:
+            self._say_that_it_is_not_there()
+            return
+        content = files[name]
         if self.command == "HEAD":
             self._send(content, "application/octet-stream")
             return

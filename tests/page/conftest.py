@@ -46,7 +46,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="there is no browser: install chromium"))
 
 
-@pytest.fixture(scope="session")
+# Playwright keeps an event loop running in this thread, beside which tests of other modules could
+# run none of their own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # In a container, as root, Chromium has no sandbox of its own.
