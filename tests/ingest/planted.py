@@ -105,7 +105,7 @@ FAULTS = {
     "abort": os.abort,
     "silent end": lambda: os._exit(0),
     "hang": lambda: time.sleep(1000),
-    "busy hang": lambda: [None for _ in iter(int, 1)],
+    "busy hang": lambda: any(number for number in iter(int, 1)),  # zeros, for ever
     "hang in C": hang_in_c,
     "hang with a child": hang_with_child,
     "4 GB at once": allocate_at_once,
