@@ -34,6 +34,7 @@ from pagevec.server.run import address_of, listen, server_for
 from pagevec.server.sign_in import SignIn
 from pagevec.settings import Settings
 from pagevec.stores import open_store
+from pagevec.stores.base import Store
 
 import_torchvision()  # before any test imports colpali-engine
 # As the service's own log does it: a traceback without variables, the key among them.
@@ -220,6 +221,13 @@ def database(postgres: str) -> Iterator[str]:
 def store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The name of an empty store, of each kind that most tests run with."""
     return new_store_name(request, tmp_path)
+
+
+@pytest.fixture
+def store(store_name: str) -> Iterator[Store]:
+    """An open store, empty: of each kind that the `store_name` of the test's module names."""
+    with open_store(store_name) as store:
+        yield store
 
 
 def new_store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:

@@ -3,7 +3,7 @@
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -21,12 +21,6 @@ from postgres_server import new_database
 SECONDS = 0.6
 SET_BACK = """
 UPDATE pagevec_claims SET claimed_until = claimed_until + interval '1 day', seconds = %s"""
-
-
-@pytest.fixture
-def store(store_name: str) -> Iterator[Store]:
-    with open_store(store_name) as store:
-        yield store
 
 
 class Stumbling:

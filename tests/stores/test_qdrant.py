@@ -32,12 +32,6 @@ def store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def store(store_name: str) -> Iterator[Store]:
-    with open_store(store_name) as store:
-        yield store
-
-
-@pytest.fixture
 def server() -> Iterator[QdrantServer]:
     with running_qdrant(QdrantServer()) as server:
         yield server

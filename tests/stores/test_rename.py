@@ -1,6 +1,5 @@
 """Renaming documents, in every store."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from contract import elsewhere
 from conftest import new_store_name
 from pagevec.errors import StoreError
 from pagevec.grid import PatchGrid
-from pagevec.stores import hamming, open_store
+from pagevec.stores import hamming
 from pagevec.stores.base import Filter, Store
 from pagevec.types import DocumentRecord, PageKey
 from vectors import page
@@ -26,12 +25,6 @@ QDRANT = [
 def store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The name of an empty store, of every kind."""
     return new_store_name(request, tmp_path)
-
-
-@pytest.fixture
-def store(store_name: str) -> Iterator[Store]:
-    with open_store(store_name) as store:
-        yield store
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What every store does, whichever it is and whatever the dimension of its vectors."""
 
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -38,12 +37,6 @@ def dim(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
 def store_name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The name of an empty store, of every kind."""
     return new_store_name(request, tmp_path)
-
-
-@pytest.fixture
-def store(store_name: str) -> Iterator[Store]:
-    with open_store(store_name) as store:
-        yield store
 
 
 @pytest.fixture
