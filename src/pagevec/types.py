@@ -280,6 +280,10 @@ class Page:
         return np.split(self.vectors, self.metadata.get("tiles", 1) if self.grid else 1)
 
 
+FoundBy = Literal["vectors", "text"]
+"""Why a page was found: its vectors are among the best, or its text has words of the query."""
+
+
 @dataclass(frozen=True)
 class ScoredPage:
     """A page and its exact MaxSim score for a query.
@@ -288,11 +292,19 @@ class ScoredPage:
         key: document and number of the page.
         score: sum over the query's vectors of their highest cosine with one of the page's.
         metadata: of the page.
+        relevance: what pages are ordered by: the score on the scale of the candidates, and how
+            well the page's text answers where that counts, too.
+        found_by: why it was found.
+        found_words: words of the query, as they were typed, that its text has; those that most
+            pages have are left out.
     """
 
     key: PageKey
     score: float
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    relevance: float = 0.0
+    found_by: tuple[FoundBy, ...] = ("vectors",)
+    found_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def test_a_newer_store(tmp_path: Path) -> None:
 )
 def test_an_older_store(version: int, dropped: str, tmp_path: Path) -> None:
     """A store of version 1 or 2 opens with its pages, and can do from then on what it could not."""
-    dropped = f"{dropped}; ALTER TABLE documents DROP COLUMN version"
+    dropped = f"{dropped}; DROP TABLE words; ALTER TABLE documents DROP COLUMN version"
     with SqliteStore(tmp_path) as store:
         store.add([page("a", 1)])
     with closing(sqlite3.connect(tmp_path / FILE)) as connection:

@@ -24,6 +24,7 @@ from pagevec.terminal import count, echo, show_json
 
 if TYPE_CHECKING:
     from pagevec.client import Client
+    from pagevec.search.fusion import Fusion
     from pagevec.search.index import Index
     from pagevec.search.results import Hit
 
@@ -50,6 +51,21 @@ _STEM_BYTES = 100  # of a file name; file systems take 255 for all of it
     help='Only pages with this metadata: a number, true, false, null, or text ("3" in quotes is '
     "text, too).",
 )
+@click.option("--no-text", is_flag=True, help="Find pages by their vectors alone, not by words.")
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Weight of the vectors; the words of text layers have the rest.",
+)
+@click.option(
+    "--fusion",
+    type=click.Choice(["relative", "rrf"]),
+    default="relative",
+    show_default=True,
+    help="Bring both together by their scores, or by their places (reciprocal rank fusion).",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON list of hits.")
 @click.option(
     "--maps",
@@ -68,13 +84,27 @@ def command(
     most: int,
     documents: tuple[str, ...],
     where: tuple[str, ...],
+    no_text: bool,
+    alpha: float,
+    fusion: "Fusion",
     as_json: bool,
     maps: Path | None,
 ) -> None:
-    """Search the pages of a store for QUERY, by late interaction (exact MaxSim)."""
+    """Search the pages of a store for QUERY.
+
+    Pages are found by late interaction (exact MaxSim), and by the words of their text layers.
+    """
     metadata = dict(map(_read_condition, where))
     with _open(store, Service.behind(store, url, key, ca)) as (index, client):
-        hits = index.search(query, most, documents=documents, metadata=metadata)
+        hits = index.search(
+            query,
+            most,
+            documents=documents,
+            metadata=metadata,
+            text=not no_text,
+            alpha=alpha,
+            fusion=fusion,
+        )
         notice = client.info().notice
         if as_json:
             click.echo(_as_json(hits))
@@ -121,6 +151,9 @@ def _as_json(hits: Sequence["Hit"]) -> str:
             "document": hit.document,
             "page": hit.page,
             "score": round(hit.score, 4),
+            "relevance": round(hit.relevance, 6),
+            "found_by": list(hit.found_by),
+            "found_words": list(hit.found_words),
             "metadata": dict(hit.metadata),
             **({"error": hit.error} if hit.error else {}),
         }
@@ -135,7 +168,8 @@ def _as_lines(hits: Sequence["Hit"]) -> list[str]:
 
 
 def _remark(hit: "Hit") -> str:
-    return f"  ({hit.error})" if hit.error else ""
+    words = f"  [{', '.join(hit.found_words)}]" if hit.found_words else ""
+    return f"{words}  ({hit.error})" if hit.error else words
 
 
 def _draw_maps(hits: Sequence["Hit"], folder: Path) -> None:

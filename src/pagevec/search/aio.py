@@ -11,6 +11,7 @@ from pagevec.client import Client
 from pagevec.ingest import LEASE_SECONDS
 from pagevec.ingest.catalogue import Removal, StoredDocument
 from pagevec.ingest.worker import Outcome
+from pagevec.search.fusion import Fusion
 from pagevec.search.index import Index
 from pagevec.search.results import Hit, Paths, Report
 from pagevec.stores.base import Store
@@ -86,10 +87,21 @@ class AsyncIndex:
         *,
         documents: Sequence[str | os.PathLike[str]] = (),
         metadata: Mapping[str, Any] | None = None,
+        text: bool = True,
+        alpha: float = 0.5,
+        fusion: Fusion = "relative",
     ) -> list[Hit]:
         """Return the pages that answer `query`, as `Index.search` does."""
         return await self._run(
-            lambda: self._index.search(query, k, documents=documents, metadata=metadata)
+            lambda: self._index.search(
+                query,
+                k,
+                documents=documents,
+                metadata=metadata,
+                text=text,
+                alpha=alpha,
+                fusion=fusion,
+            )
         )
 
     async def remove(self, document: str | os.PathLike[str]) -> int:

@@ -10,6 +10,7 @@ from pagevec.errors import ConfigurationError
 from pagevec.ingest import LEASE_SECONDS
 from pagevec.ingest.catalogue import Removal, StoredDocument
 from pagevec.ingest.worker import Outcome
+from pagevec.search.fusion import Fusion, Mix
 from pagevec.search.local import LocalIndex
 from pagevec.search.remote import RemoteIndex
 from pagevec.search.results import Hit, Paths, Report, check_count, check_query
@@ -123,6 +124,9 @@ class Index:
         *,
         documents: Sequence[str | os.PathLike[str]] = (),
         metadata: Mapping[str, Any] | None = None,
+        text: bool = True,
+        alpha: float = 0.5,
+        fusion: Fusion = "relative",
     ) -> list[Hit]:
         """Return the `k` pages that answer `query` best, the best first.
 
@@ -132,16 +136,22 @@ class Index:
             documents: only pages of these documents: names, or paths of their files; a folder
                 stands for all documents below it. A service knows names alone.
             metadata: only pages whose metadata has these values.
+            text: whether pages are found by the words of their text layers, too. A page without
+                one, such as a scan, loses nothing by that.
+            alpha: weight of the vectors, from 0 to 1; the words have the rest.
+            fusion: how both are brought together: `relative`, by scores, or `rrf`, by places
+                (reciprocal rank fusion).
 
         Raises:
-            InvalidRequest: the query is blank, `k` is below 1, the store has no such document, or
-                no page has such metadata.
+            InvalidRequest: the query is blank, `k` is below 1, `alpha` or `fusion` is not what it
+                may be, the store has no such document, or no page has such metadata.
             StoreError: the pages were embedded by another model; the service has no store.
             PagevecError: one of `pagevec.client.faults`.
         """
         check_query(query)
         check_count("k", k)
-        return self._index.search(query, k, documents=documents, metadata=metadata)
+        mix = Mix(text, alpha, fusion)
+        return self._index.search(query, k, documents=documents, metadata=metadata, mix=mix)
 
     def remove(self, document: str | os.PathLike[str]) -> int:
         """Remove a document and return how many pages it had. Its file stays where it is.

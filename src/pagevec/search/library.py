@@ -19,6 +19,7 @@ from pagevec.ingest.queue import IngestionQueue
 from pagevec.ingest.sources import find_documents
 from pagevec.ingest.uploads import Uploads
 from pagevec.ingest.worker import Outcome, Worker
+from pagevec.search.fusion import DEFAULT_MIX, Mix
 from pagevec.search.local import LocalIndex
 from pagevec.search.pictures import PageDrawer, fetch_page
 from pagevec.search.results import DocumentState, Hit, Listing, Picture, State, Stock
@@ -65,6 +66,7 @@ class Library:
         k: int,
         documents: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
+        mix: Mix = DEFAULT_MIX,
     ) -> list[Hit]:
         """Return the `k` pages that answer `query` best, the best first.
 
@@ -73,12 +75,13 @@ class Library:
             k: how many pages at most.
             documents: only pages of these: names or ids of documents, or names of folders.
             metadata: only pages whose metadata has these values.
+            mix: whether the words of text layers count, too, and how much.
 
         Raises:
             InvalidRequest: there is no such document, or no page has such metadata.
         """
         where = Filter(self._resolve(documents), metadata or {})
-        return self._index.search_embedded(query, k, where)
+        return self._index.search_embedded(query, k, where, mix)
 
     def documents(self, part: str = "") -> list[DocumentState]:
         """Return the documents whose names have `part` in them, by name; its case is ignored."""

@@ -15,13 +15,14 @@ from pagevec.ingest.names import Names, hash_file, name_documents
 from pagevec.ingest.page import ReadOptions
 from pagevec.ingest.sources import find_documents
 from pagevec.ingest.worker import Outcome, Worker
+from pagevec.search.fusion import DEFAULT_MIX, Mix
 from pagevec.search.pictures import PageDrawer
 from pagevec.search.results import Hit, Paths, Picture, Report, as_places
 from pagevec.search.retriever import Retriever
 from pagevec.search.similarity_maps import PageMaps, map_similarities
 from pagevec.stores import open_store
 from pagevec.stores.base import Filter, Store
-from pagevec.types import DocumentRecord, Model, Page, Progress, Query
+from pagevec.types import DocumentRecord, Model, Page, Progress, Query, ScoredPage
 
 
 class LocalIndex:
@@ -73,37 +74,56 @@ class LocalIndex:
         *,
         documents: Sequence[str | os.PathLike[str]] = (),
         metadata: Mapping[str, Any] | None = None,
+        mix: Mix = DEFAULT_MIX,
     ) -> list[Hit]:
         """Return the pages that answer `query`, as `Index.search` says."""
         chosen = chain.from_iterable(map(self._catalogue.find_all, documents))
         where = Filter(frozenset(chosen), metadata or {})
-        return self.search_embedded(self.retriever.embed(query), k, where)
+        return self.search_embedded(self.retriever.embed(query), k, where, mix)
 
-    def search_embedded(self, query: Query, k: int, where: Filter) -> list[Hit]:
+    def search_embedded(
+        self, query: Query, k: int, where: Filter, mix: Mix = DEFAULT_MIX
+    ) -> list[Hit]:
         """Return the `k` pages of `where` that answer `query` best, the best first.
 
         Raises:
             InvalidRequest: no page has such metadata.
         """
         names = Names.read(self._store)
-        found = self.retriever.search_vectors(query.vectors, k, where)
+        found = self.retriever.search_embedded(query, k, where, mix)
         if not found and where.metadata:
             self._check_metadata(where.metadata)
         pages = {page.key: page for page in self._store.fetch([one.key for one in found])}
         records = {one.key.document: self._store.ledger.record(one.key.document) for one in found}
         return [
-            self._make_hit(one.score, pages[one.key], records[one.key.document], names, query)
+            self._make_hit(one, pages[one.key], records[one.key.document], names, query)
             for one in found
             if one.key in pages  # another process may have removed it meanwhile
         ]
 
     def _make_hit(
-        self, score: float, page: Page, record: DocumentRecord | None, names: Names, query: Query
+        self,
+        scored: ScoredPage,
+        page: Page,
+        record: DocumentRecord | None,
+        names: Names,
+        query: Query,
     ) -> Hit:
         name, file = page.key.document, names.path(page.key.document)
         error, content_hash = (record.error, record.content_hash) if record else (None, None)
         found = _StoredPage(page, query, file, content_hash, self._drawer)
-        return Hit(name, page.key.number, score, file or Path(name), error, page.metadata, found)
+        return Hit(
+            name,
+            page.key.number,
+            scored.score,
+            scored.relevance,
+            scored.found_by,
+            scored.found_words,
+            file or Path(name),
+            error,
+            page.metadata,
+            found,
+        )
 
     def _check_metadata(self, wanted: Mapping[str, Any]) -> None:
         known = self._store.metadata_names()

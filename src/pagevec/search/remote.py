@@ -4,7 +4,7 @@ import base64
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pagevec.errors import InvalidRequest
 from pagevec.ingest.catalogue import Removal, StoredDocument
 from pagevec.ingest.sources import find_documents
 from pagevec.ingest.worker import Outcome
+from pagevec.search.fusion import DEFAULT_MIX, Mix
 from pagevec.search.remote_documents import RemoteCatalogue, ask_for_documents, path_of
 from pagevec.search.remote_uploads import name_for_service, upload
 from pagevec.search.results import Hit, Paths, Picture, Report, as_places
@@ -66,9 +67,13 @@ class RemoteIndex:
         *,
         documents: Sequence[str | os.PathLike[str]] = (),
         metadata: Mapping[str, Any] | None = None,
+        mix: Mix = DEFAULT_MIX,
     ) -> list[Hit]:
         """Return the pages that answer `query`, as `Index.search` says."""
         wanted: dict[str, Any] = {"query": query, "k": k, "maps": True}
+        # Only what differs: services of before know none of this.
+        default = asdict(DEFAULT_MIX)
+        wanted |= {name: value for name, value in asdict(mix).items() if value != default[name]}
         if documents:
             wanted["documents"] = [os.fspath(one) for one in documents]
         if metadata:
@@ -163,8 +168,19 @@ def _read_hit(client: Client, words: Sequence[str], hit: Mapping[str, Any]) -> H
     maps = None if hit["maps"] is None else _read_maps(words, hit["maps"])
     path = f"{path_of(hit['document']['id'])}/pages/{number}"
     found = _RemotePage(client, path, hit["image"] is not None, maps, hit["no_maps"])
+    score = float(hit["score"])
     return Hit(
-        name, number, float(hit["score"]), Path(name), hit["error"], dict(hit["metadata"]), found
+        name,
+        number,
+        score,
+        # A service of before finds pages by their vectors alone, and orders them by score.
+        float(hit.get("relevance", score)),
+        tuple(hit.get("found_by", ("vectors",))),
+        tuple(hit.get("found_words", ())),
+        Path(name),
+        hit["error"],
+        dict(hit["metadata"]),
+        found,
     )
 
 

@@ -12,6 +12,7 @@ from pagevec.ingest.addresses import Address, is_address
 from pagevec.ingest.sources import Place
 from pagevec.ingest.worker import Outcome
 from pagevec.search.similarity_maps import PageMaps
+from pagevec.types import FoundBy
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -159,6 +160,12 @@ class Hit:
         page: number of the page, from 1.
         score: exact MaxSim: the sum over the query's vectors of their highest cosine with one of
             the page's.
+        relevance: what hits are ordered by: from 0 to 1, or by `rrf` at most 1 / 61. It is the
+            score on the scale of all pages that were looked at, together with how well the page's
+            text answers where that counts, too.
+        found_by: why it was found: `vectors`: it is among the best by score; `text`: its text has
+            words of the query.
+        found_words: these words, as they were typed, without those that most pages have.
         path: where the document's file is, or was. Of a service, which keeps the files itself, and
             of an object, it is the document's name.
         error: what is missing of its document, where something is.
@@ -168,6 +175,9 @@ class Hit:
     document: str
     page: int
     score: float
+    relevance: float
+    found_by: tuple[FoundBy, ...]
+    found_words: tuple[str, ...]
     path: Path
     error: str | None
     metadata: Mapping[str, Any] = field(repr=False)

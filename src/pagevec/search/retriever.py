@@ -1,7 +1,12 @@
-"""Search one store with one model: candidates from the store, then exact MaxSim."""
+"""Search one store with one model: candidates from the store, then exact MaxSim.
+
+Candidates are those of the vectors' bits and those of the words in text layers. All of them get a
+MaxSim score; what orders them is that and their texts, as `fusion` says.
+"""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 
@@ -9,14 +14,26 @@ import numpy as np
 
 from pagevec.errors import InvalidRequest
 from pagevec.machine import thread_pool
+from pagevec.search.fusion import VECTORS_ALONE, Mix, fuse
 from pagevec.search.maxsim import maxsim
-from pagevec.stores.base import EVERYTHING, Filter, Store
+from pagevec.stores.base import EVERYTHING, Filter, Store, TextMatch
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, check_model
-from pagevec.types import Model, MultiVector, PageKey, Query, ScoredPage, TellsTokens
+from pagevec.stores.words import QueryWords
+from pagevec.types import (
+    FoundBy,
+    Model,
+    MultiVector,
+    PageKey,
+    Query,
+    ScoredPage,
+    TellsTokens,
+)
 
 # Pages that a thread fetches and scores at a time: 64 pages of 700 float32 vectors of 128
 # dimensions are 23 MB. Of wider vectors as many bytes.
 _BLOCK, _BLOCK_COMPONENTS = 64, 64 * 128
+# Candidates for their words beside those for their vectors, which may all be the same pages.
+_WORDS_SHORTLIST = 100
 
 
 class Retriever:
@@ -32,13 +49,15 @@ class Retriever:
         self._store = store
         self._is_checked = False
 
-    def search(self, query: str, k: int = 10, where: Filter = EVERYTHING) -> list[ScoredPage]:
+    def search(
+        self, query: str, k: int = 10, where: Filter = EVERYTHING, mix: Mix = VECTORS_ALONE
+    ) -> list[ScoredPage]:
         """Return the `k` pages that answer `query` best, the best first.
 
         Raises:
             StoreError: the pages were embedded by another model.
         """
-        return self.search_vectors(self.embed(query).vectors, k, where)
+        return self.search_embedded(self.embed(query), k, where, mix)
 
     def check_model(self) -> None:
         """Compare the model with the one that embedded the pages, once.
@@ -75,18 +94,43 @@ class Retriever:
         Raises:
             InvalidRequest: the query has numbers that are not finite.
         """
+        return self.search_embedded(Query("", query), k, where, VECTORS_ALONE)
+
+    def search_embedded(
+        self, query: Query, k: int = 10, where: Filter = EVERYTHING, mix: Mix = VECTORS_ALONE
+    ) -> list[ScoredPage]:
+        """Return the `k` pages with the highest relevance, the best first.
+
+        Args:
+            query: embedded, with its words.
+            k: how many pages.
+            where: which pages count.
+            mix: whether the words of text layers count, too, and how much.
+
+        Raises:
+            InvalidRequest: the query has numbers that are not finite.
+        """
+        keys = self._candidates(query.vectors, k, where)
+        words = QueryWords(query.text if mix.text else "")
+        matches: Mapping[PageKey, TextMatch] = {}
+        if words.terms:
+            most = max(k, _WORDS_SHORTLIST) if where == EVERYTHING else 0
+            matches = self._store.find_words(words.terms, most, keys)
+            keys = list(dict.fromkeys([*keys, *matches]))
+        return _order(self._score_all(query.vectors, keys), matches, words, k, mix)
+
+    def _candidates(self, query: MultiVector, k: int, where: Filter) -> list[PageKey]:
         if not np.isfinite(query).all():
             raise InvalidRequest(
                 "the query's vectors are not finite: the model that embedded it is at fault"
             )
-        keys = self._store.candidates(query, max(k, self._store.shortlist), where)
+        return self._store.candidates(query, max(k, self._store.shortlist), where)
+
+    def _score_all(self, query: MultiVector, keys: Sequence[PageKey]) -> list[ScoredPage]:
         most = min(_BLOCK, max(1, _BLOCK_COMPONENTS // max(1, query.shape[1])))
         blocks = [keys[first : first + most] for first in range(0, len(keys), most)]
-        scored = chain.from_iterable(
-            thread_pool("pagevec-rerank").map(partial(self._score, query), blocks)
-        )
-        # Equal scores come in the order of their keys, so that a search gives the same list twice.
-        return heapq.nsmallest(k, scored, key=lambda hit: (-hit.score, hit.key))
+        scored = thread_pool("pagevec-rerank").map(partial(self._score, query), blocks)
+        return list(chain.from_iterable(scored))
 
     def _score(self, query: MultiVector, keys: Sequence[PageKey]) -> list[ScoredPage]:
         pages = self._store.fetch(keys)
@@ -100,3 +144,32 @@ class Retriever:
             for page, score in zip(pages, scores, strict=True)
             if np.isfinite(score)  # of a store that does not look at what it returns
         ]
+
+
+def _order(
+    pages: Sequence[ScoredPage],
+    matches: Mapping[PageKey, TextMatch],
+    words: QueryWords,
+    k: int,
+    mix: Mix,
+) -> list[ScoredPage]:
+    """Return the `k` pages with the highest relevance, the best first, and why they were found."""
+    scores = {page.key: page.score for page in pages}
+    texts = {key: match.score for key, match in matches.items() if key in scores}
+    relevance = fuse(scores, texts, mix)
+    # Equal ones come in the order of their keys, so that a search gives the same list twice.
+    leaders = heapq.nsmallest(k, scores, key=lambda key: (-scores[key], key))
+    best = heapq.nsmallest(k, pages, key=lambda page: (-relevance[page.key], -page.score, page.key))
+
+    def explain(page: ScoredPage) -> ScoredPage:
+        terms = matches.get(page.key, TextMatch()).terms
+        # Without words of the query only its vectors can have brought it here.
+        by_vectors: tuple[FoundBy, ...] = ("vectors",) if page.key in leaders or not terms else ()
+        return replace(
+            page,
+            relevance=relevance[page.key],
+            found_by=(*by_vectors, "text") if terms else by_vectors,
+            found_words=words.spell(terms),
+        )
+
+    return [explain(page) for page in best]

@@ -36,6 +36,20 @@ class Filter:
 
 EVERYTHING = Filter()
 
+
+@dataclass(frozen=True)
+class TextMatch:
+    """How well the text layer of a page answers the words of a query.
+
+    Attributes:
+        score: BM25; 0 where it has none of the words that tell pages apart.
+        terms: those that it has.
+    """
+
+    score: float = 0.0
+    terms: frozenset[str] = frozenset()
+
+
 NO_STORE = "check the name; `pagevec ingest` makes a new store"
 """What to do where a store was looked for and is not there."""
 
@@ -152,6 +166,25 @@ class Store(Protocol):
         Raises:
             OtherModel: the query has another dimension than the store's vectors.
         """
+
+    def find_words(
+        self, terms: Sequence[str], limit: int, keys: Sequence[PageKey]
+    ) -> dict[PageKey, TextMatch]:
+        """Return the pages whose text layers answer a query best, and how well others do.
+
+        Terms that most pages have are left out (`bm25.telling`). A store that keeps no words, as
+        this one, finds none.
+
+        Args:
+            terms: of the query, as `QueryWords` makes them, each once.
+            limit: how many pages to return at most beside `keys`. None are needed under a filter,
+                where every page that passes is a candidate already.
+            keys: pages to score in any case.
+
+        Returns:
+            A match for each of the best pages, and for those of `keys` that have a text layer.
+        """
+        return {}
 
     def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
         """Return pages with everything that is stored of them.

@@ -1,6 +1,7 @@
 """The SQLite file of a store: its tables, connections and transactions."""
 
 import os
+import re
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from pagevec.errors import StoreError
 from pagevec.stores.base import ProcessGuard
+from pagevec.stores.sqlite import words
 
 _WAIT_SECONDS = 60.0
 _SETTINGS = (
@@ -69,7 +71,7 @@ CREATE TABLE IF NOT EXISTS leases (
 );
 DROP TABLE IF EXISTS claims"""
 _VERSION_5 = "ALTER TABLE documents ADD COLUMN version TEXT"
-_VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
+_VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, words.CREATE)
 SCHEMA_VERSION = len(_VERSIONS)
 
 
@@ -175,7 +177,7 @@ class Database:
             return self._idle.pop()
         connection = _connect(self.file, self._mode)
         for statement in self._missing:
-            connection.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))
+            connection.execute(_as_temporary(statement))
         if self._missing:  # what is written into these tables would be lost
             connection.execute("PRAGMA query_only = ON")
         return connection
@@ -211,6 +213,11 @@ def _statements(version: int) -> list[str]:
     return [one.strip() for later in _VERSIONS[version:] for one in later.split(";\n")]
 
 
+def _as_temporary(statement: str) -> str:
+    """Return what creates a table as what creates it for one connection alone."""
+    return re.sub(r"(CREATE (?:VIRTUAL )?TABLE (?:IF NOT EXISTS )?)", r"\1temp.", statement)
+
+
 def _connect(file: Path, mode: str) -> _Connection:
     """Return a connection; one without locks where SQLite may not make the file for them."""
     try:
@@ -236,6 +243,7 @@ def _open(file: Path, how: str) -> _Connection:
         factory=_Connection,
         uri=True,
     )
+    words.add_functions(connection)
     try:
         if how not in (_CREATE, _USE):  # without locks, and memory that is shared with others
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")

@@ -14,6 +14,7 @@ from pagevec.stores.base import (
     DamagedPages,
     Filter,
     Store,
+    TextMatch,
     check_rename,
     check_vectors,
     other_dimension,
@@ -25,6 +26,7 @@ from pagevec.stores.codec import (
     read_fingerprint,
     unpack_unit,
 )
+from pagevec.stores.sqlite import words
 from pagevec.stores.sqlite.database import Database
 from pagevec.stores.sqlite.ledger import SqliteLedger
 from pagevec.stores.sqlite.replica import BitReplica
@@ -79,12 +81,13 @@ class SqliteStore(Store):
         dim = check_vectors(pages)
         # Packed before the transaction, during which no other process can write.
         packed = [self._pack(page.vectors) for page in pages]
+        terms = [words.as_row(page.text) for page in pages]
         with self._database.writing() as connection:
             _check_dimension(connection, dim)
             connection.execute("UPDATE store SET dim = ?1 WHERE dim IS NOT ?1", [dim])
             revision = _next_revision(connection)
-            for page, (bits, vectors) in zip(pages, packed, strict=True):
-                _insert(connection, page, revision, bits, vectors)
+            for page, (bits, vectors), row in zip(pages, packed, terms, strict=True):
+                words.index(connection, _insert(connection, page, revision, bits, vectors), row)
 
     def has(self, document: str) -> frozenset[int]:
         with self._database.reading() as connection:
@@ -98,6 +101,7 @@ class SqliteStore(Store):
                 (_next_revision(connection), document),
             )
             connection.execute("DELETE FROM documents WHERE name = ?", [document])
+            words.forget(connection, document)
             return connection.execute("DELETE FROM pages WHERE document = ?", [document]).rowcount
 
     def rename(self, names: Mapping[str, str]) -> None:
@@ -119,6 +123,12 @@ class SqliteStore(Store):
                 return _matching(connection, where)
             bits = quantize(query, "binary").values
             return _keys(connection, self._replica.best(connection, bits, limit))
+
+    def find_words(
+        self, terms: Sequence[str], limit: int, keys: Sequence[PageKey]
+    ) -> dict[PageKey, TextMatch]:
+        with self._database.reading() as connection:
+            return words.find(connection, terms, limit, keys)
 
     def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
         pages = []
@@ -209,7 +219,8 @@ def _next_revision(connection: sqlite3.Connection) -> int:
 
 def _insert(
     connection: sqlite3.Connection, page: Page, revision: int, bits: bytes, vectors: bytes | None
-) -> None:
+) -> int:
+    """Write a page, and return its id."""
     grid = page.grid and json.dumps([page.grid.rows, page.grid.columns, page.grid.first])
     metadata = json.dumps(dict(page.metadata), allow_nan=False)
     [(number,)] = connection.execute(
@@ -222,6 +233,7 @@ def _insert(
     connection.execute(
         "REPLACE INTO contents VALUES (?, ?, ?, ?)", (number, vectors, page.text, page.thumbnail)
     )
+    return int(number)
 
 
 def _page(
