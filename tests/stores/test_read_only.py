@@ -201,10 +201,11 @@ def test_postgres(postgres: str, kind: str) -> None:
         execute(url, f"CREATE ROLE {role} LOGIN", grant)
         reader = url.replace("user=postgres", f"user={role}")
     if kind == "nothing of pagevec's":  # that is newer than 0.1
+        execute(url, "DROP TABLE pagevec_words, pagevec_whole_words")
         execute(url, "DROP TABLE pagevec_probe, pagevec_labels, pagevec_whole_pages")
         execute(url, "ALTER TABLE pagevec_documents DROP COLUMN version")
     if kind == "of one dimension":  # as stores were before 0.2
-        drop = "DROP TABLE pagevec_whole_pages"
+        drop = "DROP TABLE pagevec_words, pagevec_whole_words, pagevec_whole_pages"
         execute(url, drop, "ALTER TABLE pagevec_probe DROP COLUMN dim")
     expected = HAS_TWO_PAGES
     if kind == "nothing of pagevec's":

@@ -6,36 +6,32 @@ parameters of SQLite's FTS5, so that all stores give one page one score.
 
 import math
 from collections.abc import Mapping
+from itertools import accumulate
 
 MOST_FOUND = 50_000
 """Pages that the words of a query may be found on, all words together: that many are scored in a
 tenth of a second. The rarer words come first; a word on more pages than that tells nothing."""
 
-_K1, _B = 1.2, 0.75
+_K1, _B, _LEAST = 1.2, 0.75, 1e-6
 
 
 def telling(counts: Mapping[str, int], pages: int) -> list[str]:
     """Return the terms of a query that are worth looking up, the rarest first.
 
-    Words on more than a third of the pages are left out: their scores are next to nothing, but one
-    that is compared with others alike would count as much as any. Where there are no other words,
-    those that half of the pages have must do, as in a store of two pages.
+    Words on more than half of the pages are left out: to BM25 they are worth nothing, but on a
+    scale from the least score to the highest, that nothing would count as much as any other word.
+    A word on a single page always tells.
 
     Args:
         counts: on how many pages each term is; of terms on more than `MOST_FOUND` at least one more
             than that.
         pages: how many pages have words.
     """
-    found = sorted((count, term) for term, count in counts.items() if count)
-    chosen = [one for one in found if 3 * one[0] <= pages]
-    chosen = chosen or [one for one in found if 2 * one[0] <= pages]
-    room, terms = MOST_FOUND, list[str]()
-    for count, term in chosen:
-        room -= count
-        if room < 0:
-            break
-        terms.append(term)
-    return terms
+    found = sorted(
+        (count, term) for term, count in counts.items() if 0 < 2 * count <= max(pages, 2)
+    )
+    in_all = accumulate(count for count, _ in found)
+    return [term for (_, term), total in zip(found, in_all, strict=True) if total <= MOST_FOUND]
 
 
 def score(count: int, length: int, mean_length: float, found: int, pages: int) -> float:
@@ -48,5 +44,5 @@ def score(count: int, length: int, mean_length: float, found: int, pages: int) -
         found: how many pages have the term.
         pages: how many pages have words.
     """
-    rarity = max(math.log((pages - found + 0.5) / (found + 0.5)), 1e-6)
+    rarity = max(math.log((pages - found + 0.5) / (found + 0.5)), _LEAST)
     return rarity * count * (_K1 + 1) / (count + _K1 * (1 - _B + _B * length / mean_length))

@@ -52,6 +52,8 @@ class OwnTables(PageTables):
         "pagevec_whole_pages": "document",
         "pagevec_documents": "name",
     }
+    ours: LiteralString = "(SELECT id AS row, document, number FROM pagevec_whole_pages) AS ours"
+    words: LiteralString = "pagevec_whole_words"
 
     def __init__(self, dim: int) -> None:
         self.dim = dim

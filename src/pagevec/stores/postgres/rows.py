@@ -56,11 +56,16 @@ class PageTables(Protocol):
             highest id counts. Its columns are `id`; `version`, which changes with the row;
             `document` and `number`; `metadata`, in JSON; and `bits`, the sign bits.
         names: the tables that hold a document, and their columns with its name.
+        ours: what the pages are selected from that pagevec wrote, and that are still there: `row`,
+            `document` and `number`.
+        words: the table with their words, by `row`.
     """
 
     dim: int
     source: LiteralString
     names: Mapping[LiteralString, LiteralString]
+    ours: LiteralString
+    words: LiteralString
 
     def read_signs(self, bits: bytes) -> PackedBits:
         """Return the sign bits in a row's column `bits`.

@@ -3,11 +3,13 @@
 Pages with vectors of 128 dimensions are in morphik-core's table. A row of `pagevec_pages` belongs
 to the row there whose `id` is its `row`; without one it is left over, and is swept when a store is
 opened. Nothing references morphik-core's table, because a foreign key would put triggers on it.
-Pages of any other dimension are in `pagevec_whole_pages` alone.
+Pages of any other dimension are in `pagevec_whole_pages` alone. The words of both are in tables
+beside these (`words`).
 """
 
 from typing import LiteralString
 
+from pagevec.stores.postgres import words
 from pagevec.stores.postgres.connections import Connection
 
 # Any number will do: only one process at a time creates the tables.
@@ -174,7 +176,12 @@ def prepare(connection: Connection) -> bool:
     )
     if is_readable and not _holds(connection, _MAY_WRITE):
         return is_complete
-    if not (is_readable and is_complete and _holds(connection, _HAS_MAX_SIM)):
+    if not (
+        is_readable
+        and is_complete
+        and _holds(connection, _HAS_MAX_SIM)
+        and words.are_readable(connection)
+    ):
         _create(connection)
     connection.execute(_SWEEP)
     return True
@@ -200,6 +207,7 @@ def _create(connection: Connection) -> None:
     if not _holds(connection, "SELECT to_regclass('pagevec_claims') IS NOT NULL"):
         connection.execute(_OURS)
     connection.execute(_LATER)
+    words.create_tables(connection)
 
 
 def _holds(connection: Connection, condition: LiteralString) -> bool:

@@ -33,6 +33,12 @@ _SOURCE = """(
     FROM multi_vector_embeddings WHERE embeddings IS NOT NULL
 ) AS pages"""
 
+# A page that morphik-core has replaced since has another row.
+_OURS = """(
+    SELECT row, document, number FROM pagevec_pages
+    WHERE EXISTS (SELECT FROM multi_vector_embeddings WHERE id = row)
+) AS ours"""
+
 # First the newest row of each page; the big columns are read of those rows alone.
 _PAGES = """
 WITH newest AS (
@@ -99,6 +105,8 @@ class SharedTables(PageTables):
         "pagevec_pages": "document",
         "pagevec_documents": "name",
     }
+    ours: LiteralString = _OURS
+    words: LiteralString = "pagevec_words"
 
     def read_signs(self, bits: bytes) -> PackedBits:
         return decode(bits)

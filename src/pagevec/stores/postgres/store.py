@@ -19,10 +19,12 @@ from pagevec.stores.base import (
     DamagedPages,
     Filter,
     Store,
+    TextMatch,
     check_vectors,
     other_dimension,
 )
 from pagevec.stores.codec import FINGERPRINT_FORMAT, VectorFormat, pack, read_fingerprint
+from pagevec.stores.postgres import words
 from pagevec.stores.postgres.cache import BitCache, stream_candidates
 from pagevec.stores.postgres.connections import Connection, Connections
 from pagevec.stores.postgres.ledger import PostgresLedger
@@ -92,6 +94,7 @@ class PostgresStore(Store):
             if not create and not has_pages_table(connection):
                 raise NoStore(f"there is no store in this database: {NO_STORE}")
             self._is_current = prepare(connection)
+            self._has_words = words.are_readable(connection)
 
     def add(self, pages: Sequence[Page]) -> None:
         latest = list({page.key: page for page in pages}.values())
@@ -140,6 +143,14 @@ class PostgresStore(Store):
             tables = choose(connection)
             return stream_candidates(connection, tables, self._damaged, signs, limit, where)
 
+    def find_words(
+        self, terms: Sequence[str], limit: int, keys: Sequence[PageKey]
+    ) -> dict[PageKey, TextMatch]:
+        if not self._has_words:  # a store of before, which cannot be written
+            return {}
+        with self._reading() as (connection, tables):
+            return words.find_words(connection, tables, terms, limit, keys)
+
     def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
         with self._reading() as (connection, tables):
             return tables.read_pages(connection, keys, self._damaged)
@@ -186,7 +197,9 @@ class PostgresStore(Store):
         self, connection: Connection, pages: Sequence[Page], dim: int, known: int | None
     ) -> None:
         _check_dimension(known, dim)
-        _tables(dim).write_pages(connection, pages, self._format)
+        tables = _tables(dim)
+        tables.write_pages(connection, pages, self._format)
+        words.write_words(connection, tables, pages)
 
     def _tables(self, connection: Connection) -> PageTables:
         """Return the tables of the pages that are there."""

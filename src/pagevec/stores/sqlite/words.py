@@ -29,7 +29,7 @@ _PAGES = "SELECT count(*) FROM words_docsize"
 _COUNT = "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)"
 _SCORES = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?"
 _KEYS = """
-SELECT id, document, number FROM json_each(?) AS best JOIN pages ON pages.id = best.value"""
+SELECT pages.id, document, number FROM json_each(?) AS best JOIN pages ON pages.id = best.value"""
 _WITH_WORDS = """
 SELECT pages.id, document, number FROM json_each(?) AS wanted
 JOIN pages ON document = json_extract(wanted.value, '$[0]')
