@@ -280,6 +280,9 @@ class Page:
         return np.split(self.vectors, self.metadata.get("tiles", 1) if self.grid else 1)
 
 
+Fusion = Literal["relative", "rrf"]
+"""How the order by vectors and that by words are brought together."""
+
 FoundBy = Literal["vectors", "text"]
 """Why a page was found: its vectors are among the best, or its text has words of the query."""
 

@@ -68,7 +68,9 @@ class FoundPage(BaseModel):
 
     document: DocumentName = Field(description="whose page it is")
     page: int = Field(description="its number, from 1")
-    score: float = Field(description="how well it answers; higher is better, within one search")
+    score: float = Field(description="how well its picture answers, within one search")
+    relevance: float = Field(description="what orders the pages: picture and text together")
+    found_words: list[str] = Field(description="words of the query that its text has")
     text: str | None = Field(description="its text around the words of the query; null: none")
     error: str | None = Field(description="what is missing of the document, if anything is")
 

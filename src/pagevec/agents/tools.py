@@ -154,6 +154,8 @@ def _search_pages(documents: Documents, asked: SearchPages) -> _Answer:
             document=hit.document,
             page=hit.page,
             score=round(hit.score, 4),
+            relevance=round(hit.relevance, 6),
+            found_words=hit.found_words,
             text=hit.snippet,
             error=hit.error,
         )
@@ -207,7 +209,8 @@ _TOOLS: tuple[_Tool[Any], ...] = (
         "Search pages",
         "Find the pages of the documents that answer a question, the best first, each with its "
         "document, page number, score and some of its text. Pages are compared as pictures, so "
-        "tables, charts, scans and layout count. Read the best ones with read_page before you "
+        "tables, charts, scans and layout count; the words of their text count, too, so names and "
+        "numbers are found. Read the best ones with read_page before you "
         "answer from them.",
         SearchPages,
         FoundPages,

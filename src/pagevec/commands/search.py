@@ -24,9 +24,9 @@ from pagevec.terminal import count, echo, show_json
 
 if TYPE_CHECKING:
     from pagevec.client import Client
-    from pagevec.search.fusion import Fusion
     from pagevec.search.index import Index
     from pagevec.search.results import Hit
+    from pagevec.types import Fusion
 
 _DRAWN = ".pagevec-maps"  # names of the maps that a search has drawn into a folder
 _MAP = re.compile(r"\d{2,}-.*-\d+\.jpg", re.DOTALL)

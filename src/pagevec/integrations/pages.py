@@ -36,7 +36,8 @@ class RetrievedPage:
         text: its text layer, or the text itself; empty where it has none.
         image: a JPEG file; None where there is none, or none was asked for.
         score: exact MaxSim.
-        metadata: that of the page, with its `document` and the number of the `page`;
+        metadata: that of the page, with its `document` and the number of the `page`; `relevance`
+            is what orders the pages: the score, and the words of the query that the text has;
             `document_error` says what is missing of the document, `image_error` why there is no
             picture, or only the small one in the store.
     """
@@ -121,7 +122,12 @@ class PageSearch:
         except NotFound:
             return None
         image, image_error = self._draw(hit) if self.with_images else (None, None)
-        metadata = {**hit.metadata, "document": hit.document, "page": hit.page}
+        metadata = {
+            **hit.metadata,
+            "document": hit.document,
+            "page": hit.page,
+            "relevance": hit.relevance,
+        }
         notes = {"document_error": hit.error, "image_error": image_error}
         metadata |= {name: note for name, note in notes.items() if note is not None}
         name = f"{hit.document}#page={hit.page}"

@@ -11,12 +11,12 @@ from pagevec.client import Client
 from pagevec.ingest import LEASE_SECONDS
 from pagevec.ingest.catalogue import Removal, StoredDocument
 from pagevec.ingest.worker import Outcome
-from pagevec.search.fusion import Fusion
 from pagevec.search.index import Index
 from pagevec.search.results import Hit, Paths, Report
 from pagevec.stores.base import Store
 from pagevec.types import (
     AsyncModel,
+    Fusion,
     ImageInput,
     Model,
     ModelInfo,

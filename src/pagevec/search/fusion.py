@@ -8,12 +8,11 @@ its text is taken to agree with its vectors, so that its relevance is that by it
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal, get_args
+from typing import get_args
 
 from pagevec.errors import InvalidRequest
-from pagevec.types import PageKey
+from pagevec.types import Fusion, PageKey
 
-Fusion = Literal["relative", "rrf"]
 FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
 
 _RRF_K = 60

@@ -10,13 +10,13 @@ from pagevec.errors import ConfigurationError
 from pagevec.ingest import LEASE_SECONDS
 from pagevec.ingest.catalogue import Removal, StoredDocument
 from pagevec.ingest.worker import Outcome
-from pagevec.search.fusion import Fusion, Mix
+from pagevec.search.fusion import Mix
 from pagevec.search.local import LocalIndex
 from pagevec.search.remote import RemoteIndex
 from pagevec.search.results import Hit, Paths, Report, check_count, check_query
 from pagevec.stores import is_service
 from pagevec.stores.base import Store
-from pagevec.types import Model, Progress
+from pagevec.types import Fusion, Model, Progress
 
 
 class Index:

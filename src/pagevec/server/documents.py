@@ -18,6 +18,7 @@ from pagevec.errors import (
     QueueFull,
     TextTooLong,
 )
+from pagevec.search.fusion import Mix
 from pagevec.search.library import Library, uploads_are_off
 from pagevec.search.results import WIDTHS, DocumentState
 from pagevec.server.bodies import receive_body
@@ -83,6 +84,7 @@ class DocumentRoutes:
                 asked.k,
                 asked.documents,
                 asked.metadata,
+                Mix(asked.text, asked.alpha, asked.fusion),
             )
         with record.stage("encode"):
             content = await self._readers.run(

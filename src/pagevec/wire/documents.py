@@ -6,9 +6,18 @@ import re
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from pagevec.errors import InvalidJSON, InvalidRequest, NotFound
+from pagevec.types import FoundBy, Fusion
 from pagevec.wire.schema import explain
 
 MOST_HITS = 100
@@ -32,6 +41,13 @@ class SearchRequest(BaseModel):
     )  # fmt: skip
     metadata: Annotated[dict[_Text, Value], Field(max_length=_MOST_FILTERS)] = Field(
         {}, description="only pages whose metadata has these values"
+    )
+    text: bool = Field(True, description="find pages by the words of their text layers, too")
+    alpha: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="weight of the vectors; the words have the rest"
+    )
+    fusion: Fusion = Field(
+        "relative", description="bring both together by their scores, or by their places (rrf)"
     )
     maps: bool = Field(False, description="answer where on each page the words find their answer")
 
@@ -101,6 +117,11 @@ class SearchHit(BaseModel):
     document: DocumentName = Field(description="whose page it is")
     page: int = Field(description="its number, from 1")
     score: float = Field(description="exact MaxSim: the sum over the query's vectors")
+    relevance: float = Field(description="what orders the hits: score and words, brought together")
+    found_by: list[FoundBy] = Field(
+        description="vectors: among the best by score; text: its text has words of the query"
+    )
+    found_words: list[str] = Field(description="these words, without those that most pages have")
     snippet: str | None = Field(description="words around those of the query, as plain text")
     error: str | None = Field(description="what is missing of the document")
     metadata: dict[str, Any] = Field(description="of the page")
@@ -108,6 +129,18 @@ class SearchHit(BaseModel):
     page_url: str = Field(description="address of its text and metadata")
     maps: HitMaps | None = Field(description="if asked for, and where the page has any")
     no_maps: str | None = Field(description="why the page has no maps, if they were asked for")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, content: Any) -> Any:
+        """Read the answer of a service of before, which knew vectors alone."""
+        if not isinstance(content, dict):
+            return content
+        return {
+            "relevance": content.get("score"),
+            "found_by": ["vectors"],
+            "found_words": [],
+        } | content
 
 
 class SearchResponse(BaseModel):
