@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from conftest import Service
 from pagevec.engine.embedder import LocalEmbedder
 from pagevec.images import read_image
+from pagevec.search.fusion import Mix, fuse
 from pagevec.search.maxsim import maxsim
-from pagevec.types import MultiVector
+from pagevec.types import MultiVector, PageKey
 from real_clients.environments import python_with, run_client
 
 pytestmark = pytest.mark.long
@@ -68,6 +69,31 @@ def test_mteb(service: Service, embedder: LocalEmbedder, tmp_path: Path) -> None
     expected = np.mean([ndcg(maxsim(one, pages), place) for place, one in enumerate(queries)])
     assert found["ndcg_at_10"] == pytest.approx(expected, abs=1e-4)
     assert expected > 0.5
+
+
+def test_fusion_is_that_of_mteb() -> None:
+    """Relevances are those of its `HybridSearch`, for random scores and weights, in both ways."""
+    generator, cases = np.random.default_rng(5), list[dict[str, Any]]()
+    for number in range(40):
+        # It breaks ties by the highest id, pagevec by the first key: there are none.
+        vectors = {str(place): float(one) for place, one in enumerate(generator.random(30) * 20)}
+        text = {key: float(one) for key, one in zip(vectors, generator.random(30) * 9, strict=True)}
+        text |= dict.fromkeys(list(text)[: generator.integers(1, 29)], 0.0)
+        alpha, fusion = float(generator.random()), ("rsf", "rrf")[number % 2]
+        # By places a page without the words has none; by scores it has the least.
+        listed = {key: one for key, one in text.items() if one} if fusion == "rrf" else text
+        weights = [alpha, 1 - alpha]
+        cases.append({"scores": [vectors, listed], "weights": weights, "fusion": fusion, "t": text})
+    python = python_with("mteb==2.26.0")
+    fused = json.loads(run_client(python, "mteb_fusion.py", json.dumps(cases)).splitlines()[-1])
+    for case, expected in zip(cases, fused, strict=True):
+        vectors, text = (
+            {PageKey(key, 1): one for key, one in scores.items()}
+            for scores in (case["scores"][0], case["t"])
+        )
+        fusion = "rrf" if case["fusion"] == "rrf" else "relative"
+        ours = fuse(vectors, text, Mix(alpha=case["weights"][0], fusion=fusion))
+        assert {key.document: one for key, one in ours.items()} == pytest.approx(expected)
 
 
 def test_langflow(service: Service, embedder: LocalEmbedder, tmp_path: Path) -> None:
