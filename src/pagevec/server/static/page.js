@@ -35,6 +35,20 @@ export function createPage(hit, alternative) {
 }
 
 /**
+ * Return the words of the query by which the text of a page was found, if it was.
+ * @param {{found_words: string[], found_by: string[]}} hit
+ * @returns {HTMLElement}
+ */
+export function foundWords({ found_words: words, found_by: by }) {
+  const alone = !by.includes("vectors");
+  const why = alone ? "Found by the words of its text alone" : "Its text has";
+  const chips = words.map((word) => element("span", { className: "found-word" }, word));
+  const heard = element("span", { className: "unseen" }, `${why}: `);
+  const content = words.length === 0 ? [] : [heard, ...chips];
+  return element("span", { className: "found", title: why, dir: "auto" }, ...content);
+}
+
+/**
  * Return `text` with the chosen words of the query marked.
  * @param {string} text
  * @param {string[]} words

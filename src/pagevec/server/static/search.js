@@ -3,7 +3,7 @@
 import { fetchPicture, searchPages } from "./api.js";
 import { byId, count, documentName, element, say } from "./dom.js";
 import { ALL_WORDS, fillChips } from "./maps.js";
-import { createPage, markWords, tellingWords } from "./page.js";
+import { createPage, foundWords, markWords, tellingWords } from "./page.js";
 
 const HITS = 12;
 const CARD_WIDTH = 640;
@@ -97,6 +97,7 @@ function createCard(hit, place, words) {
     ),
     frame,
     element("span", { className: "missing", dir: "auto" }, hit.error ?? ""),
+    foundWords(hit),
     element(
       "span",
       { className: "card-foot" },

@@ -3,7 +3,7 @@
 import { fetchPicture, readPage } from "./api.js";
 import { byId, element, sentence, setOptional } from "./dom.js";
 import { ALL_WORDS, fillChips } from "./maps.js";
-import { createPage, markWords, tellingWords } from "./page.js";
+import { createPage, foundWords, markWords, tellingWords } from "./page.js";
 
 const LARGE_WIDTH = 1600;
 const ZOOM_STEP = 1.25;
@@ -62,6 +62,7 @@ export function createViewer() {
     byId("viewer-place").textContent = `${place + 1} of ${opened.hits.length}`;
     byId("previous").disabled = place === 0;
     byId("next").disabled = place === opened.hits.length - 1;
+    byId("viewer-found").replaceChildren(foundWords(hit));
     setOptional(byId("viewer-fault"), hit.error && sentence(hit.error));
     setOptional(byId("viewer-thumbnail"), null);
     byId("viewer-snippet-part").hidden = !hit.snippet;
