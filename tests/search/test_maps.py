@@ -171,7 +171,8 @@ def test_command(service: Service, folder: Path, tmp_path: Path) -> None:
     assert len(lines.stdout.strip().splitlines()) == 3
     hits = json.loads(pagevec("search", QUERY, *options, "--json").stdout)
     assert len(hits) == 8
-    assert hits[0].keys() == {"document", "page", "score", "metadata"}
+    reasons = {"relevance", "found_by", "found_words"}
+    assert hits[0].keys() == {"document", "page", "score", "metadata"} | reasons
     report, maps = EXAMPLES / "annual-report.pdf", tmp_path / "maps"
     drawn = pagevec("search", "fares 2024", *options, "-k", 1, "--document", report, "--maps", maps)
     assert drawn.returncode == 0, drawn.stderr
