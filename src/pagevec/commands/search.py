@@ -90,10 +90,7 @@ def command(
     as_json: bool,
     maps: Path | None,
 ) -> None:
-    """Search the pages of a store for QUERY.
-
-    Pages are found by late interaction (exact MaxSim), and by the words of their text layers.
-    """
+    """Search the pages of a store for QUERY, by late interaction (exact MaxSim) and by words."""
     metadata = dict(map(_read_condition, where))
     with _open(store, Service.behind(store, url, key, ca)) as (index, client):
         hits = index.search(
