@@ -32,7 +32,7 @@ _COMMANDS = {
     "serve": "Serve a model over HTTP.",
     "embed": "Embed the pages of PDFs, images and texts into one .npz file.",
     "ingest": "Embed the pages of PDFs, pictures, texts and Office files, and store them.",
-    "search": "Search the pages of a store for QUERY, by late interaction (exact MaxSim) and by words.",
+    "search": "Search the pages of a store for QUERY, by late interaction (MaxSim) and by words.",
     "mcp": "Let agents search and read the documents of a store, over MCP.",
     "documents": "List the documents of a store: their pages, and what is missing of them.",
     "remove": "Remove DOCUMENTS from a store, by their names or the paths of their files.",

@@ -90,7 +90,7 @@ def command(
     as_json: bool,
     maps: Path | None,
 ) -> None:
-    """Search the pages of a store for QUERY, by late interaction (exact MaxSim) and by words."""
+    """Search the pages of a store for QUERY, by late interaction (MaxSim) and by words."""
     metadata = dict(map(_read_condition, where))
     with _open(store, Service.behind(store, url, key, ca)) as (index, client):
         hits = index.search(
