@@ -190,11 +190,12 @@ def read():
 readers = [threading.Thread(target=read) for _ in range(4)]
 for reader in readers: reader.start()
 time.sleep(0.3)
-assert not failed, failed
+too_early = list(failed)
 os.truncate(file, os.path.getsize(file) // 3)
 time.sleep(0.5)
 ended.set()
 for reader in readers: reader.join()
+assert not too_early, too_early
 assert failed and all(file in one for one in failed), failed
 """
 

@@ -7,12 +7,23 @@ from hypothesis import strategies as st
 
 from pagevec.stores import hamming
 from pagevec.stores.hamming import BitIndex, PackedBits
+from pagevec.types import MultiVector
 
 
-def distance(query: PackedBits, rows: PackedBits) -> int:
+def distance(query: MultiVector, rows: PackedBits) -> float:
     """Return the distance of one page, computed pair by pair."""
-    pairs = np.unpackbits(query[:, None] ^ rows[None], axis=-1).sum(axis=-1)
-    return int(pairs.min(axis=1).sum())
+    bits = np.unpackbits(rows, axis=-1, count=query.shape[1])
+    total = 0.0
+    for vector in query:
+        least = np.sort(np.abs(vector))[int(0.4 * len(vector))]  # smaller ones are not compared
+        compared = np.abs(vector) >= least
+        different = (bits != (vector > 0)) & compared
+        total += float(np.abs(vector)[compared].mean()) * int(different.sum(axis=-1).min())
+    return total
+
+
+def vectors(random: np.random.Generator, count: int, dim: int) -> MultiVector:
+    return random.standard_normal((count, dim), dtype=np.float32)
 
 
 def signs(random: np.random.Generator, count: int, dim: int) -> PackedBits:
@@ -41,12 +52,13 @@ def test_best_pages_are_those_of_brute_force(
         else:
             pages.pop(number, None)
             index.remove([number])
-    query = signs(random, 3, dim)
+    query = vectors(random, 3, dim)
     expected = {number: distance(query, rows) for number, rows in pages.items() if len(rows)}
     found = index.best(query, limit)
     assert len(index) == len(expected)
     assert len(set(found)) == len(found) == min(limit, len(expected))
-    assert [expected[number] for number in found] == sorted(expected.values())[:limit]
+    nearest = sorted(expected.values())[:limit]
+    np.testing.assert_allclose([expected[number] for number in found], nearest, rtol=1e-5)
 
 
 def test_holes_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,18 +74,20 @@ def test_holes_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         index.put(list(changed), list(changed.values()))
         pages |= changed
     assert index._planes.shape[1] < 1000
-    query = random.integers(0, 256, (3, 16), dtype=np.uint8)
-    expected = sorted(distance(query, rows) for rows in pages.values())
-    assert [distance(query, pages[number]) for number in index.best(query, 30)] == expected
+    query = vectors(random, 3, 128)
+    nearest = sorted(distance(query, rows) for rows in pages.values())
+    found = [distance(query, pages[number]) for number in index.best(query, 30)]
+    np.testing.assert_allclose(found, nearest, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dim", [255, 256, 4096, 65_536])
 def test_the_longest_distance_is_counted(dim: int) -> None:
     """Vectors that differ in all of their bits are farther than those that differ in some."""
     index = BitIndex(dim)
-    query = signs(np.random.default_rng(0), 1, dim)
-    opposite = np.packbits(1 - np.unpackbits(query, axis=-1, count=dim), axis=-1)
-    half = query.copy()
+    # Components of the same size are all compared.
+    query = np.sign(vectors(np.random.default_rng(0), 1, dim))
+    same, opposite = np.packbits(query > 0, axis=-1), np.packbits(query < 0, axis=-1)
+    half = same.copy()
     half[:, : dim // 16] ^= 255
-    index.put([0, 1, 2], [opposite, half, query])
+    index.put([0, 1, 2], [opposite, half, same])
     assert index.best(query, 3) == [2, 1, 0]

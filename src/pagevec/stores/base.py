@@ -156,8 +156,8 @@ class Store(Protocol):
 
         Args:
             query: a multi-vector, float32 (vectors, dim).
-            limit: how many pages to return at most; exceeded in a small store and under a filter,
-                where every page that passes is a candidate.
+            limit: how many pages to return at most; exceeded in a small store and under a filter
+                that few pages pass, where every page that passes is a candidate.
             where: which pages to consider.
 
         Returns:

@@ -6,10 +6,10 @@ from threading import Lock
 
 from pagevec.stores import hamming
 from pagevec.stores.base import EVERYTHING, DamagedPages, Filter
-from pagevec.stores.hamming import BitIndex, PackedBits
+from pagevec.stores.hamming import BitIndex
 from pagevec.stores.postgres.connections import Connection, Connections
 from pagevec.stores.postgres.rows import PageTables, Row, read_rows
-from pagevec.types import PageKey
+from pagevec.types import MultiVector, PageKey
 
 # Any row that is added, deleted or changed (which changes its version) changes the hash. Sums of
 # ids and of versions could stay equal, and a trigger would be a change to morphik-core's table.
@@ -43,7 +43,7 @@ class BitCache:
     def candidates(
         self,
         choose: Callable[[Connection], PageTables],
-        query: PackedBits,
+        query: MultiVector,
         limit: int,
         where: Filter,
     ) -> list[PageKey] | None:
@@ -51,7 +51,7 @@ class BitCache:
 
         Args:
             choose: returns the tables to search.
-            query: sign bits of the query, of the tables' dimension.
+            query: float32 (vectors, dim), of the tables' dimension.
             limit: how many pages to return at most, where sign bits narrow the search.
             where: which pages to consider.
 
@@ -115,7 +115,7 @@ def stream_candidates(
     connection: Connection,
     tables: PageTables,
     damaged: DamagedPages,
-    query: PackedBits,
+    query: MultiVector,
     limit: int,
     where: Filter,
 ) -> list[PageKey]:
@@ -127,7 +127,7 @@ def stream_candidates(
         connection: a connection in a transaction.
         tables: the tables to search.
         damaged: takes the rows whose bits cannot be read.
-        query: sign bits of the query, of the tables' dimension.
+        query: float32 (vectors, dim), of the tables' dimension.
         limit: how many pages to return at most, where there is no filter.
         where: which pages to consider.
     """

@@ -44,7 +44,6 @@ from pagevec.stores.postgres.schema import (
 )
 from pagevec.stores.postgres.shared import SHARED
 from pagevec.types import MultiVector, Page, PageKey
-from pagevec.wire.quantize import quantize
 
 CACHE_BYTES = 2 << 30
 """Bits that the process may cache, by their size in the table: 120,000 pages of 700 vectors of 128
@@ -134,14 +133,13 @@ class PostgresStore(Store):
         self, query: MultiVector, limit: int, where: Filter = EVERYTHING
     ) -> list[PageKey]:
         self._connections.check_process()  # before a lock, which a fork may have left locked
-        signs = quantize(query, "binary").values
         choose = partial(self._tables_of, query.shape[1])
-        nearest = self._cache.candidates(choose, signs, limit, where)
+        nearest = self._cache.candidates(choose, query, limit, where)
         if nearest is not None:
             return nearest
         with self._connections.transaction() as connection:
             tables = choose(connection)
-            return stream_candidates(connection, tables, self._damaged, signs, limit, where)
+            return stream_candidates(connection, tables, self._damaged, query, limit, where)
 
     def find_words(
         self, terms: Sequence[str], limit: int, keys: Sequence[PageKey]

@@ -71,7 +71,16 @@ CREATE TABLE IF NOT EXISTS leases (
 );
 DROP TABLE IF EXISTS claims"""
 _VERSION_5 = "ALTER TABLE documents ADD COLUMN version TEXT"
-_VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, words.CREATE)
+# A list's id is that of its segment times 65,536, plus the number of its centroid: what is written
+# together stands together.
+_LISTS = """
+CREATE TABLE centroids (
+    version INTEGER PRIMARY KEY AUTOINCREMENT, dim INTEGER NOT NULL, cells INTEGER NOT NULL,
+    packed BLOB NOT NULL, revision INTEGER NOT NULL
+);
+CREATE TABLE segments (segment INTEGER PRIMARY KEY AUTOINCREMENT, level INTEGER NOT NULL);
+CREATE TABLE lists (id INTEGER PRIMARY KEY, pages BLOB NOT NULL)"""
+_VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, words.CREATE, _LISTS)
 SCHEMA_VERSION = len(_VERSIONS)
 
 

@@ -1,6 +1,7 @@
-"""Pages in SQLite: one file in a folder, its sign bits in memory while it is searched."""
+"""Pages in SQLite: one file in a folder, which holds all that a search reads."""
 
 import json
+import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,11 +30,13 @@ from pagevec.stores.codec import (
 from pagevec.stores.sqlite import words
 from pagevec.stores.sqlite.database import Database
 from pagevec.stores.sqlite.ledger import SqliteLedger
-from pagevec.stores.sqlite.replica import BitReplica
+from pagevec.stores.sqlite.lists import InvertedLists
 from pagevec.types import MultiVector, Page, PageKey
-from pagevec.wire.quantize import quantize, sign_bytes
+from pagevec.wire.quantize import sign_bytes
 
 FILE = "pages.sqlite3"
+
+log = logging.getLogger(__name__)
 
 _PAGE = """
 SELECT metadata, grid, text, thumbnail, coalesce(vectors, packed), length(packed)
@@ -67,13 +70,13 @@ class SqliteStore(Store):
     def __init__(self, path: str | Path, vectors: VectorFormat | None = None) -> None:
         self._database = Database(_folder(path) / FILE)
         self._damaged = DamagedPages(f"the store {self._database.file}")
-        self._replica = BitReplica(self._damaged)
         self.ledger = SqliteLedger(self._database)
         try:
             self._format = self._open(vectors)
         except StoreError:
             self.close()
             raise
+        self._lists = InvertedLists(self._database, self._format, self._damaged)
 
     def add(self, pages: Sequence[Page]) -> None:
         if not pages:
@@ -88,6 +91,20 @@ class SqliteStore(Store):
             revision = _next_revision(connection)
             for page, (bits, vectors), row in zip(pages, packed, terms, strict=True):
                 words.index(connection, _insert(connection, page, revision, bits, vectors), row)
+        try:
+            self.index_pages()
+        except StoreError as error:  # they are stored, and found without
+            log.warning("pages wait to be put into the lists that make searches fast: %s", error)
+
+    def index_pages(self) -> int:
+        """Put a segment of pages into the lists that make searches fast, if so many wait.
+
+        Each `add` does it, so that lists grow as pages come.
+
+        Returns:
+            How many pages were put there; 0 if there is nothing to do.
+        """
+        return self._lists.fold()
 
     def has(self, document: str) -> frozenset[int]:
         with self._database.reading() as connection:
@@ -119,10 +136,14 @@ class SqliteStore(Store):
         with self._database.reading() as connection:
             _check_dimension(connection, query.shape[1])
             pages = _count(connection)
-            if where != EVERYTHING or not pages or pages < hamming.SCAN_FROM:
-                return _matching(connection, where)
-            bits = quantize(query, "binary").values
-            return _keys(connection, self._replica.best(connection, bits, limit))
+            few = pages < max(1, hamming.SCAN_FROM)
+            among = None
+            if few or where != EVERYTHING:
+                matching = _matching(connection, where)
+                if few or len(matching) < max(1, hamming.SCAN_FROM):
+                    return list(matching.values())
+                among = list(matching)
+            return _keys(connection, self._lists.best(connection, query, limit, among))
 
     def find_words(
         self, terms: Sequence[str], limit: int, keys: Sequence[PageKey]
@@ -257,7 +278,8 @@ def _count(connection: sqlite3.Connection) -> int:
     return int(count)
 
 
-def _matching(connection: sqlite3.Connection, where: Filter) -> list[PageKey]:
+def _matching(connection: sqlite3.Connection, where: Filter) -> dict[int, PageKey]:
+    """Return the pages that pass, by their ids, in the order of their keys."""
     conditions, values = ["TRUE"], list[Any]()
     if where.documents:
         conditions.append("document IN (SELECT value FROM json_each(?))")
@@ -266,11 +288,11 @@ def _matching(connection: sqlite3.Connection, where: Filter) -> list[PageKey]:
         conditions.append(_HAS_METADATA)
         values.append(json.dumps(dict(where.metadata)))
     rows = connection.execute(
-        f"SELECT document, number FROM pages WHERE {' AND '.join(conditions)}"  # noqa: S608
+        f"SELECT id, document, number FROM pages WHERE {' AND '.join(conditions)}"  # noqa: S608
         " ORDER BY document, number",
         values,
     )
-    return [PageKey(*row) for row in rows]
+    return {page: PageKey(document, number) for page, document, number in rows}
 
 
 def _keys(connection: sqlite3.Connection, pages: Sequence[int]) -> list[PageKey]:
