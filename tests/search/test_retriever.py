@@ -140,9 +140,9 @@ def test_long_vectors_are_read_few_at_a_time(dim: int, most: int, tmp_path: Path
     sizes = []
 
     class Watched(SqliteStore):
-        def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
+        def fetch_vectors(self, keys: Sequence[PageKey]) -> list[Page]:
             sizes.append(len(keys))
-            return super().fetch(keys)
+            return super().fetch_vectors(keys)
 
     pages = [Page(PageKey("a", n), unit_vectors(3, n, dim)) for n in range(1, 131)]
     query = unit_vectors(4, 0, dim)

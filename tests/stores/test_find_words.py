@@ -150,12 +150,18 @@ def test_hostile_texts(store: Store, text: str) -> None:
     assert find(store, text[:1000]) == [("hostile", 1)]
 
 
+BEFORE = """
+DROP TABLE words; DROP TABLE lists; DROP TABLE segments; DROP TABLE centroids;
+PRAGMA user_version = 5"""
+"""Makes a store one of the version that had no words."""
+
+
 def test_an_older_store_gets_its_words(tmp_path: Path) -> None:
     """Opening a store of before in SQLite indexes the texts that it has, once."""
     with SqliteStore(tmp_path) as store:
         store.add(pages())
     with closing(sqlite3.connect(tmp_path / FILE)) as connection:
-        connection.executescript("DROP TABLE words; PRAGMA user_version = 5")
+        connection.executescript(BEFORE)
     for _ in range(2):
         with SqliteStore(tmp_path) as store:
             assert [find(store, query) for query, _ in FOUND] == [found for _, found in FOUND]
@@ -168,7 +174,7 @@ def test_an_older_store_that_cannot_be_written(
     with SqliteStore(tmp_path) as store:
         store.add(pages())
     with closing(sqlite3.connect(tmp_path / FILE)) as connection:
-        connection.executescript("DROP TABLE words; PRAGMA user_version = 5")
+        connection.executescript(BEFORE)
     monkeypatch.setattr("pagevec.stores.sqlite.database._is_writable", lambda file: False)
     with SqliteStore(tmp_path) as store:
         assert store.find_words(["night"], 5, [PageKey("report", 1)]) == {}

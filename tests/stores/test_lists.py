@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from contract import another_process
 
+from pagevec.cli import main
 from pagevec.search.maxsim import maxsim
 from pagevec.stores import hamming
-from pagevec.stores.base import Filter
 from pagevec.stores.centroids import Centroids
 from pagevec.stores.sqlite import lists
 from pagevec.stores.sqlite.store import FILE, SqliteStore
@@ -108,19 +109,6 @@ def test_candidates_after_changes(store: SqliteStore) -> None:
         assert near(store, "a", number).document == "b"
     fill(store, "a", 30)
     assert all(near(store, "a", number) == PageKey("a", number) for number in range(1, 31))
-
-
-def test_a_filter(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A filter that many pages pass is a search among them; of few, all are candidates."""
-    fill(store, "a", 60)
-    fill(store, "b", 50)
-    fill(store, "c", 9)
-    query = page("a", 7).vectors
-    among = store.candidates(query, 3, Filter(documents=frozenset({"b", "c"})))
-    assert len(among) == 3
-    assert {key.document for key in among} <= {"b", "c"}
-    few = store.candidates(query, 3, Filter(documents=frozenset({"c"})))
-    assert few == [PageKey("c", number) for number in range(1, 10)]
 
 
 def clustered(store: SqliteStore, pages: int) -> list[MultiVector]:
@@ -233,9 +221,11 @@ def test_pages_that_wait_are_told(
             assert near(store, "a", 100) == PageKey("a", 100)
             assert near(store, "a", 1) == PageKey("a", 1)
         assert ["pagevec store index" in record.message for record in caplog.records] == [True]
-        while store.index_pages():
-            pass
+        done = CliRunner().invoke(main, ["store", "index", str(tmp_path)])
+        assert (done.exit_code, done.output) == (0, "indexed: 100 pages\n")
         assert count_rows(store, "segments") > 0
+        again = CliRunner().invoke(main, ["store", "index", str(tmp_path), "--again"])
+        assert again.output == done.output
         assert near(store, "a", 100) == PageKey("a", 100)
 
 

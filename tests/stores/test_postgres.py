@@ -13,7 +13,7 @@ from morphik_core import Connection, describe, insert, literal
 from pagevec.errors import OtherModel
 from pagevec.grid import PatchGrid
 from pagevec.stores import hamming
-from pagevec.stores.base import Filter
+from pagevec.stores.base import EVERYTHING, Filter
 from pagevec.stores.postgres import cache as postgres_cache
 from pagevec.stores.postgres.store import PostgresStore
 from pagevec.types import MultiVector, Page, PageKey
@@ -109,7 +109,7 @@ def test_a_changed_row_alone_is_read_again(
 
 
 def test_max_sim_reads_our_rows(scanning: None, store: PostgresStore, morphik: Connection) -> None:
-    """morphik-core's SQL scores our rows by MaxSim on signs, in the order of our own search."""
+    """morphik-core's SQL scores our rows by MaxSim on signs; its best ones are our candidates."""
     pages = [page("ours", number) for number in range(1, 30)]
     store.add(pages)
     query = unit_vectors(6, 77)
@@ -119,7 +119,8 @@ def test_max_sim_reads_our_rows(scanning: None, store: PostgresStore, morphik: C
     expected = {key: float(((1 + scores.max(axis=1)) / 2).sum()) for key, scores in by_key.items()}
     found = {PageKey(document, number): score for document, number, score in theirs}
     assert found == pytest.approx(expected, abs=1e-5)
-    assert [found[key] for key in store.candidates(query, 10)] == [row[2] for row in theirs[:10]]
+    best = {PageKey(document, number) for document, number, _ in theirs[:5]}
+    assert best <= set(store.candidates(query, 10))
 
 
 def test_what_morphik_reads_of_our_rows(store: PostgresStore, morphik: Connection) -> None:
@@ -226,7 +227,6 @@ def test_a_cache_that_does_not_fit_is_not_needed(
     scanning: None,
     url: str,
     store: PostgresStore,
-    morphik: Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Reading the bits at each search, in several blocks, gives results that are as good."""
@@ -234,11 +234,7 @@ def test_a_cache_that_does_not_fit_is_not_needed(
     pages = [page(name, number, metadata={"in": name}) for name in "ab" for number in range(1, 41)]
     store.add(pages)
     small, query = PostgresStore(url, cache_bytes=1), unit_vectors(4, 77)
-    scores = {PageKey(name, number): score for name, number, score in their_search(morphik, query)}
-    # Pages with equal scores come in any order.
-    found = [scores[key] for key in small.candidates(query, 15)]
-    assert found == sorted(scores.values(), reverse=True)[:15]
-    for where in (Filter(frozenset("a")), Filter(metadata={"in": "b"})):
+    for where in (EVERYTHING, Filter(frozenset("a")), Filter(metadata={"in": "b"})):
         assert small.candidates(query, 15, where) == store.candidates(query, 15, where)
     small.close()
 

@@ -133,7 +133,7 @@ class Retriever:
         return list(chain.from_iterable(scored))
 
     def _score(self, query: MultiVector, keys: Sequence[PageKey]) -> list[ScoredPage]:
-        pages = self._store.fetch(keys)
+        pages = self._store.fetch_vectors(keys)
         tiles = [page.tiles for page in pages]
         tile_scores = maxsim(query, list(chain.from_iterable(tiles)))
         # Of a long page the best tile counts.

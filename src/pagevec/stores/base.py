@@ -156,8 +156,8 @@ class Store(Protocol):
 
         Args:
             query: a multi-vector, float32 (vectors, dim).
-            limit: how many pages to return at most; exceeded in a small store and under a filter
-                that few pages pass, where every page that passes is a candidate.
+            limit: how many pages to return at most; exceeded in a small store and under a filter,
+                where every page that passes is a candidate.
             where: which pages to consider.
 
         Returns:
@@ -196,6 +196,28 @@ class Store(Protocol):
             Pages in the order of `keys`, each with vectors float32 (vectors, dim); a page that is
             not in the store, or is damaged there, is left out. The log names damaged pages.
         """
+
+    def fetch_vectors(self, keys: Sequence[PageKey]) -> list[Page]:
+        """Return pages as `fetch` does; those of some stores are without text and thumbnail.
+
+        Args:
+            keys: which pages.
+        """
+        return self.fetch(keys)
+
+    def index_pages(self, *, again: bool = False) -> int:
+        """Put some hundred pages into what makes searches fast, if so many wait for it.
+
+        Each `add` does that, so that it grows as pages come; a store of an older version catches
+        up by it. A store that needs none, as this one, does nothing.
+
+        Args:
+            again: whether all that was made before is forgotten first.
+
+        Returns:
+            How many pages were put there; 0 if there is nothing to do.
+        """
+        return 0
 
     def documents(self) -> dict[str, int]:
         """Return how many pages of each document are stored, whoever wrote them."""

@@ -131,7 +131,6 @@ class InvertedLists:
         connection: sqlite3.Connection,
         query: MultiVector,
         limit: int,
-        among: Sequence[int] | None = None,
     ) -> list[int]:
         """Return the pages that are nearest to a query, as of the connection's transaction.
 
@@ -139,20 +138,17 @@ class InvertedLists:
             connection: a connection in a transaction.
             query: float32 (vectors, dim), of the dimension of the store's vectors.
             limit: how many pages to return at most.
-            among: ids of the pages to choose from; None for all.
 
         Returns:
             Ids of pages, the nearest first.
         """
         try:
             state = self._state(connection)
-            promising = self._promising(connection, state, query, limit, among)
+            promising = self._promising(connection, state, query, limit)
             waiting = _ids(connection, _WAITING, state.revision if state else 0)
         except _DAMAGE as error:
             self._discard(error)
             promising, waiting = _NONE, _ids(connection, _WAITING, 0)
-        if among is not None:
-            waiting = np.intersect1d(waiting, np.asarray(among, np.uint32))
         self._tell(len(waiting))
         return self._nearest(connection, np.union1d(promising, waiting), query, limit)
 
@@ -208,7 +204,6 @@ class InvertedLists:
         state: _State | None,
         query: MultiVector,
         limit: int,
-        among: Sequence[int] | None,
     ) -> Ids:
         """Return the pages that are in the lists of centroids near the query."""
         [(last,)] = connection.execute("SELECT coalesce(max(id), 0) FROM pages")
@@ -218,7 +213,7 @@ class InvertedLists:
         probed = _highest(similar, _PROBED + 1)
         lists = _read_lists(connection, np.unique(probed[:, 1:]), last)
         scores = _score_pages(similar, probed, lists, last + 1)
-        ids: Ids = np.arange(1, last + 1) if among is None else np.asarray(among)
+        ids = np.arange(1, last + 1)
         ids = ids[~self._deleted(connection, last + 1)[ids]]
         most = max(2 * limit, round(_PROMISING * len(ids) ** 0.5))
         if most < len(ids):

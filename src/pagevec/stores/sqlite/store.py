@@ -43,6 +43,8 @@ SELECT metadata, grid, text, thumbnail, coalesce(vectors, packed), length(packed
 FROM pages JOIN bits ON bits.page = pages.id JOIN contents ON contents.page = pages.id
 WHERE document = ? AND number = ?
 """
+# Texts and thumbnails come after the vectors in a row, so that they are not even read.
+_VECTORS = _PAGE.replace("text, thumbnail,", "NULL, NULL,")
 _HAS_METADATA = """NOT EXISTS (
     SELECT 1 FROM json_each(?) AS wanted WHERE NOT EXISTS (
         SELECT 1 FROM json_each(metadata) AS own WHERE own.key = wanted.key
@@ -96,16 +98,6 @@ class SqliteStore(Store):
         except StoreError as error:  # they are stored, and found without
             log.warning("pages wait to be put into the lists that make searches fast: %s", error)
 
-    def index_pages(self) -> int:
-        """Put a segment of pages into the lists that make searches fast, if so many wait.
-
-        Each `add` does it, so that lists grow as pages come.
-
-        Returns:
-            How many pages were put there; 0 if there is nothing to do.
-        """
-        return self._lists.fold()
-
     def has(self, document: str) -> frozenset[int]:
         with self._database.reading() as connection:
             rows = connection.execute("SELECT number FROM pages WHERE document = ?", [document])
@@ -136,14 +128,9 @@ class SqliteStore(Store):
         with self._database.reading() as connection:
             _check_dimension(connection, query.shape[1])
             pages = _count(connection)
-            few = pages < max(1, hamming.SCAN_FROM)
-            among = None
-            if few or where != EVERYTHING:
-                matching = _matching(connection, where)
-                if few or len(matching) < max(1, hamming.SCAN_FROM):
-                    return list(matching.values())
-                among = list(matching)
-            return _keys(connection, self._lists.best(connection, query, limit, among))
+            if where != EVERYTHING or not pages or pages < hamming.SCAN_FROM:
+                return _matching(connection, where)
+            return _keys(connection, self._lists.best(connection, query, limit))
 
     def find_words(
         self, terms: Sequence[str], limit: int, keys: Sequence[PageKey]
@@ -152,14 +139,15 @@ class SqliteStore(Store):
             return words.find(connection, terms, limit, keys)
 
     def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
-        pages = []
-        with self._database.reading() as connection:
-            dim = _dim(connection)
-            for key in keys:
-                row = connection.execute(_PAGE, (key.document, key.number)).fetchone()
-                with self._damaged.noting(key):
-                    pages += [] if row is None else [_page(key, dim, self._format, *row)]
-        return pages
+        return self._fetch(_PAGE, keys)
+
+    def fetch_vectors(self, keys: Sequence[PageKey]) -> list[Page]:
+        return self._fetch(_VECTORS, keys)
+
+    def index_pages(self, *, again: bool = False) -> int:
+        if again:
+            self._lists.discard()
+        return self._lists.fold()
 
     def documents(self) -> dict[str, int]:
         with self._database.reading() as connection:
@@ -193,6 +181,16 @@ class SqliteStore(Store):
 
     def close(self) -> None:
         self._database.close()
+
+    def _fetch(self, statement: str, keys: Sequence[PageKey]) -> list[Page]:
+        pages = []
+        with self._database.reading() as connection:
+            dim = _dim(connection)
+            for key in keys:
+                row = connection.execute(statement, (key.document, key.number)).fetchone()
+                with self._damaged.noting(key):
+                    pages += [] if row is None else [_page(key, dim, self._format, *row)]
+        return pages
 
     def _open(self, wanted: VectorFormat | None) -> VectorFormat:
         self._database.create(wanted or "float16")
@@ -278,8 +276,7 @@ def _count(connection: sqlite3.Connection) -> int:
     return int(count)
 
 
-def _matching(connection: sqlite3.Connection, where: Filter) -> dict[int, PageKey]:
-    """Return the pages that pass, by their ids, in the order of their keys."""
+def _matching(connection: sqlite3.Connection, where: Filter) -> list[PageKey]:
     conditions, values = ["TRUE"], list[Any]()
     if where.documents:
         conditions.append("document IN (SELECT value FROM json_each(?))")
@@ -288,11 +285,11 @@ def _matching(connection: sqlite3.Connection, where: Filter) -> dict[int, PageKe
         conditions.append(_HAS_METADATA)
         values.append(json.dumps(dict(where.metadata)))
     rows = connection.execute(
-        f"SELECT id, document, number FROM pages WHERE {' AND '.join(conditions)}"  # noqa: S608
+        f"SELECT document, number FROM pages WHERE {' AND '.join(conditions)}"  # noqa: S608
         " ORDER BY document, number",
         values,
     )
-    return {page: PageKey(document, number) for page, document, number in rows}
+    return [PageKey(*row) for row in rows]
 
 
 def _keys(connection: sqlite3.Connection, pages: Sequence[int]) -> list[PageKey]:
