@@ -4,7 +4,7 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from pagevec.errors import StoreError
@@ -69,7 +69,13 @@ CREATE TABLE IF NOT EXISTS leases (
 );
 DROP TABLE IF EXISTS claims"""
 _VERSION_5 = "ALTER TABLE documents ADD COLUMN version TEXT"
-_VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
+# Tables and not columns: a store that cannot be written is read as if they were there.
+_CONDENSED = """
+CREATE TABLE condensing (threshold REAL NOT NULL);
+CREATE TABLE token_rows (
+    page INTEGER PRIMARY KEY REFERENCES pages ON DELETE CASCADE, packed BLOB NOT NULL
+)"""
+_VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _CONDENSED)
 SCHEMA_VERSION = len(_VERSIONS)
 
 
@@ -147,6 +153,16 @@ class Database:
         # IMMEDIATE: writers wait for each other here, so revisions are committed in order.
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
+
+    @contextmanager
+    def alone(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection outside of transactions, which is closed at the end."""
+        self._guard.check()
+        try:
+            with closing(_connect(self.file, self._mode)) as connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise StoreError(_describe(self.file, error)) from error
 
     def close(self) -> None:
         """Close the idle connections, if they are of this process."""

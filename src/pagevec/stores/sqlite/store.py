@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,21 @@ from pagevec.stores.codec import (
     read_fingerprint,
     unpack_unit,
 )
+from pagevec.stores.condense import pack_rows, unpack_rows
 from pagevec.stores.sqlite.database import Database
 from pagevec.stores.sqlite.ledger import SqliteLedger
 from pagevec.stores.sqlite.replica import BitReplica
+from pagevec.stores.sqlite.space import give_back_space
 from pagevec.types import MultiVector, Page, PageKey
 from pagevec.wire.quantize import quantize, sign_bytes
 
 FILE = "pages.sqlite3"
 
 _PAGE = """
-SELECT metadata, grid, text, thumbnail, coalesce(vectors, packed), length(packed)
+SELECT metadata, grid, text, thumbnail, coalesce(vectors, bits.packed), length(bits.packed),
+    token_rows.packed
 FROM pages JOIN bits ON bits.page = pages.id JOIN contents ON contents.page = pages.id
+    LEFT JOIN token_rows ON token_rows.page = pages.id
 WHERE document = ? AND number = ?
 """
 _HAS_METADATA = """NOT EXISTS (
@@ -121,14 +125,8 @@ class SqliteStore(Store):
             return _keys(connection, self._replica.best(connection, bits, limit))
 
     def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
-        pages = []
         with self._database.reading() as connection:
-            dim = _dim(connection)
-            for key in keys:
-                row = connection.execute(_PAGE, (key.document, key.number)).fetchone()
-                with self._damaged.noting(key):
-                    pages += [] if row is None else [_page(key, dim, self._format, *row)]
-        return pages
+            return self._fetch(connection, keys)
 
     def documents(self) -> dict[str, int]:
         with self._database.reading() as connection:
@@ -160,8 +158,38 @@ class SqliteStore(Store):
                 (vectors.shape[1], packed),
             )
 
+    def condensing(self) -> float | None:
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT threshold FROM condensing").fetchall()
+        return next((float(threshold) for (threshold,) in rows), None)
+
+    def save_condensing(self, threshold: float) -> None:
+        with self._database.writing() as connection:
+            connection.execute("DELETE FROM condensing")
+            connection.execute("INSERT INTO condensing VALUES (?)", [threshold])
+
+    def revise(self, keys: Sequence[PageKey], change: Callable[[Page], Page]) -> int:
+        with self._database.writing() as connection:
+            pages = self._fetch(connection, keys)
+            changed = [new for page in pages if (new := change(page)) is not page]
+            revision = _next_revision(connection) if changed else 0
+            for page in changed:
+                _insert(connection, page, revision, *self._pack(page.vectors))
+        return len(changed)
+
+    def give_back_space(self) -> str:
+        return give_back_space(self._database)
+
     def close(self) -> None:
         self._database.close()
+
+    def _fetch(self, connection: sqlite3.Connection, keys: Sequence[PageKey]) -> list[Page]:
+        pages, dim = list[Page](), _dim(connection)
+        for key in keys:
+            row = connection.execute(_PAGE, (key.document, key.number)).fetchone()
+            with self._damaged.noting(key):
+                pages += [] if row is None else [_page(key, dim, self._format, *row)]
+        return pages
 
     def _open(self, wanted: VectorFormat | None) -> VectorFormat:
         self._database.create(wanted or "float16")
@@ -222,6 +250,10 @@ def _insert(
     connection.execute(
         "REPLACE INTO contents VALUES (?, ?, ?, ?)", (number, vectors, page.text, page.thumbnail)
     )
+    connection.execute("DELETE FROM token_rows WHERE page = ?", [number])
+    if page.token_rows is not None:
+        packed = pack_rows(page.token_rows)
+        connection.execute("INSERT INTO token_rows VALUES (?, ?)", (number, packed))
 
 
 def _page(
@@ -234,10 +266,12 @@ def _page(
     thumbnail: bytes | None,
     packed: bytes,
     bits_length: int,
+    token_rows: bytes | None,
 ) -> Page:
     place = None if grid is None else PatchGrid(*json.loads(grid))
     vectors = unpack_unit(packed, dim, form, bits_length // sign_bytes(dim))
-    return Page(key, vectors, json.loads(metadata), text, thumbnail, place)
+    rows = None if token_rows is None else unpack_rows(token_rows, len(vectors))
+    return Page(key, vectors, json.loads(metadata), text, thumbnail, place, rows)
 
 
 def _count(connection: sqlite3.Connection) -> int:
