@@ -232,6 +232,16 @@ def test_a_store_that_has_pages(store: Store) -> None:
         agree_on_threshold(store, ModelInfo(BUNDLED, BUNDLED_REVISION), 0.99)
 
 
+def test_a_store_that_knows_of_no_thresholds() -> None:
+    """A user's own store that was written before keeps all vectors: it has no place for maps."""
+
+    class Own(Store):
+        def count(self) -> int:
+            return 0
+
+    assert agree_on_threshold(Own(), ModelInfo(BUNDLED, BUNDLED_REVISION)) == OFF  # type: ignore[abstract]
+
+
 def test_what_is_measured_is_what_is_bundled(service: Service) -> None:
     """The table names the bundled model as the service does, so that new stores are condensed."""
     with Client(service.url, service.key) as client:

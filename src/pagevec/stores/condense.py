@@ -104,6 +104,8 @@ def agree_on_threshold(store: Store, model: ModelInfo, wanted: float | None = No
     if known is None:
         known = MEASURED.get((model.model, model.revision), OFF) if wanted is None else wanted
         store.save_condensing(known)
+        if store.condensing() is None:  # a user's own, which may keep no maps either
+            known = OFF
     if wanted not in (None, known):
         raise InvalidRequest(
             f"the store {describe_threshold(known)}: `pagevec store compact` changes that, with "
