@@ -16,10 +16,12 @@ from benchmarks.retrieval.real import read_real_pages
 from benchmarks.services import serve_pagevec
 from pagevec.client import Client
 from pagevec.engine.models.compat import import_torchvision
+from pagevec.engine.models.registry import BUNDLED, BUNDLED_REVISION
 from pagevec.engine.pooling import pool
 from pagevec.ingest.page import ReadOptions, SourcePage
 from pagevec.ingest.pdf import open_pdf
 from pagevec.search.retriever import Retriever
+from pagevec.stores.condense import MEASURED, condense
 from pagevec.stores.sqlite.store import SqliteStore
 from pagevec.types import MultiVector, Page, PageKey
 from pagevec.wire.quantize import Dtype, dequantize, quantize
@@ -59,11 +61,17 @@ def _measure_held_out(client: Client, folder: Path, count: int) -> dict[str, Tab
     asked = client.embed_texts([query.text for query in queries], dtype="float32")
     right = [query.page.number - 1 for query in queries]
     exact = rank_right_pages(score_maxsim(asked, vectors), right)
-    forms = {"float32": exact}
+    condensed = [_condense(page) for page in vectors]
+    forms = {"float32": exact, "float32, condensed": _rank(asked, condensed, right)}
     for name, change in _list_forms().items():
-        changed = [change(page) for page in vectors]
-        forms[name] = rank_right_pages(score_maxsim(asked, changed), right)
-    forms["service and store, float16"] = _search_store(client, folder, queries, vectors)
+        forms[name] = _rank(asked, [change(page) for page in vectors], right)
+        # Pages are pooled where they are embedded, before they are condensed and stored.
+        is_pooled = name.startswith("pooled")
+        stored = map(_condense, map(change, vectors)) if is_pooled else map(change, condensed)
+        forms[f"{name}, condensed"] = _rank(asked, list(stored), right)
+    forms["service and store, float16"] = _search_store(client, folder / "whole", queries, vectors)
+    small = _search_store(client, folder / "condensed", queries, condensed)
+    forms["service and store, float16, condensed"] = small
     texts = [source.text or "" for source in sources]
     bm25 = rank_right_pages(score_bm25([query.text for query in queries], texts), right)
     forms["BM25, text layer"] = bm25
@@ -82,6 +90,18 @@ def _list_forms() -> dict[str, Callable[[MultiVector], MultiVector]]:
     return kept | {f"pooled {factor}x": partial(pool, factor=factor) for factor in (2, 3)}
 
 
+def _condense(vectors: MultiVector) -> MultiVector:
+    """Keep near-duplicates once, as new stores do with the bundled model."""
+    positions, _ = condense(vectors, MEASURED[BUNDLED, BUNDLED_REVISION])
+    return vectors[positions]
+
+
+def _rank(
+    asked: Sequence[MultiVector], pages: Sequence[MultiVector], right: Sequence[int]
+) -> Ranks:
+    return rank_right_pages(score_maxsim(asked, pages), right)
+
+
 def _embed(client: Client, sources: Sequence[SourcePage]) -> list[MultiVector]:
     images = [source.content for source in sources if isinstance(source.content, bytes)]
     return client.embed_images(images, dtype="float32")
@@ -91,7 +111,7 @@ def _search_store(
     client: Client, folder: Path, queries: Sequence[Query], vectors: Sequence[MultiVector]
 ) -> Ranks:
     """Rank as a user's search does: the client embeds, the store keeps, the retriever finds."""
-    store = SqliteStore(folder / "store")
+    store = SqliteStore(folder)
     kept = [Page(PageKey("held-out", n), page) for n, page in enumerate(vectors, start=1)]
     for first in range(0, len(kept), _BATCH):
         store.add(kept[first : first + _BATCH])
@@ -108,11 +128,13 @@ def _search_store(
 def _measure_real(client: Client, folder: Path, limit: int) -> Table:
     found = read_real_pages(limit, folder)
     asked = client.embed_texts(found.queries, dtype="float32")
-    model = rank_right_pages(score_maxsim(asked, _embed(client, found.pages)), found.right)
+    vectors = _embed(client, found.pages)
+    model = _rank(asked, vectors, found.right)
+    condensed = _rank(asked, [_condense(page) for page in vectors], found.right)
     texts = [page.text or "" for page in found.pages]
     bm25 = rank_right_pages(score_bm25(found.queries, texts), found.right)
     title = f"Real PDFs: {len(found.pages)} pages, three rarer words of a page"
-    ranks = {"model": model, "BM25, text layer": bm25}
+    ranks = {"model": model, "model, condensed": condensed, "BM25, text layer": bm25}
     return _tabulate(title, {name: {"all": one} for name, one in ranks.items()})
 
 

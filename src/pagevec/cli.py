@@ -36,7 +36,7 @@ _COMMANDS = {
     "mcp": "Let agents search and read the documents of a store, over MCP.",
     "documents": "List the documents of a store: their pages, and what is missing of them.",
     "remove": "Remove DOCUMENTS from a store, by their names or the paths of their files.",
-    "store": "Look after a store: back it up, index it, while it is used.",
+    "store": "Look after a store: back it up, make it smaller, index it, while it is used.",
     "export": "Copy the documents of the store FROM into the store TO, page by page.",
     "models": "List the model families.",
     "check": "Check the service at URL: keys, inputs, formats, refusals, latency.",

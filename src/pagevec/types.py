@@ -24,6 +24,9 @@ InputType = Literal["text", "image"]
 MultiVector = NDArray[np.float32]
 """Late-interaction embedding of one input: float32, (vectors, dim), rows of unit length."""
 
+TokenRows = NDArray[np.int32]
+"""Which row of a page's vectors stands for each of its tokens: int32, (tokens,)."""
+
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | Image"
 """A path, the bytes of an image file, a Pillow image, or uint8 pixels: (h, w), (h, w, 3 or 4)."""
 
@@ -257,13 +260,15 @@ class Page:
     Attributes:
         key: document and number of the page.
         vectors: its multi-vector, float32 (vectors, dim), rows of unit length; of a long page
-            those of its tiles, as many for each tile, one after another.
+            those of its tiles, one after another.
         metadata: what filters look at and hits carry: JSON values. `tiles` is the number of
             tiles of a long page.
         text: the page's text layer or its own text, where it has one.
         thumbnail: a small JPEG of the page, where it has one.
-        grid: where its visual tokens are in `vectors`, or in those of each tile, where that is
-            known.
+        grid: where its visual tokens are in `token_vectors`, or in those of each tile, where that
+            is known.
+        token_rows: for each vector that the model gave the row of `vectors` that stands for it,
+            numbered as they are met; None where `vectors` has them all. Tiles share no rows.
     """
 
     key: PageKey
@@ -272,12 +277,30 @@ class Page:
     text: str | None = None
     thumbnail: bytes | None = None
     grid: PatchGrid | None = None
+    token_rows: TokenRows | None = None
 
     @property
     def tiles(self) -> list[MultiVector]:
         """The multi-vectors that are scored on their own: that of the page, or of each tile."""
+        if self.token_rows is None or self._tile_count == 1:
+            return np.split(self.vectors, self._tile_count)
+        tiles = np.split(self.token_rows, self._tile_count)
+        return [self.vectors[np.unique(rows)] for rows in tiles]
+
+    @property
+    def token_vectors(self) -> MultiVector:
+        """A vector for each token that the model saw, float32 (tokens, dim)."""
+        return self.vectors if self.token_rows is None else self.vectors[self.token_rows]
+
+    @property
+    def token_tiles(self) -> list[MultiVector]:
+        """`token_vectors` of the page, or of each tile."""
+        return np.split(self.token_vectors, self._tile_count)
+
+    @property
+    def _tile_count(self) -> int:
         # Other programs' pages have no grid, whatever their metadata says.
-        return np.split(self.vectors, self.metadata.get("tiles", 1) if self.grid else 1)
+        return self.metadata.get("tiles", 1) if self.grid else 1
 
 
 Fusion = Literal["relative", "rrf"]

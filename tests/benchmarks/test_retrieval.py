@@ -16,6 +16,7 @@ from benchmarks.retrieval.pages import SIZES, HeldOutPage, make_queries, write_p
 from benchmarks.retrieval.ranking import Quality, rank_right_pages, score_bm25, score_maxsim
 from benchmarks.retrieval.real import DocumentsMissing, read_real_pages
 
+from benchmarks import condensing
 from conftest import EXAMPLES
 from pagevec.engine.models.registry import bundled_checkpoint
 from pagevec.ingest.boundary import open_document
@@ -133,15 +134,26 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.long
+def test_condensing(tmp_path: Path) -> None:
+    """The benchmark of condensing stores less at each lower cosine, and says what it has lost."""
+    measured = condensing.measure(bundled_checkpoint(), pages=10, real=0, documents=tmp_path)
+    [first, *others] = measured.as_json()["held-out"]
+    assert (first["name"], first["kept"], first["share"]) == ("all vectors", 1, 1)
+    shares = [one["kept"] for one in others]
+    assert shares == sorted(shares, reverse=True) and shares[-1] < 0.7
+    assert all(one["change"] <= one["bound"] + 1e-5 for one in others)
+
+
+@pytest.mark.long
 def test_smallest_run() -> None:
     """A model is measured in every form; BM25 finds almost all pages, so the queries are fair."""
     report = measure(bundled_checkpoint(), pages=10, real=0)
     figures = report.as_json()
     forms = {row["name"]: row for row in figures["forms"]}
-    assert list(forms) == [
-        "float32", "float16", "int8", "binary", "pooled 2x", "pooled 3x",
-        "service and store, float16", "BM25, text layer",
-    ]  # fmt: skip
+    kept = ("float32", "float16", "int8", "binary", "pooled 2x", "pooled 3x")
+    each = [*kept, "service and store, float16"]
+    both = [name for one in each for name in (one, f"{one}, condensed")]
+    assert list(forms) == [*both, "BM25, text layer"]
     assert forms["BM25, text layer"]["all"].recall >= 0.9
     assert forms["float32"]["all"].queries == 10
     assert "| float32 |" in report.markdown()

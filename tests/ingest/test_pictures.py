@@ -22,6 +22,7 @@ from pagevec.ingest.boundary import open_document
 from pagevec.ingest.page import ReadOptions
 from pagevec.search.index import Index
 from pagevec.stores import open_store
+from pagevec.stores.condense import OFF
 from pagevec.types import MultiVector, Page, PageKey
 
 pytestmark = HARMLESS_WARNINGS
@@ -107,7 +108,7 @@ def ingested(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iter
     (folder / "frames.jpg").write_bytes(encoded)  # its content decides, not its name
     store = folder.parent / "store"
     with Client(service.url, service.key, resize=False, dtype="float32") as client:
-        with Index(store, client) as index:
+        with Index(store, client, condense=OFF) as index:  # how pictures are read is compared
             assert not index.add(folder).failed
         answers = dict(zip(PICTURES, client.embed_images(list(PICTURES.values())), strict=True))
         resizing = client.info().resizing

@@ -3,6 +3,7 @@
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -419,3 +420,58 @@ def test_a_store_is_a_context_manager(store_name: str) -> None:
         store.add([page("a", 1)])
     with open_store(store_name) as store:
         assert store.count() == 1
+
+
+@both_tables
+def test_a_condensed_page_comes_back(store: Store, store_name: str) -> None:
+    """Vectors that are kept once come back with the map of all tokens; other pages have none."""
+    rows = np.array([0, 1, 0, 0, 2, 1], np.int32)
+    small = page("a", 1, grid=PatchGrid(2, 2, 1))
+    small = replace(small, vectors=small.vectors[:3], token_rows=rows)
+    store.add([small, page("a", 2)])
+    found, plain = store.fetch([PageKey("a", 1), PageKey("a", 2)])
+    assert plain.token_rows is None
+    assert found.token_rows is not None and found.token_rows.dtype == np.int32
+    np.testing.assert_array_equal(found.token_rows, rows)
+    np.testing.assert_allclose(found.token_vectors, small.vectors[rows], atol=1e-3)
+    store.add([replace(small, vectors=small.vectors[rows], token_rows=None)])
+    [again] = store.fetch([PageKey("a", 1)])
+    assert again.token_rows is None and len(again.vectors) == 6
+
+
+@both_tables
+def test_the_threshold_is_kept(store: Store, store_name: str) -> None:
+    """A store keeps the threshold that was saved last; a new one has none."""
+    assert store.condensing() is None
+    store.save_condensing(0.99)
+    store.save_condensing(0.995)
+    with open_store(store_name) as again:
+        assert again.condensing() == store.condensing() == 0.995
+
+
+@both_tables
+@pytest.mark.usefixtures("scanning")
+def test_vectors_are_revised(store: Store) -> None:
+    """Pages get other vectors where they are and keep all else; one that is gone stays gone."""
+    fields = {"metadata": {"year": 2024}, "text": "Grüße", "thumbnail": b"\xff\xd8"}
+    store.add([page("a", number, **fields) for number in (1, 2, 3)] + [page("b", 1)])
+    store.candidates(unit_vectors(4, 0), 1)  # whatever is cached is brought up to date
+    seen = []
+
+    def keep_two(old: Page) -> Page:
+        seen.append(old.key.number)
+        rows = np.array([0, 1] + [0] * (len(old.vectors) - 2), np.int32)
+        return (
+            old if old.key.number == 2 else replace(old, vectors=old.vectors[:2], token_rows=rows)
+        )
+
+    keys = [PageKey("a", number) for number in (1, 2, 3, 9)]
+    assert store.revise(keys, keep_two) == 2
+    assert (sorted(seen), store.count()) == ([1, 2, 3], 4)
+    for found in store.fetch(keys):
+        assert {name: getattr(found, name) for name in fields} == fields
+        made = page("a", found.key.number)
+        assert len(found.token_vectors) == len(made.vectors)
+        assert len(found.vectors) == (len(made.vectors) if found.key.number == 2 else 2)
+        np.testing.assert_allclose(found.vectors[:2], made.vectors[:2], atol=1e-3)
+    assert store.candidates(page("a", 3).vectors[:2], 1) == [PageKey("a", 3)]

@@ -5,6 +5,7 @@ every installation.
 """
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ AnyCommand = TypeVar("AnyCommand", bound=Callable[..., Any])
 
 FAILED, MISUSED, UNREACHABLE = 1, 2, 3
 """Exit codes of all commands, besides 0 and `interrupts.INTERRUPTED` (docs/cli.md)."""
+
+LEAST_THRESHOLD = 0.9
+"""Below it, what is kept once is not near to a duplicate."""
 
 PATIENCE = 60.0
 """Seconds that a person waits for a service that is away; an ingestion waits longer."""
@@ -187,6 +191,36 @@ def with_store(command: AnyCommand) -> AnyCommand:
 def _check_store(_context: click.Context, _option: click.Parameter, store: str) -> str:
     check_store_name(store)
     return store
+
+
+def read_threshold(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> float | None:
+    """Return the cosine from which on near-duplicate vectors are kept once, as a user gave it."""
+    from pagevec.stores.condense import OFF
+
+    if value in (None, "off"):
+        return None if value is None else OFF
+    try:
+        threshold = float(value)
+    except ValueError:
+        threshold = math.nan
+    if not LEAST_THRESHOLD <= threshold <= 1:
+        raise click.BadParameter(
+            f"{value!r}: expected a cosine from {LEAST_THRESHOLD} to 1, or off"
+        )
+    return threshold
+
+
+def with_condense(command: AnyCommand) -> AnyCommand:
+    """Give a command `condense`, the threshold of a new store; or None."""
+    return click.option(
+        "--condense",
+        metavar="COSINE|off",
+        callback=read_threshold,
+        help="Of a new store: vectors of a page whose cosine is this or above are kept once; "
+        "default: what loses nothing with the model, as far as that was measured, else off.",
+    )(command)
 
 
 def with_output(command: AnyCommand) -> AnyCommand:

@@ -17,6 +17,7 @@ from pagevec.commands import (
     Service,
     note,
     progress_bar,
+    with_condense,
     with_output,
     with_passwords,
     with_service,
@@ -78,6 +79,7 @@ class _PathOrAddress(click.Path):
 @click.option(
     "--follow-links", is_flag=True, help="Follow links in a folder that lead out of it, too."
 )
+@with_condense
 @click.option("--watch", is_flag=True, help="Go on: keep the store in step with PATHS.")
 @click.option(
     "--lease-seconds",
@@ -108,6 +110,7 @@ def command(
     strict: bool,
     as_json: bool,
     follow_links: bool,
+    condense: float | None,
     watch: bool,
     lease_seconds: float,
 ) -> None:
@@ -135,6 +138,8 @@ def command(
         options["passwords"] = passwords + more_passwords
     if lease_seconds != LEASE_SECONDS:
         options["lease_seconds"] = lease_seconds
+    if condense is not None:
+        options["condense"] = condense
     if is_service(store):
         _refuse_for_service(options, prune, watch)
     find_documents(files)  # names all paths at fault before the first page
@@ -182,7 +187,8 @@ def _refuse_for_service(options: Mapping[str, Any], prune: bool, watch: bool) ->
     if "passwords" in options:
         raise click.UsageError("a service is sent no passwords: add such documents without them")
     if options:
-        raise click.UsageError("--lease-seconds is for a store that this command opens itself")
+        named = "--condense" if "condense" in options else "--lease-seconds"
+        raise click.UsageError(f"{named} is for a store that this command opens itself")
 
 
 def _open_index(store: str, client: "Client", options: Mapping[str, Any]) -> "Index":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from threading import Event
@@ -22,6 +22,7 @@ from pagevec.grid import PageResizing
 from pagevec.ingest.boundary import interrupt_readers
 from pagevec.ingest.page import Pages, SourcePage, page_to_store
 from pagevec.stores.base import Store
+from pagevec.stores.condense import OFF, condense_page
 from pagevec.types import Model, Page
 
 T = TypeVar("T")
@@ -114,6 +115,7 @@ def embed_in_batches(
     numbers: Sequence[int],
     resizing: PageResizing | None,
     is_stopped: Callable[[], bool] = lambda: False,
+    threshold: float = OFF,
 ) -> Generator[Batch, None, None]:
     """Make and embed the pages of a document that have these numbers, in order.
 
@@ -124,6 +126,7 @@ def embed_in_batches(
         numbers: which pages.
         resizing: how the model resizes pages, from which follows each page's patch grid.
         is_stopped: once it returns True, no page is made any more.
+        threshold: the cosine from which on near-duplicate vectors of a page are kept once.
 
     Raises:
         PagevecError: the model does not answer.
@@ -134,7 +137,8 @@ def embed_in_batches(
         return [_make_one(pages, one, over.is_set() or is_stopped()) for one in batch]
 
     def embed(made: Future[list[SourcePage | PageFault]]) -> Batch:
-        return _embed_or_blame(model, name, made.result(), resizing)
+        batch = _embed_or_blame(model, name, made.result(), resizing)
+        return replace(batch, pages=tuple(condense_page(one, threshold) for one in batch.pages))
 
     with (
         ThreadPoolExecutor(1, "pagevec-render") as rendering,

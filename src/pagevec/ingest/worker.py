@@ -35,6 +35,7 @@ from pagevec.ingest.pipeline import (
 )
 from pagevec.ingest.twins import Twins
 from pagevec.stores.base import Store
+from pagevec.stores.condense import agree_on_threshold
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, agree_on_model
 from pagevec.types import DocumentRecord, Model, Progress
 
@@ -86,6 +87,7 @@ class Worker:
         options: how documents are read; their pages are made of the size that the model sees.
         name: of the worker, for one that takes the place of another of this name that has ended;
             see `Leases`.
+        condense: the threshold of a new store; see `agree_on_threshold`.
     """
 
     def __init__(
@@ -96,8 +98,10 @@ class Worker:
         lease_seconds: float = LEASE_SECONDS,
         options: ReadOptions | None = None,
         name: str | None = None,
+        condense: float | None = None,
     ) -> None:
         self._name = name
+        self._condense = condense
         self._store = store
         self._model = model
         self._lease_seconds = lease_seconds
@@ -125,11 +129,14 @@ class Worker:
 
         Raises:
             StoreError: the pages in the store were embedded by another model.
+            InvalidRequest: the store has another threshold than the one asked for.
         """
         [fingerprint] = self._model.embed_texts([FINGERPRINT_TEXT])
         agree_on_model(self._store, fingerprint)
+        info = self._model.info()
         run = _Run(
-            replace(self._options, resizing=self._model.info().resizing),
+            replace(self._options, resizing=info.resizing),
+            agree_on_threshold(self._store, info, self._condense),
             _PageCount(on_progress),
             Twins(self._store),
             stopped or Event(),
@@ -244,7 +251,13 @@ class Worker:
             missing = [number for number in range(1, pages.count + 1) if number not in there]
             run.progress.expect(len(missing))
             batches = embed_in_batches(
-                self._model, name, pages, missing, run.options.resizing, run.stopped.is_set
+                self._model,
+                name,
+                pages,
+                missing,
+                run.options.resizing,
+                run.stopped.is_set,
+                run.threshold,
             )
             done = store_pages(self._store, batches, replace_former, run.progress.count)
             warnings = (*pages.warnings, *done.warnings)
@@ -277,6 +290,7 @@ class Worker:
 @dataclass(frozen=True)
 class _Run:
     options: ReadOptions
+    threshold: float
     progress: "_PageCount"
     twins: Twins
     stopped: Event

@@ -35,6 +35,9 @@ class Index:
             that was killed. Not for a service, as all that follow.
         passwords: tried on encrypted documents, in this order.
         create: whether a store in a folder is made if there is none.
+        condense: the cosine from which on near-duplicate vectors of a page are kept once, in a
+            store that has no pages yet; 2 keeps all. Default: what was measured to lose nothing
+            with the model, and else 2.
 
     Raises:
         StoreError: the store cannot be opened, or is not there and shall not be made.
@@ -57,6 +60,7 @@ class Index:
         lease_seconds: float = LEASE_SECONDS,
         passwords: Sequence[str] = (),
         create: bool = True,
+        condense: float | None = None,
     ) -> None: ...
 
     @overload

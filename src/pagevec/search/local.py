@@ -36,6 +36,7 @@ class LocalIndex:
         lease_seconds: float = LEASE_SECONDS,
         passwords: Sequence[str] = (),
         create: bool = True,
+        condense: float | None = None,
     ) -> None:
         self._owns_store = isinstance(store, str | os.PathLike)
         self._store: Store
@@ -44,7 +45,9 @@ class LocalIndex:
         else:
             self._store = store
         options = ReadOptions(passwords=tuple(passwords))
-        self._worker = Worker(self._store, model, lease_seconds=lease_seconds, options=options)
+        self._worker = Worker(
+            self._store, model, lease_seconds=lease_seconds, options=options, condense=condense
+        )
         self.retriever = Retriever(model, self._store)
         self._catalogue = Catalogue(self._store)
         self._drawer = PageDrawer(self._store)

@@ -126,7 +126,7 @@ def token_maps(vectors: MultiVector, page: Page) -> NDArray[np.float32]:
         InvalidRequest: the page's patch grid is not known, or its vectors were pooled.
     """
     grid = page.grid
-    tiles = page.tiles
+    tiles = page.token_tiles
     if grid is None:
         raise InvalidRequest(f"{_name(page)}: {_explain_no_grid(page)}")
     if len(tiles[0]) < grid.first + grid.cells:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
@@ -243,6 +243,38 @@ class Store(Protocol):
 
         Raises:
             OtherModel: the store has pages of another dimension.
+        """
+
+    def condensing(self) -> float | None:
+        """Return the cosine from which on near-duplicate vectors of a page are kept once.
+
+        Returns:
+            The threshold, see `stores.condense`; None if none is saved.
+        """
+
+    def save_condensing(self, threshold: float) -> None:
+        """Save the threshold for pages that are added from now on.
+
+        The store does not condense pages: whoever adds them does.
+        """
+
+    def revise(self, keys: Sequence[PageKey], change: Callable[[Page], Page]) -> int:
+        """Change the vectors of pages where they are, whoever else writes to them meanwhile.
+
+        Args:
+            keys: of the pages; those that are gone, damaged, or have sign bits alone because
+                another program wrote them, are left out.
+            change: returns a page with other `vectors` and `token_rows`, or the same one.
+
+        Returns:
+            How many pages were changed.
+        """
+
+    def give_back_space(self) -> str:
+        """Give disk space that pages have left free back to the system, if the store can.
+
+        Returns:
+            What was done, or who else does it: a clause.
         """
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from pagevec.errors import DocumentError, InvalidRequest, OtherModel
 from pagevec.stores.base import Store
 from pagevec.stores.fingerprint import check_model
-from pagevec.types import DocumentRecord, MultiVector, Page, PageKey, Progress
+from pagevec.types import DocumentRecord, MultiVector, Page, PageKey, Progress, TokenRows
 
 _BATCH = 16
 _WORKER = "export"
@@ -107,7 +107,7 @@ def _check_names(source: Store, target: Store, records: Mapping[str, DocumentRec
 
 
 def _agree_on_model(source: Store, target: Store) -> None:
-    """Refuse a target whose pages may be of another model."""
+    """Refuse a target whose pages may be of another model; an empty one condenses as the source."""
     made, there, is_empty = source.fingerprint(), target.fingerprint(), not target.count()
     if (made is None) != (there is None) and not is_empty:
         raise OtherModel(
@@ -117,6 +117,9 @@ def _agree_on_model(source: Store, target: Store) -> None:
     if made is not None:
         target.save_fingerprint(made)
         check_model(target, made)
+    threshold = source.condensing()
+    if threshold is not None and is_empty:
+        target.save_condensing(threshold)
 
 
 class _Document:
@@ -237,7 +240,13 @@ def _difference(page: Page, other: Page) -> str | None:
     for name in ("text", "thumbnail", "grid"):
         if getattr(page, name) != getattr(other, name):
             return name
+    if not _are_same_rows(page.token_rows, other.token_rows):
+        return "map of tokens"
     return None
+
+
+def _are_same_rows(rows: TokenRows | None, others: TokenRows | None) -> bool:
+    return rows is others if rows is None or others is None else np.array_equal(rows, others)
 
 
 def _as_json(page: Page) -> str:

@@ -45,6 +45,12 @@ def decode(array: bytes) -> PackedBits:
     return elements[:, len(_SIZES) :]
 
 
+def literal(signs: PackedBits) -> str:
+    """Return the sign bits uint8 (vectors, 16) as an array in SQL's text."""
+    digits = np.unpackbits(signs, axis=1) + np.uint8(ord("0"))
+    return "{" + ",".join(row.tobytes().decode() for row in digits) + "}"
+
+
 def digest(signs: PackedBits) -> bytes:
     """Return 16 bytes that identify the sign bits uint8 (vectors, 16)."""
     return hashlib.blake2b(signs.tobytes(), digest_size=16).digest()

@@ -3,7 +3,7 @@
 morphik-core's table has no room for them: its vectors have 128 bits. So nothing is written there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, LiteralString
 
@@ -13,14 +13,17 @@ from pagevec.stores.codec import VectorFormat, pack, unpack_signs, unpack_unit
 from pagevec.stores.hamming import PackedBits
 from pagevec.stores.postgres.connections import Connection
 from pagevec.stores.postgres.rows import (
+    Held,
     PageTables,
     copy_rows,
     grid_column,
     parse_metadata,
+    read_token_rows,
+    rows_column,
     select_pages,
     text_columns,
 )
-from pagevec.types import Page, PageKey
+from pagevec.types import MultiVector, Page, PageKey
 
 _SOURCE = """(
     SELECT id, xmin::text::bigint AS version, document, number, metadata, signs AS bits
@@ -28,9 +31,17 @@ _SOURCE = """(
 ) AS pages"""
 
 _PAGES = """
-SELECT place, dim, metadata, signs, text, format, vectors, thumbnail, grid
+SELECT place, dim, metadata, signs, text, format, vectors, thumbnail, grid, {token_rows}
 FROM unnest(%s::text[], %s::int[]) WITH ORDINALITY AS wanted (document, number, place)
 JOIN pagevec_whole_pages USING (document, number)"""
+
+_TO_REVISE = """
+SELECT place, id, dim, metadata, signs, text, format, vectors, thumbnail, grid, token_rows
+FROM unnest(%s::text[], %s::int[]) WITH ORDINALITY AS wanted (document, number, place)
+JOIN pagevec_whole_pages USING (document, number)
+FOR UPDATE OF pagevec_whole_pages"""
+
+_REVISE = "UPDATE pagevec_whole_pages SET signs = %s, vectors = %s, token_rows = %s WHERE id = %s"
 
 _DELETE_REPLACED = """
 DELETE FROM pagevec_whole_pages AS present
@@ -39,9 +50,12 @@ WHERE present.document = replaced.document AND present.number = replaced.number"
 
 _COPY = """
 COPY pagevec_whole_pages
-    (document, number, dim, text, metadata, signs, format, vectors, thumbnail, grid)
+    (document, number, dim, text, metadata, signs, format, vectors, thumbnail, grid, token_rows)
 FROM STDIN (FORMAT BINARY)"""
-_TYPES = ("text", "int4", "int4", "text", "text", "bytea", "text", "bytea", "bytea", "int4[]")
+_TYPES = (
+    *("text", "int4", "int4", "text", "text", "bytea", "text", "bytea", "bytea", "int4[]"),
+    "bytea",
+)
 
 
 class OwnTables(PageTables):
@@ -55,8 +69,9 @@ class OwnTables(PageTables):
     ours: LiteralString = "(SELECT id AS row, document, number FROM pagevec_whole_pages) AS ours"
     words: LiteralString = "pagevec_whole_words"
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, has_maps: bool = True) -> None:
         self.dim = dim
+        self._pages = _PAGES.format(token_rows="token_rows" if has_maps else "NULL")
 
     def read_signs(self, bits: bytes) -> PackedBits:
         return unpack_signs(bits, self.dim)
@@ -64,7 +79,7 @@ class OwnTables(PageTables):
     def read_pages(
         self, connection: Connection, keys: Sequence[PageKey], damaged: DamagedPages
     ) -> list[Page]:
-        return select_pages(connection, _PAGES, keys, damaged, _page)
+        return select_pages(connection, self._pages, keys, damaged, _page)
 
     def write_pages(
         self, connection: Connection, pages: Sequence[Page], form: VectorFormat
@@ -73,18 +88,42 @@ class OwnTables(PageTables):
         connection.execute(_DELETE_REPLACED, (names, numbers))
         copy_rows(connection, _COPY, _TYPES, map(partial(_row, form), pages))
 
+    def revise_pages(
+        self,
+        connection: Connection,
+        keys: Sequence[PageKey],
+        change: Callable[[Page], Page],
+        damaged: DamagedPages,
+    ) -> int:
+        held = select_pages(connection, _TO_REVISE, keys, damaged, _held)
+        changed = [(one, new) for one in held if (new := change(one.page)) is not one.page]
+        for one, page in changed:
+            signs, vectors = _pack(page.vectors, one.form)
+            connection.execute(_REVISE, (signs, vectors, rows_column(page), one.row))
+        return len(changed)
+
 
 def _page(key: PageKey, dim: int, metadata: str, signs: bytes, text: str, *columns: Any) -> Page:
-    form, packed, thumbnail, grid = columns
+    form, packed, thumbnail, grid, token_rows = columns
     count = len(unpack_signs(signs, dim))
     vectors = unpack_unit(signs if packed is None else packed, dim, form, count)
     place = PatchGrid(*grid) if grid else None
-    return Page(key, vectors, parse_metadata(metadata), text or None, thumbnail, place)
+    rows = read_token_rows(token_rows, vectors)
+    return Page(key, vectors, parse_metadata(metadata), text or None, thumbnail, place, rows)
+
+
+def _held(key: PageKey, row: int, *columns: Any) -> Held:
+    form: VectorFormat = columns[4]
+    return Held(row, form, _page(key, *columns))
 
 
 def _row(form: VectorFormat, page: Page) -> tuple[Any, ...]:
     key, dim = (page.key.document, page.key.number), page.vectors.shape[1]
-    signs = pack(page.vectors, "binary")
-    vectors = None if form == "binary" else pack(page.vectors, form)
+    signs, vectors = _pack(page.vectors, form)
     row = (*key, dim, *text_columns(page), signs, form, vectors, page.thumbnail)
-    return *row, grid_column(page)
+    return *row, grid_column(page), rows_column(page)
+
+
+def _pack(vectors: MultiVector, form: VectorFormat) -> tuple[bytes, bytes | None]:
+    """Return the sign bits and the vectors; None for vectors that are kept as bits only."""
+    return pack(vectors, "binary"), None if form == "binary" else pack(vectors, form)

@@ -9,15 +9,16 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, LiteralString, Protocol
+from typing import Any, LiteralString, Protocol, TypeVar
 
 import numpy as np
 
 from pagevec.stores.base import DamagedPages, Filter, check_rename
 from pagevec.stores.codec import VectorFormat
+from pagevec.stores.condense import pack_rows, unpack_rows
 from pagevec.stores.hamming import PackedBits
 from pagevec.stores.postgres.connections import Connection
-from pagevec.types import Page, PageKey
+from pagevec.types import MultiVector, Page, PageKey, TokenRows
 
 _ROWS = """
 COPY (
@@ -43,6 +44,8 @@ UNION SELECT document FROM {source} WHERE document = ANY(%(names)s)"""
 _RENAME = """
 UPDATE {table} SET {column} = renamed.new
 FROM unnest(%s::text[], %s::text[]) AS renamed (old, new) WHERE {column} = renamed.old"""
+
+Made = TypeVar("Made")
 
 _NO_SIGNS = np.empty((0, 0), np.uint8)
 
@@ -91,6 +94,22 @@ class PageTables(Protocol):
             connection: a connection in a transaction that has locked the documents.
             pages: with unit vectors of shape (vectors, dim); no key twice.
             form: how to keep the vectors.
+        """
+
+    def revise_pages(
+        self,
+        connection: Connection,
+        keys: Sequence[PageKey],
+        change: Callable[[Page], Page],
+        damaged: DamagedPages,
+    ) -> int:
+        """Change the vectors of pages that pagevec wrote, in their rows, as `Store.revise` says.
+
+        Args:
+            connection: a connection in a transaction that has locked the documents.
+            keys: of the pages.
+            change: returns a page with other vectors, or the same one.
+            damaged: takes the pages that cannot be read.
         """
 
 
@@ -187,8 +206,8 @@ def select_pages(
     statement: LiteralString,
     keys: Sequence[PageKey],
     damaged: DamagedPages,
-    make: Callable[..., Page],
-) -> list[Page]:
+    make: Callable[..., Made],
+) -> list[Made]:
     """Return the pages of `keys`, in their order, without those that are gone or damaged.
 
     Args:
@@ -197,7 +216,8 @@ def select_pages(
             is given their documents and their numbers.
         keys: of the pages.
         damaged: takes the pages that cannot be read.
-        make: returns a page, from its key and the columns of its row; or raises ValueError.
+        make: returns a page, or what is wanted of it, from its key and the columns of its row; or
+            raises ValueError.
     """
     documents, numbers = [key.document for key in keys], [key.number for key in keys]
     rows = connection.execute(statement, (documents, numbers), binary=True).fetchall()
@@ -229,6 +249,35 @@ def text_columns(page: Page) -> tuple[str, str]:
 def grid_column(page: Page) -> list[int] | None:
     """Return a page's patch grid as an array."""
     return [page.grid.rows, page.grid.columns, page.grid.first] if page.grid else None
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A page in a row that is locked.
+
+    Attributes:
+        row: id of the row.
+        form: how its vectors are kept.
+        page: as it is stored.
+    """
+
+    row: int
+    form: VectorFormat
+    page: Page
+
+
+def rows_column(page: Page) -> bytes | None:
+    """Return the map of a page's tokens as a value."""
+    return None if page.token_rows is None else pack_rows(page.token_rows)
+
+
+def read_token_rows(packed: bytes | None, vectors: MultiVector) -> TokenRows | None:
+    """Return the map that `rows_column` has given.
+
+    Raises:
+        ValueError: it is no map to these vectors.
+    """
+    return None if packed is None else unpack_rows(packed, len(vectors))
 
 
 def copy_rows(

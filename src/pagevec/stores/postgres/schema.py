@@ -7,6 +7,7 @@ Pages of any other dimension are in `pagevec_whole_pages` alone. The words of bo
 beside these (`words`).
 """
 
+from dataclasses import dataclass
 from typing import LiteralString
 
 from pagevec.stores.postgres import words
@@ -119,6 +120,15 @@ ALTER TABLE pagevec_whole_pages
     ALTER COLUMN vectors SET STORAGE EXTERNAL,
     ALTER COLUMN thumbnail SET STORAGE EXTERNAL"""
 
+# Newer still: near-duplicate vectors are kept once (`stores.condense`).
+_CONDENSED = """
+ALTER TABLE pagevec_pages ADD COLUMN IF NOT EXISTS token_rows BYTEA;
+ALTER TABLE pagevec_whole_pages ADD COLUMN IF NOT EXISTS token_rows BYTEA;
+CREATE TABLE IF NOT EXISTS pagevec_condensing (
+    single BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (single),
+    threshold DOUBLE PRECISION NOT NULL
+)"""
+
 # What searching needs; the tables of `_LATER` may be missing.
 _IS_READABLE = """
 SELECT to_regclass('multi_vector_embeddings') IS NOT NULL
@@ -135,6 +145,8 @@ SELECT to_regclass('pagevec_probe') IS NOT NULL AND to_regclass('pagevec_labels'
             (to_regclass('pagevec_probe'), 'dim')
         )
     )"""
+
+_CONDENSES = "SELECT to_regclass('pagevec_condensing') IS NOT NULL"
 
 _MAY_WRITE = """
 SELECT current_setting('transaction_read_only') = 'off'
@@ -161,30 +173,45 @@ def has_pages_table(connection: Connection) -> bool:
     return _holds(connection, "SELECT to_regclass('multi_vector_embeddings') IS NOT NULL")
 
 
-def prepare(connection: Connection) -> bool:
+@dataclass(frozen=True)
+class Abilities:
+    """What the tables can hold; those of a former version that cannot be written lack some of it.
+
+    Attributes:
+        other_dimensions: pages of other dimensions than 128, and which model made all of them.
+        token_rows: pages of which near-duplicate vectors are kept once.
+        words: the words of pages.
+    """
+
+    other_dimensions: bool = True
+    token_rows: bool = True
+    words: bool = True
+
+
+def prepare(connection: Connection) -> Abilities:
     """Create what is missing, and sweep rows whose row in morphik-core's table is gone.
 
     Nothing is done by a role that may only read, or on a standby, and nothing is created that is
     there: PostgreSQL asks for the right to create tables even then.
 
     Returns:
-        Whether all tables are there. If not, the store is of a former version, whose pages have
-        128 dimensions, and cannot be written.
+        What the tables can hold; all of it, unless they cannot be written.
     """
-    is_readable, is_complete = (
-        _holds(connection, condition) for condition in (_IS_READABLE, _IS_COMPLETE)
+    is_readable, is_complete, condenses = (
+        _holds(connection, condition) for condition in (_IS_READABLE, _IS_COMPLETE, _CONDENSES)
     )
     if is_readable and not _holds(connection, _MAY_WRITE):
-        return is_complete
+        return Abilities(is_complete, condenses, words.are_readable(connection))
     if not (
         is_readable
         and is_complete
+        and condenses
         and _holds(connection, _HAS_MAX_SIM)
         and words.are_readable(connection)
     ):
         _create(connection)
     connection.execute(_SWEEP)
-    return True
+    return Abilities()
 
 
 def whole_pages_dimension(connection: Connection) -> int | None:
@@ -208,6 +235,7 @@ def _create(connection: Connection) -> None:
         connection.execute(_OURS)
     connection.execute(_LATER)
     words.create_tables(connection)
+    connection.execute(_CONDENSED)
 
 
 def _holds(connection: Connection, condition: LiteralString) -> bool:

@@ -5,7 +5,7 @@ Nothing but convention keeps morphik-core from writing a page twice; then the ro
 id counts. Their content may be an image, or the name of a file in morphik-core's storage.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, LiteralString
 
@@ -13,13 +13,16 @@ from pagevec.grid import PatchGrid
 from pagevec.stores.base import DamagedPages
 from pagevec.stores.codec import VectorFormat, pack, unpack_unit
 from pagevec.stores.hamming import PackedBits
-from pagevec.stores.postgres.bits import DIM, decode, digest, encode
+from pagevec.stores.postgres.bits import DIM, decode, digest, encode, literal
 from pagevec.stores.postgres.connections import Connection
 from pagevec.stores.postgres.rows import (
+    Held,
     PageTables,
     copy_rows,
     grid_column,
     parse_metadata,
+    read_token_rows,
+    rows_column,
     select_pages,
     text_columns,
 )
@@ -40,17 +43,29 @@ _OURS = """(
 ) AS ours"""
 
 # First the newest row of each page; the big columns are read of those rows alone.
-_PAGES = """
+_NEWEST = """
 WITH newest AS (
     SELECT place, max(id) AS id
     FROM unnest(%s::text[], %s::int[]) WITH ORDINALITY AS wanted (document, number, place)
     JOIN multi_vector_embeddings ON document_id = document AND chunk_number = wanted.number - 1
     WHERE embeddings IS NOT NULL
     GROUP BY place
-)
+)"""
+_PAGES = """
 SELECT place, chunk_metadata, array_send(embeddings), row IS NOT NULL, content, signs, format,
-    vectors, thumbnail, grid
+    vectors, thumbnail, grid, {token_rows}
 FROM newest JOIN multi_vector_embeddings USING (id) LEFT JOIN pagevec_pages ON row = id"""
+_TO_REVISE = """
+SELECT place, id, chunk_metadata, array_send(embeddings), TRUE, content, signs, format,
+    vectors, thumbnail, grid, token_rows
+FROM newest JOIN multi_vector_embeddings USING (id) JOIN pagevec_pages ON row = id
+FOR UPDATE OF multi_vector_embeddings, pagevec_pages"""
+
+# In their places: morphik-core does not take our locks, and deletes rows that it has found.
+_REVISE_THEIRS = """
+UPDATE multi_vector_embeddings SET embeddings = %s::bit(128)[] WHERE id = %s"""
+_REVISE_OURS = """
+UPDATE pagevec_pages SET signs = %s, vectors = %s, token_rows = %s WHERE row = %s"""
 
 # morphik-core's index has only the document: scan each document's rows once, not for each page.
 _DELETE_REPLACED = """
@@ -86,9 +101,9 @@ _THEIR_TYPES = ("int8", "text", "int4", "text", "text", "bytea")
 
 _COPY_OURS = """
 COPY pagevec_pages
-    (row, document, number, signs, format, vectors, thumbnail, grid)
+    (row, document, number, signs, format, vectors, thumbnail, grid, token_rows)
 FROM STDIN (FORMAT BINARY)"""
-_OUR_TYPES = ("int8", "text", "int4", "bytea", "text", "bytea", "bytea", "int4[]")
+_OUR_TYPES = ("int8", "text", "int4", "bytea", "text", "bytea", "bytea", "int4[]", "bytea")
 
 
 class SharedTables(PageTables):
@@ -108,13 +123,16 @@ class SharedTables(PageTables):
     ours: LiteralString = _OURS
     words: LiteralString = "pagevec_words"
 
+    def __init__(self, *, has_maps: bool = True) -> None:
+        self._pages = _NEWEST + _PAGES.format(token_rows="token_rows" if has_maps else "NULL")
+
     def read_signs(self, bits: bytes) -> PackedBits:
         return decode(bits)
 
     def read_pages(
         self, connection: Connection, keys: Sequence[PageKey], damaged: DamagedPages
     ) -> list[Page]:
-        return select_pages(connection, _PAGES, keys, damaged, _page)
+        return select_pages(connection, self._pages, keys, damaged, _page)
 
     def write_pages(
         self, connection: Connection, pages: Sequence[Page], form: VectorFormat
@@ -127,8 +145,23 @@ class SharedTables(PageTables):
         copy_rows(connection, _COPY_THEIRS, _THEIR_TYPES, map(_their_row, ids, pages))
         copy_rows(connection, _COPY_OURS, _OUR_TYPES, map(partial(_our_row, form), ids, pages))
 
-
-SHARED = SharedTables()
+    def revise_pages(
+        self,
+        connection: Connection,
+        keys: Sequence[PageKey],
+        change: Callable[[Page], Page],
+        damaged: DamagedPages,
+    ) -> int:
+        connection.execute(_COMPRESS_FAST)
+        found = select_pages(connection, _NEWEST + _TO_REVISE, keys, damaged, _held)
+        held = [one for one in found if one is not None]
+        changed = [(one, new) for one in held if (new := change(one.page)) is not one.page]
+        for one, page in changed:
+            signs = quantize(page.vectors, "binary").values
+            connection.execute(_REVISE_THEIRS, (literal(signs), one.row))
+            ours = digest(signs), _pack(page.vectors, one.form), rows_column(page)
+            connection.execute(_REVISE_OURS, (*ours, one.row))
+        return len(changed)
 
 
 def _page(
@@ -137,12 +170,22 @@ def _page(
     signs = decode(bits)
     if not ours:
         return Page(key, _vectors_of_signs(signs), parse_metadata(metadata))
-    expected, form, packed, thumbnail, grid = columns
+    expected, form, packed, thumbnail, grid, token_rows = columns
     # Other bits than ours were when we wrote them: the page was replaced, our vectors are old.
-    only_signs = packed is None or expected != digest(signs)
-    vectors = _vectors_of_signs(signs) if only_signs else unpack_unit(packed, DIM, form, len(signs))
+    is_ours = expected == digest(signs)
+    has_vectors = is_ours and packed is not None
+    vectors = (
+        unpack_unit(packed, DIM, form, len(signs)) if has_vectors else _vectors_of_signs(signs)
+    )
     place = PatchGrid(*grid) if grid else None
-    return Page(key, vectors, parse_metadata(metadata), content or None, thumbnail, place)
+    rows = read_token_rows(token_rows, vectors) if is_ours else None
+    return Page(key, vectors, parse_metadata(metadata), content or None, thumbnail, place, rows)
+
+
+def _held(key: PageKey, row: int, *columns: Any) -> Held | None:
+    """Return a page of ours with its row; None if its bits were replaced by others."""
+    (_, bits, _, _, expected, form, *_) = columns
+    return Held(row, form, _page(key, *columns)) if expected == digest(decode(bits)) else None
 
 
 def _vectors_of_signs(signs: PackedBits) -> MultiVector:
@@ -157,7 +200,11 @@ def _their_row(row: int, page: Page) -> tuple[Any, ...]:
 
 def _our_row(form: VectorFormat, row: int, page: Page) -> tuple[Any, ...]:
     signs = digest(quantize(page.vectors, "binary").values)
+    key, vectors = (page.key.document, page.key.number), _pack(page.vectors, form)
+    ours = row, *key, signs, form, vectors, page.thumbnail
+    return *ours, grid_column(page), rows_column(page)
+
+
+def _pack(vectors: MultiVector, form: VectorFormat) -> bytes | None:
     # The sign bits are in morphik-core's row already.
-    vectors = None if form == "binary" else pack(page.vectors, form)
-    key = (page.key.document, page.key.number)
-    return row, *key, signs, form, vectors, page.thumbnail, grid_column(page)
+    return None if form == "binary" else pack(vectors, form)

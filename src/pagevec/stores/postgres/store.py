@@ -8,7 +8,7 @@ bits alone. That table takes vectors of 128 dimensions; pages of another model a
 not needed: none of its types is used, as this process compares bits faster than anything in SQL.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -42,7 +42,7 @@ from pagevec.stores.postgres.schema import (
     prepare,
     whole_pages_dimension,
 )
-from pagevec.stores.postgres.shared import SHARED
+from pagevec.stores.postgres.shared import SharedTables
 from pagevec.types import MultiVector, Page, PageKey
 
 CACHE_BYTES = 2 << 30
@@ -56,6 +56,11 @@ _FINGERPRINTS = ("SELECT vectors, 128 FROM pagevec_probe", "SELECT vectors, dim 
 _FORGET_FINGERPRINT = "DELETE FROM pagevec_probe WHERE dim IS DISTINCT FROM %s"
 _SAVE_FINGERPRINT = """
 INSERT INTO pagevec_probe (vectors, dim) VALUES (%s, %s) ON CONFLICT DO NOTHING"""
+
+_CONDENSING = "SELECT threshold FROM pagevec_condensing"
+_SAVE_CONDENSING = """
+INSERT INTO pagevec_condensing (threshold) VALUES (%s)
+ON CONFLICT (single) DO UPDATE SET threshold = excluded.threshold"""
 
 _DOCUMENTS = "SELECT document, count(DISTINCT number) FROM {source} GROUP BY document"
 
@@ -92,8 +97,7 @@ class PostgresStore(Store):
         with self._connections.opening() as connection:
             if not create and not has_pages_table(connection):
                 raise NoStore(f"there is no store in this database: {NO_STORE}")
-            self._is_current = prepare(connection)
-            self._has_words = words.are_readable(connection)
+            self._has = prepare(connection)
 
     def add(self, pages: Sequence[Page]) -> None:
         latest = list({page.key: page for page in pages}.values())
@@ -144,7 +148,7 @@ class PostgresStore(Store):
     def find_words(
         self, terms: Sequence[str], limit: int, keys: Sequence[PageKey]
     ) -> dict[PageKey, TextMatch]:
-        if not self._has_words:  # a store of before, which cannot be written
+        if not self._has.words:  # a store of before, which cannot be written
             return {}
         with self._reading() as (connection, tables):
             return words.find_words(connection, tables, terms, limit, keys)
@@ -168,7 +172,7 @@ class PostgresStore(Store):
         return int(count)
 
     def fingerprint(self) -> MultiVector | None:
-        statement = _FINGERPRINTS[self._is_current]
+        statement = _FINGERPRINTS[self._has.other_dimensions]
         rows = self._connections.execute(statement, is_optional=True)
         with self._connections.transaction() as connection:
             known = self._found_dimension(connection)
@@ -183,6 +187,22 @@ class PostgresStore(Store):
             connection.execute(_FORGET_FINGERPRINT, (self._found_dimension(connection),))
             connection.execute(_SAVE_FINGERPRINT, (pack(vectors, FINGERPRINT_FORMAT), dim))
 
+    def condensing(self) -> float | None:
+        rows = self._connections.execute(_CONDENSING, is_optional=True)
+        return next((float(threshold) for (threshold,) in rows), None)
+
+    def save_condensing(self, threshold: float) -> None:
+        self._connections.execute(_SAVE_CONDENSING, (threshold,))
+
+    def revise(self, keys: Sequence[PageKey], change: Callable[[Page], Page]) -> int:
+        with self._connections.transaction() as connection:
+            lock_documents(connection, [key.document for key in keys])
+            tables = self._tables(connection)
+            return tables.revise_pages(connection, keys, change, self._damaged)
+
+    def give_back_space(self) -> str:
+        return "PostgreSQL keeps what is free for new pages (VACUUM FULL gives it back)"
+
     def close(self) -> None:
         self._connections.close()
 
@@ -195,13 +215,13 @@ class PostgresStore(Store):
         self, connection: Connection, pages: Sequence[Page], dim: int, known: int | None
     ) -> None:
         _check_dimension(known, dim)
-        tables = _tables(dim)
+        tables = self._tables_for(dim)
         tables.write_pages(connection, pages, self._format)
         words.write_words(connection, tables, pages)
 
     def _tables(self, connection: Connection) -> PageTables:
         """Return the tables of the pages that are there."""
-        return _tables(self._own_dimension(connection) or SHARED.dim)
+        return self._tables_for(self._own_dimension(connection) or SharedTables.dim)
 
     def _tables_of(self, dim: int, connection: Connection) -> PageTables:
         """Return the tables of pages of `dim` dimensions.
@@ -209,26 +229,30 @@ class PostgresStore(Store):
         Raises:
             OtherModel: there are pages of another dimension.
         """
-        find = self._own_dimension if dim == SHARED.dim else self._found_dimension
+        find = self._own_dimension if dim == SharedTables.dim else self._found_dimension
         _check_dimension(find(connection), dim)
-        return _tables(dim)
+        return self._tables_for(dim)
+
+    def _tables_for(self, dim: int) -> PageTables:
+        has_maps = self._has.token_rows
+        if dim == SharedTables.dim:
+            return SharedTables(has_maps=has_maps)
+        return OwnTables(dim, has_maps=has_maps)
 
     def _found_dimension(self, connection: Connection) -> int | None:
         """Return the dimension of the pages that a search finds, or None if there are none."""
         own = self._own_dimension(connection)
-        return SHARED.dim if own is None and has_shared_pages(connection) else own
+        return SharedTables.dim if own is None and has_shared_pages(connection) else own
 
     def _stored_dimension(self, connection: Connection) -> int | None:
         """Return the dimension of the pages that pagevec stored, or None if there are none."""
         own = self._own_dimension(connection)
-        return SHARED.dim if own is None and has_shared_pages(connection, of_ours=True) else own
+        return (
+            SharedTables.dim if own is None and has_shared_pages(connection, of_ours=True) else own
+        )
 
     def _own_dimension(self, connection: Connection) -> int | None:
-        return whole_pages_dimension(connection) if self._is_current else None
-
-
-def _tables(dim: int) -> PageTables:
-    return SHARED if dim == SHARED.dim else OwnTables(dim)
+        return whole_pages_dimension(connection) if self._has.other_dimensions else None
 
 
 def _check_dimension(known: int | None, dim: int) -> None:

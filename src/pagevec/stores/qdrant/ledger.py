@@ -182,6 +182,15 @@ class QdrantLedger(Ledger):
         only = None if replace else _NOBODY
         self._write("fingerprint", "", only=only, vectors=packed, dim=vectors.shape[1])
 
+    def condensing(self) -> float | None:
+        """Return the threshold at which near-duplicate vectors are kept once, if one is saved."""
+        found = self._find("condensing", "")
+        return None if found is None else float(found["threshold"])
+
+    def save_condensing(self, threshold: float) -> None:
+        """Save the threshold, in place of the one that is there."""
+        self._write("condensing", "", threshold=threshold)
+
     def known(self, documents: Iterable[str]) -> set[str]:
         """Return those of `documents` that have a record."""
         found = self._collection.get([_id("document", name) for name in documents])

@@ -30,6 +30,7 @@ from pagevec.stores.base import (
     check_vectors,
     other_dimension,
 )
+from pagevec.stores.condense import pack_rows, unpack_rows
 from pagevec.stores.qdrant.engine import (
     MOST_COMPONENTS,
     Collection,
@@ -175,6 +176,28 @@ class QdrantStore(Store):
         if pages is not None and state.dim != dim:
             self._refuse_other(pages, state, dim)
         self.ledger.save_fingerprint(vectors, replace=pages is None or _is_empty(pages))
+
+    def condensing(self) -> float | None:
+        return self.ledger.condensing()
+
+    def save_condensing(self, threshold: float) -> None:
+        self.ledger.save_condensing(threshold)
+
+    def revise(self, keys: Sequence[PageKey], change: Callable[[Page], Page]) -> int:
+        known = self.ledger.known({key.document for key in keys})
+        changed = [new for page in self.fetch(keys) if (new := change(page)) is not page]
+        pages = self._open(self.ledger.state().dim)
+        if pages is None or not changed:
+            return 0
+        pages.put([point for page in changed for point in _points(page)])
+        # There are no transactions: a document that was deleted meanwhile must not come back.
+        gone = known - self.ledger.known(known)
+        if gone:
+            pages.delete((Has("document", tuple(gone)),))
+        return len([page for page in changed if page.key.document not in gone])
+
+    def give_back_space(self) -> str:
+        return "Qdrant gives back by itself what is free"
 
     def close(self) -> None:
         self._engine.close()
@@ -359,6 +382,8 @@ def _points(page: Page) -> list[Point]:
         "text": page.text,
         "thumbnail": page.thumbnail and base64.b64encode(page.thumbnail).decode(),
     }
+    if page.token_rows is not None:
+        payload["token_rows"] = base64.b64encode(pack_rows(page.token_rows)).decode()
     return [*rest, Point(_id(page.key), payload, first if len(first) else None)]
 
 
@@ -386,6 +411,7 @@ def _page(point: Point, rest: Mapping[str, Point], dim: int) -> Page:
     if not are_unit(joined):
         raise ValueError("its vectors are not of unit length")
     thumbnail, grid = payload["thumbnail"], payload["grid"]
+    packed = payload.get("token_rows")  # older points have none
     return Page(
         _key(point),
         joined,
@@ -393,4 +419,5 @@ def _page(point: Point, rest: Mapping[str, Point], dim: int) -> Page:
         payload["text"],
         None if thumbnail is None else base64.b64decode(thumbnail),
         grid and PatchGrid(*grid),
+        packed and unpack_rows(base64.b64decode(packed), len(joined)),
     )

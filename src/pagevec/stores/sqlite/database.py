@@ -5,7 +5,7 @@ import re
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from pagevec.errors import StoreError
@@ -80,7 +80,22 @@ CREATE TABLE centroids (
 );
 CREATE TABLE segments (segment INTEGER PRIMARY KEY AUTOINCREMENT, level INTEGER NOT NULL);
 CREATE TABLE lists (id INTEGER PRIMARY KEY, pages BLOB NOT NULL)"""
-_VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, words.CREATE, _LISTS)
+# Tables and not columns: a store that cannot be written is read as if they were there.
+_CONDENSED = """
+CREATE TABLE condensing (threshold REAL NOT NULL);
+CREATE TABLE token_rows (
+    page INTEGER PRIMARY KEY REFERENCES pages ON DELETE CASCADE, packed BLOB NOT NULL
+)"""
+_VERSIONS = (
+    _VERSION_1,
+    _VERSION_2,
+    _VERSION_3,
+    _VERSION_4,
+    _VERSION_5,
+    words.CREATE,
+    _LISTS,
+    _CONDENSED,
+)
 SCHEMA_VERSION = len(_VERSIONS)
 
 
@@ -158,6 +173,16 @@ class Database:
         # IMMEDIATE: writers wait for each other here, so revisions are committed in order.
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
+
+    @contextmanager
+    def alone(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection outside of transactions, which is closed at the end."""
+        self._guard.check()
+        try:
+            with closing(_connect(self.file, self._mode)) as connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise StoreError(_describe(self.file, error)) from error
 
     def close(self) -> None:
         """Close the idle connections, if they are of this process."""

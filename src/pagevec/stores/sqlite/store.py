@@ -3,7 +3,7 @@
 import json
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,12 @@ from pagevec.stores.codec import (
     read_fingerprint,
     unpack_unit,
 )
+from pagevec.stores.condense import pack_rows, unpack_rows
 from pagevec.stores.sqlite import words
 from pagevec.stores.sqlite.database import Database
 from pagevec.stores.sqlite.ledger import SqliteLedger
 from pagevec.stores.sqlite.lists import InvertedLists
+from pagevec.stores.sqlite.space import give_back_space
 from pagevec.types import MultiVector, Page, PageKey
 from pagevec.wire.quantize import sign_bytes
 
@@ -39,8 +41,10 @@ FILE = "pages.sqlite3"
 log = logging.getLogger(__name__)
 
 _PAGE = """
-SELECT metadata, grid, text, thumbnail, coalesce(vectors, packed), length(packed)
+SELECT metadata, grid, text, thumbnail, coalesce(vectors, bits.packed), length(bits.packed),
+    token_rows.packed
 FROM pages JOIN bits ON bits.page = pages.id JOIN contents ON contents.page = pages.id
+    LEFT JOIN token_rows ON token_rows.page = pages.id
 WHERE document = ? AND number = ?
 """
 # Texts and thumbnails come after the vectors in a row, so that they are not even read.
@@ -93,10 +97,7 @@ class SqliteStore(Store):
             revision = _next_revision(connection)
             for page, (bits, vectors), row in zip(pages, packed, terms, strict=True):
                 words.index(connection, _insert(connection, page, revision, bits, vectors), row)
-        try:
-            self.index_pages()
-        except StoreError as error:  # they are stored, and found without
-            log.warning("pages wait to be put into the lists that make searches fast: %s", error)
+        self._try_to_index()
 
     def has(self, document: str) -> frozenset[int]:
         with self._database.reading() as connection:
@@ -139,10 +140,12 @@ class SqliteStore(Store):
             return words.find(connection, terms, limit, keys)
 
     def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
-        return self._fetch(_PAGE, keys)
+        with self._database.reading() as connection:
+            return self._fetch(connection, _PAGE, keys)
 
     def fetch_vectors(self, keys: Sequence[PageKey]) -> list[Page]:
-        return self._fetch(_VECTORS, keys)
+        with self._database.reading() as connection:
+            return self._fetch(connection, _VECTORS, keys)
 
     def index_pages(self, *, again: bool = False) -> int:
         if again:
@@ -179,17 +182,46 @@ class SqliteStore(Store):
                 (vectors.shape[1], packed),
             )
 
+    def condensing(self) -> float | None:
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT threshold FROM condensing").fetchall()
+        return next((float(threshold) for (threshold,) in rows), None)
+
+    def save_condensing(self, threshold: float) -> None:
+        with self._database.writing() as connection:
+            connection.execute("DELETE FROM condensing")
+            connection.execute("INSERT INTO condensing VALUES (?)", [threshold])
+
+    def revise(self, keys: Sequence[PageKey], change: Callable[[Page], Page]) -> int:
+        with self._database.writing() as connection:
+            pages = self._fetch(connection, _PAGE, keys)
+            changed = [new for page in pages if (new := change(page)) is not page]
+            revision = _next_revision(connection) if changed else 0
+            for page in changed:
+                _insert(connection, page, revision, *self._pack(page.vectors))
+        self._try_to_index()
+        return len(changed)
+
+    def give_back_space(self) -> str:
+        return give_back_space(self._database)
+
     def close(self) -> None:
         self._database.close()
 
-    def _fetch(self, statement: str, keys: Sequence[PageKey]) -> list[Page]:
-        pages = []
-        with self._database.reading() as connection:
-            dim = _dim(connection)
-            for key in keys:
-                row = connection.execute(statement, (key.document, key.number)).fetchone()
-                with self._damaged.noting(key):
-                    pages += [] if row is None else [_page(key, dim, self._format, *row)]
+    def _try_to_index(self) -> None:
+        try:
+            self.index_pages()
+        except StoreError as error:  # pages are stored, and found without
+            log.warning("pages wait to be put into the lists that make searches fast: %s", error)
+
+    def _fetch(
+        self, connection: sqlite3.Connection, statement: str, keys: Sequence[PageKey]
+    ) -> list[Page]:
+        pages, dim = list[Page](), _dim(connection)
+        for key in keys:
+            row = connection.execute(statement, (key.document, key.number)).fetchone()
+            with self._damaged.noting(key):
+                pages += [] if row is None else [_page(key, dim, self._format, *row)]
         return pages
 
     def _open(self, wanted: VectorFormat | None) -> VectorFormat:
@@ -252,6 +284,10 @@ def _insert(
     connection.execute(
         "REPLACE INTO contents VALUES (?, ?, ?, ?)", (number, vectors, page.text, page.thumbnail)
     )
+    connection.execute("DELETE FROM token_rows WHERE page = ?", [number])
+    if page.token_rows is not None:
+        packed = pack_rows(page.token_rows)
+        connection.execute("INSERT INTO token_rows VALUES (?, ?)", (number, packed))
     return int(number)
 
 
@@ -265,10 +301,12 @@ def _page(
     thumbnail: bytes | None,
     packed: bytes,
     bits_length: int,
+    token_rows: bytes | None,
 ) -> Page:
     place = None if grid is None else PatchGrid(*json.loads(grid))
     vectors = unpack_unit(packed, dim, form, bits_length // sign_bytes(dim))
-    return Page(key, vectors, json.loads(metadata), text, thumbnail, place)
+    rows = None if token_rows is None else unpack_rows(token_rows, len(vectors))
+    return Page(key, vectors, json.loads(metadata), text, thumbnail, place, rows)
 
 
 def _count(connection: sqlite3.Connection) -> int:
