@@ -80,6 +80,8 @@ SITUATIONS = (
     Situation("pagevec store backup pagevec-store --to good", "it is not empty", 2, "nothing"),
     Situation("pagevec store backup x --to other", "there is no store", 3, "nothing"),
     Situation("pagevec store backup URL --to other", "it is a service", 2, "nothing"),
+    Situation("pagevec store index pagevec-store", "", 0, "lines"),
+    Situation("pagevec store index x", "there is no store", 3, "nothing"),
     Situation("pagevec store compact pagevec-store", "", 0, "lines"),
     Situation("pagevec store compact pagevec-store --json", "", 0, "JSON"),
     Situation("pagevec store compact pagevec-store --measure", "all is condensed", 2, "nothing"),

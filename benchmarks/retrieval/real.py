@@ -15,7 +15,7 @@ from pagevec.ingest.pdf import open_pdf
 
 PACKAGES = "bzip2-doc gnuplot-doc groff menhir-doc octave-doc"
 
-_DIRECTORY = Path("/usr/share/doc")
+DOCUMENTS = Path("/usr/share/doc")
 _FEWEST_WORDS, _RARER, _ASKED = 40, 12, 3
 
 
@@ -38,7 +38,7 @@ class RealPages:
     right: list[int]
 
 
-def read_real_pages(limit: int, scratch: Path, directory: Path = _DIRECTORY) -> RealPages:
+def read_real_pages(limit: int, scratch: Path, directory: Path = DOCUMENTS) -> RealPages:
     """Return up to `limit` pages, spread evenly over all documents, the same ones each time.
 
     Raises:
