@@ -73,6 +73,22 @@ def test_it_answers_as_a_local_index(
             assert (f"uploads/{one.document}", one.page) == (other.document, other.page)
             assert one.score == pytest.approx(other.score, abs=1e-3)
             assert (one.metadata, one.text) == (other.metadata, other.text)
+        mixes: list[dict[str, Any]] = [
+            {},
+            {"text": False},
+            {"alpha": 0.1},
+            {"alpha": 1, "fusion": "rrf"},
+            {"fusion": "rrf"},
+        ]
+        for mix in mixes:
+            for one, other in zip(
+                local.search("Kittiwake", **mix), remote.search("Kittiwake", **mix), strict=True
+            ):
+                assert (f"uploads/{one.document}", one.page) == (other.document, other.page)
+                assert one.relevance == pytest.approx(other.relevance, abs=1e-3)
+                assert (one.found_by, one.found_words) == (other.found_by, other.found_words)
+        best = remote.search("Kittiwake", k=1)[0]
+        assert (best.found_by[-1], best.found_words) == ("text", ("Kittiwake",))
         first, same = local.search(QUERY, k=1)[0], remote.search(QUERY, k=1)[0]
         picture = first.picture()
         pairs = zip(first.maps().words, same.maps().words, strict=True)
@@ -108,6 +124,10 @@ def test_a_client_stays_open(filled: Service) -> None:
     [
         (lambda index: index.search("owls", documents=["x"]), "no document 'x'"),
         (lambda index: index.search("owls", metadata={"colour": 1}), "no page has metadata"),
+        (lambda index: index.search("owls", alpha=2), "alpha"),
+        (lambda index: index.search("owls", alpha=True), "alpha"),
+        (lambda index: index.search("owls", fusion="sum"), "fusion"),
+        (lambda index: index.search("owls", text="no"), "text"),
         (lambda index: index.remove("x"), "no document 'x'"),
         (lambda index: index.prune(EXAMPLES), "keeps the files itself"),
         (lambda index: index.add("/nowhere.pdf"), "no such file"),
