@@ -235,7 +235,7 @@ from pagevec.stores.sqlite import lists
 hamming.SCAN_FROM, lists.SEGMENT, lists._MERGED = 32, 16, 3
 print("open", flush=True)
 for number in range({first}, {last} + 1):
-    store.add([page("{document}", number)])
+    store.add([page("{document}", number, text=f"{document} w{{number}} and words of many")])
     print(number, flush=True)
 """
 
@@ -244,6 +244,11 @@ def start_writer(folder: Path, document: str, first: int, last: int) -> "subproc
     """Start a process that adds pages and prints the number of each once it is stored."""
     code = WRITER.format(document=document, first=first, last=last)
     return another_process(str(folder), code)
+
+
+def with_text(document: str, number: int) -> Page:
+    """Return a page as the writers make it."""
+    return page(document, number, text=f"{document} w{number} and words of many")
 
 
 def check_whole(folder: Path, undisturbed: SqliteStore, documents: dict[str, int]) -> None:
@@ -255,17 +260,21 @@ def check_whole(folder: Path, undisturbed: SqliteStore, documents: dict[str, int
         for document, pages in documents.items():
             for number in range(1, pages + 1, 7):
                 assert near(store, document, number) == near(undisturbed, document, number)
+                key, terms = PageKey(document, number), [document, f"w{number}"]
+                found = store.find_words(terms, 2, [])
+                assert found == undisturbed.find_words(terms, 2, [])
+                assert key in found
 
 
 @pytest.mark.long
 def test_killed_writers(tmp_path: Path) -> None:
-    """Killed at 20 random moments while pages come and lists are made, a store is whole."""
-    chance, pages, stored = random.Random(1), 400, 0  # noqa: S311 - repeatable, not secret
+    """Killed at 20 random moments, a store has all pages, their lists and their words."""
+    chance, pages, stored = random.Random(1), 1000, 0  # noqa: S311 - repeatable, not secret
     for kill in range(20):
         writer = start_writer(tmp_path / "killed", "a", stored + 1, pages)
         assert writer.stdout is not None
         assert writer.stdout.readline() == "open\n"
-        for _ in range(chance.randrange(5, 20)):
+        for _ in range(chance.randrange(3, 15)):
             stored = int(writer.stdout.readline())
         time.sleep(0.02 * chance.random())
         writer.send_signal(signal.SIGKILL)
@@ -278,7 +287,7 @@ def test_killed_writers(tmp_path: Path) -> None:
     assert start_writer(tmp_path / "killed", "a", stored + 1, pages).communicate(timeout=300)
     with SqliteStore(tmp_path / "undisturbed") as undisturbed:
         for number in range(1, pages + 1):
-            undisturbed.add([page("a", number)])
+            undisturbed.add([with_text("a", number)])
         check_whole(tmp_path / "killed", undisturbed, {"a": pages})
 
 
@@ -295,7 +304,7 @@ def test_two_writers_and_a_reader(tmp_path: Path) -> None:
             writer.communicate()
         assert [writer.returncode for writer in writers] == [0, 0]
         for document in "ab":
-            fill(alone, document, 150)
+            alone.add([with_text(document, number) for number in range(1, 151)])
         check_whole(tmp_path / "shared", alone, {"a": 150, "b": 150})
 
 
@@ -312,6 +321,15 @@ def test_training_is_the_same_each_time() -> None:
     chosen = similar[np.arange(len(vectors)), assigned]
     # Two levels miss the nearest one now and then, and then by little.
     assert np.mean(similar.max(axis=1) - chosen) < 0.02
+
+
+def test_pages_without_vectors(store: SqliteStore) -> None:
+    """Pages without vectors are no candidates, whether there are others or not."""
+    nothing = np.empty((0, 128), np.float32)
+    store.add([Page(PageKey("empty", number), nothing) for number in range(1, 60)])
+    assert store.candidates(unit_vectors(3, 0), 5) == []
+    fill(store, "a", 60)
+    assert near(store, "a", 33) == PageKey("a", 33)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 30])

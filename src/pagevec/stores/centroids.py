@@ -50,8 +50,9 @@ class Centroids:
         cells = max(1, round((wanted / 2) ** 0.5))
         chance = np.random.default_rng(0)
         few = vectors[chance.permutation(len(vectors))[: cells * 1024]]
-        middles = _cluster(few, cells, chance)
-        nearest = np.concatenate([part.argmax(1) for part in _products(vectors, middles)])
+        nothing = np.zeros(vectors.shape[1], np.float32)
+        middles = _cluster(few, cells, chance, nothing)
+        nearest = _nearest(vectors, middles)
         fine = [
             _cluster(vectors[nearest == cell], -(-wanted // cells), chance, middles[cell])
             for cell in range(cells)
@@ -108,7 +109,7 @@ def _cluster(
     vectors: MultiVector,
     count: int,
     chance: np.random.Generator,
-    default: MultiVector | None = None,
+    default: NDArray[np.float32],
 ) -> MultiVector:
     """Return `count` unit vectors that stand for `vectors`, by spherical k-means.
 
@@ -119,17 +120,23 @@ def _cluster(
         default: float32 (dim,), what is returned again and again if there are no vectors.
     """
     if not len(vectors):
-        return np.repeat(np.asarray(default)[None], count, axis=0)
+        return np.repeat(default[None], count, axis=0)
     first = np.resize(chance.permutation(len(vectors)), count)
     centroids = vectors[first].copy()
     for _ in range(_ROUNDS):
-        nearest = np.concatenate([part.argmax(1) for part in _products(vectors, centroids)])
+        nearest = _nearest(vectors, centroids)
         order = np.argsort(nearest, kind="stable")
         filled, starts = np.unique(nearest[order], return_index=True)
         sums = np.add.reduceat(vectors[order], starts, axis=0)
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         centroids[filled] = sums / np.maximum(lengths, _LEAST_LENGTH)
     return centroids
+
+
+def _nearest(vectors: MultiVector, others: MultiVector) -> Positions:
+    """Return the position of the nearest one of `others` to each vector, (n,)."""
+    parts = [part.argmax(1) for part in _products(vectors, others)]
+    return np.concatenate([np.empty(0, np.int64), *parts])
 
 
 def _products(vectors: MultiVector, others: MultiVector) -> Iterator[NDArray[np.float32]]:
