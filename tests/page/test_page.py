@@ -50,6 +50,7 @@ def test_from_drop_to_answer(site: Site, visit: Visit) -> None:
     expect(best).to_contain_text("chapters.pdf")
     expect(best).to_contain_text("Page 13")
     expect(best.locator("img")).to_be_visible()
+    expect(best.locator(".found-word")).to_have_text(["lighthouse", "keeper"])
     expect(page.locator("#words button")).to_have_text(["All words", "lighthouse", "keeper"])
     rows = {}
     for word in ("", "lighthouse", "keeper"):
