@@ -108,6 +108,17 @@ def test_a_changed_row_alone_is_read_again(
     assert [len(ids) for ids in read] == [1]
 
 
+def test_a_search_fetches_no_contents(store: PostgresStore, morphik: Connection) -> None:
+    """Neither our texts and thumbnails nor morphik-core's images are read to score pages."""
+    ours = page("ours", 1, text="words", thumbnail=b"\xff\xd8")
+    store.add([ours])
+    morphik.execute("UPDATE multi_vector_embeddings SET content = repeat('x', 1000000)")
+    [bare], [whole] = store.fetch_vectors([ours.key]), store.fetch([ours.key])
+    assert (bare.text, bare.thumbnail) == (None, None)
+    assert whole.text is not None and len(whole.text) == 1_000_000
+    np.testing.assert_array_equal(bare.vectors, whole.vectors)
+
+
 def test_max_sim_reads_our_rows(scanning: None, store: PostgresStore, morphik: Connection) -> None:
     """morphik-core's SQL scores our rows by MaxSim on signs; its best ones are our candidates."""
     pages = [page("ours", number) for number in range(1, 30)]

@@ -65,6 +65,21 @@ def test_a_page_comes_back(store: Store) -> None:
 
 
 @both_tables
+def test_what_a_search_fetches(store: Store) -> None:
+    """A search gets the same vectors, grids and metadata, in the order that it asks for."""
+    grid = PatchGrid(rows=1, columns=2, first=1)
+    fields = {"metadata": {"year": 2024}, "text": "Grüße", "thumbnail": b"\xff\xd8"}
+    store.add([page("a", number, grid=grid, **fields) for number in (1, 2)] + [page("a", 3)])
+    keys = [PageKey("a", number) for number in (3, 9, 1, 2)]
+    whole, bare = store.fetch(keys), store.fetch_vectors(keys)
+    assert [one.key.number for one in bare] == [3, 1, 2]
+    for one, other in zip(whole, bare, strict=True):
+        assert (one.key, one.metadata, one.grid) == (other.key, other.metadata, other.grid)
+        np.testing.assert_array_equal(one.vectors, other.vectors)
+    assert all(one.text in (other.text, None) for one, other in zip(bare, whole, strict=True))
+
+
+@both_tables
 def test_a_bare_page_comes_back(store: Store) -> None:
     """A page without text, thumbnail, grid and metadata stays so."""
     store.add([page("bare", 1)])

@@ -31,7 +31,7 @@ _SOURCE = """(
 ) AS pages"""
 
 _PAGES = """
-SELECT place, dim, metadata, signs, text, format, vectors, thumbnail, grid, {token_rows}
+SELECT place, dim, metadata, signs, {text}, format, vectors, {thumbnail}, grid, {token_rows}
 FROM unnest(%s::text[], %s::int[]) WITH ORDINALITY AS wanted (document, number, place)
 JOIN pagevec_whole_pages USING (document, number)"""
 
@@ -71,15 +71,23 @@ class OwnTables(PageTables):
 
     def __init__(self, dim: int, *, has_maps: bool = True) -> None:
         self.dim = dim
-        self._pages = _PAGES.format(token_rows="token_rows" if has_maps else "NULL")
+        rows: LiteralString = "token_rows" if has_maps else "NULL"
+        self._pages = _PAGES.format(text="text", thumbnail="thumbnail", token_rows=rows)
+        self._vectors = _PAGES.format(text="''", thumbnail="NULL", token_rows=rows)
 
     def read_signs(self, bits: bytes) -> PackedBits:
         return unpack_signs(bits, self.dim)
 
     def read_pages(
-        self, connection: Connection, keys: Sequence[PageKey], damaged: DamagedPages
+        self,
+        connection: Connection,
+        keys: Sequence[PageKey],
+        damaged: DamagedPages,
+        *,
+        whole: bool = True,
     ) -> list[Page]:
-        return select_pages(connection, self._pages, keys, damaged, _page)
+        statement = self._pages if whole else self._vectors
+        return select_pages(connection, statement, keys, damaged, _page)
 
     def write_pages(
         self, connection: Connection, pages: Sequence[Page], form: VectorFormat

@@ -78,11 +78,17 @@ class PageTables(Protocol):
         """
 
     def read_pages(
-        self, connection: Connection, keys: Sequence[PageKey], damaged: DamagedPages
+        self,
+        connection: Connection,
+        keys: Sequence[PageKey],
+        damaged: DamagedPages,
+        *,
+        whole: bool = True,
     ) -> list[Page]:
         """Return the pages of `keys`, in their order, without those that are gone.
 
-        Pages that cannot be read are left out, too, and noted in `damaged`.
+        Pages that cannot be read are left out, too, and noted in `damaged`. Unless they are asked
+        for `whole`, they have neither text nor thumbnail.
         """
 
     def write_pages(

@@ -52,8 +52,8 @@ WITH newest AS (
     GROUP BY place
 )"""
 _PAGES = """
-SELECT place, chunk_metadata, array_send(embeddings), row IS NOT NULL, content, signs, format,
-    vectors, thumbnail, grid, {token_rows}
+SELECT place, chunk_metadata, array_send(embeddings), row IS NOT NULL, {content}, signs, format,
+    vectors, {thumbnail}, grid, {token_rows}
 FROM newest JOIN multi_vector_embeddings USING (id) LEFT JOIN pagevec_pages ON row = id"""
 _TO_REVISE = """
 SELECT place, id, chunk_metadata, array_send(embeddings), TRUE, content, signs, format,
@@ -124,15 +124,25 @@ class SharedTables(PageTables):
     words: LiteralString = "pagevec_words"
 
     def __init__(self, *, has_maps: bool = True) -> None:
-        self._pages = _NEWEST + _PAGES.format(token_rows="token_rows" if has_maps else "NULL")
+        rows: LiteralString = "token_rows" if has_maps else "NULL"
+        self._pages = _NEWEST + _PAGES.format(
+            content="content", thumbnail="thumbnail", token_rows=rows
+        )
+        self._vectors = _NEWEST + _PAGES.format(content="''", thumbnail="NULL", token_rows=rows)
 
     def read_signs(self, bits: bytes) -> PackedBits:
         return decode(bits)
 
     def read_pages(
-        self, connection: Connection, keys: Sequence[PageKey], damaged: DamagedPages
+        self,
+        connection: Connection,
+        keys: Sequence[PageKey],
+        damaged: DamagedPages,
+        *,
+        whole: bool = True,
     ) -> list[Page]:
-        return select_pages(connection, self._pages, keys, damaged, _page)
+        statement = self._pages if whole else self._vectors
+        return select_pages(connection, statement, keys, damaged, _page)
 
     def write_pages(
         self, connection: Connection, pages: Sequence[Page], form: VectorFormat

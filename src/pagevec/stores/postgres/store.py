@@ -157,6 +157,10 @@ class PostgresStore(Store):
         with self._reading() as (connection, tables):
             return tables.read_pages(connection, keys, self._damaged)
 
+    def fetch_vectors(self, keys: Sequence[PageKey]) -> list[Page]:
+        with self._reading() as (connection, tables):
+            return tables.read_pages(connection, keys, self._damaged, whole=False)
+
     def documents(self) -> dict[str, int]:
         with self._reading() as (connection, tables):
             return dict(connection.execute(_DOCUMENTS.format(source=tables.source)).fetchall())
