@@ -93,7 +93,7 @@ def test_documents(shell: Shell, docs: Path) -> None:
     }
     assert entries["docs/bad.pdf"]["stored"] == 0
     found, _ = shell.run("search", "an osprey over the weir", "-k", 1)
-    assert "docs/a.txt, page 1  (" in found and "binary" in found
+    assert "docs/a.txt, page 1  [an, osprey]  (" in found and "binary" in found
 
 
 def test_remove(shell: Shell, docs: Path) -> None:
