@@ -11,7 +11,9 @@ XOR and bit count over whole planes take a few ms for thousands of pages. Planes
 blocks of about 256 pages, which keeps intermediate results in the CPU's cache and all cores busy.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Lock
 from typing import TypeVar
@@ -19,7 +21,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pagevec.machine import thread_pool
+from pagevec.machine import thread_pool, usable_cores
 from pagevec.types import MultiVector
 
 PackedBits = NDArray[np.uint8]
@@ -36,6 +38,8 @@ Stores read it at each search.
 BLOCK = 256
 """Pages that a thread compares at a time."""
 
+_AHEAD = 2
+"""Blocks for each core that are read before their distances are needed."""
 _IGNORED = 0.4
 """Share of a query vector's components, the smallest ones, whose signs are not compared."""
 
@@ -153,19 +157,25 @@ class BitIndex:
         self._places = {page: place for place, page in enumerate(self._pages.tolist())}
 
 
-def compare(query: MultiVector, pages: Sequence[PackedBits]) -> NDArray[np.float32]:
+def compare(query: MultiVector, blocks: Iterable[Sequence[PackedBits]]) -> NDArray[np.float32]:
     """Return the distance of each page to a query, as `BitIndex.best` defines it.
 
     Args:
         query: float32 (vectors, dim).
-        pages: sign bits of each page, which has one vector at least.
+        blocks: sign bits of some pages at a time, about `BLOCK` of them, each with one vector at
+            least. The next ones are read while other threads compare those before.
 
     Returns:
-        Distances, float32 (pages,).
+        Distances, float32 (pages,), over all blocks.
     """
-    index = BitIndex(query.shape[1])
-    index.put(range(len(pages)), pages)
-    return index._distances(_Probe.of(query))
+    probe, threads = _Probe.of(query), thread_pool("pagevec-bits")
+    distances, ahead = [np.empty(0, np.float32)], deque[Future[NDArray[np.float32]]]()
+    for block in blocks:
+        ahead.append(threads.submit(_compare_pages, probe, block))
+        if len(ahead) > _AHEAD * usable_cores():
+            distances.append(ahead.popleft().result())
+    distances += [one.result() for one in ahead]
+    return np.concatenate(distances)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +206,14 @@ def _as_words(bits: PackedBits, words: int) -> NDArray[np.uint64]:
     padded = np.zeros((len(bits), 8 * words), np.uint8)
     padded[:, : bits.shape[1]] = bits
     return padded.view(np.uint64)
+
+
+def _compare_pages(probe: _Probe, pages: Sequence[PackedBits]) -> NDArray[np.float32]:
+    if not pages:
+        return np.empty(0, np.float32)
+    planes = np.ascontiguousarray(_as_words(np.concatenate(pages), probe.signs.shape[1]).T)
+    starts = np.cumsum([0, *map(len, pages[:-1])])
+    return _block_distances(planes, starts, probe)
 
 
 def _block_distances(

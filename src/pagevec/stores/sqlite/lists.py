@@ -6,7 +6,7 @@ The lists are in the database, not in a file beside it: they are committed with 
 of, backed up with it, and shared by all processes through the system's cache; no mapped file can be
 cut under a process, which would kill it.
 
-Pages come into the lists some hundred at a time, as a segment; eight segments of a size become one.
+Pages come into the lists some hundred at a time, as a segment; four segments of a size become one.
 Segments do not change otherwise. Until then the bits of new pages are compared one by one. A page
 that was replaced is in the lists of its former vectors, too, and a deleted one is passed over: the
 lists propose pages, and what is proposed is scored exactly.
@@ -34,7 +34,7 @@ from pagevec.stores import hamming
 from pagevec.stores.base import DamagedPages
 from pagevec.stores.centroids import Centroids, Positions
 from pagevec.stores.codec import VectorFormat, unpack_signs, unpack_unit
-from pagevec.stores.hamming import PackedBits, compare, smallest
+from pagevec.stores.hamming import BLOCK, PackedBits, compare, smallest
 from pagevec.stores.sqlite.database import Database
 from pagevec.types import MultiVector, PageKey
 from pagevec.wire.quantize import sign_bytes
@@ -44,14 +44,13 @@ log = logging.getLogger(__name__)
 SEGMENT = 512
 """New pages that make a segment."""
 
-_MERGED = 8
+_MERGED = 4
 """Segments of a size that become one."""
 _SEGMENTS = 1 << 16  # each has as many ids for its lists
 _SAMPLED, _SAMPLED_COMPONENTS = 600, 50_000_000
 """Pages whose vectors train the centroids, and how many numbers they are at most: 200 MB."""
 _AT_ONCE = 32
 """Pages whose vectors are in memory at a time, to be assigned to centroids."""
-_COMPARED_AT_ONCE = 1024
 _PROBED = 16
 """Lists that are read for each vector of a query."""
 _PROMISING = 40
@@ -83,9 +82,8 @@ _SAMPLE = """
 SELECT pages.id, document, number, revision, coalesce(vectors, packed), length(packed)
 FROM json_each(?) AS wanted JOIN pages ON pages.id = wanted.value
 JOIN bits ON bits.page = pages.id JOIN contents ON contents.page = pages.id"""
-_BITS = """
-SELECT pages.id, document, number, packed FROM json_each(?) AS wanted
-JOIN pages ON pages.id = wanted.value JOIN bits ON page = pages.id"""
+_BITS = "SELECT page, packed FROM json_each(?) AS wanted JOIN bits ON page = wanted.value"
+_KEY = "SELECT document, number FROM pages WHERE id = ?"
 _LISTS = """
 SELECT lists.id % 65536, pages FROM segments CROSS JOIN json_each(?) AS wanted
 CROSS JOIN lists ON lists.id = segment * 65536 + wanted.value"""
@@ -238,18 +236,30 @@ class InvertedLists:
         self, connection: sqlite3.Connection, ids: Ids, query: MultiVector, limit: int
     ) -> list[int]:
         """Return those of the pages whose sign bits are nearest to the query's, in order."""
-        found, distances = [_NONE], [np.empty(0, np.float32)]
-        for first in range(0, len(ids), _COMPARED_AT_ONCE):
-            wanted = json.dumps(ids[first : first + _COMPARED_AT_ONCE].tolist())
-            bits = dict[int, PackedBits]()
-            for page, document, number, packed in connection.execute(_BITS, [wanted]):
-                with self._damaged.noting(PageKey(document, number)):
-                    bits[page] = unpack_signs(packed, query.shape[1])
-            filled = {page: rows for page, rows in bits.items() if len(rows)}
-            found.append(np.fromiter(filled, np.uint32))
-            distances.append(compare(query, list(filled.values())))
-        nearest = smallest(np.concatenate(distances), limit)
-        return np.concatenate(found)[nearest].tolist()  # type: ignore[no-any-return]
+        found = list[int]()
+
+        def read() -> Iterator[list[PackedBits]]:
+            for first in range(0, len(ids), BLOCK):
+                bits = self._read_bits(connection, ids[first : first + BLOCK], query.shape[1])
+                found.extend(bits)
+                yield list(bits.values())
+
+        nearest = smallest(compare(query, read()), limit)
+        return [found[place] for place in nearest.tolist()]
+
+    def _read_bits(
+        self, connection: sqlite3.Connection, ids: Ids, dim: int
+    ) -> dict[int, PackedBits]:
+        """Return the sign bits of those of the pages that have some."""
+        bits = {}
+        for page, packed in connection.execute(_BITS, [json.dumps(ids.tolist())]):
+            try:
+                bits[page] = unpack_signs(packed, dim)
+            except _DAMAGE as error:
+                [key] = connection.execute(_KEY, [page])
+                with self._damaged.noting(PageKey(*key)):
+                    raise error
+        return {page: rows for page, rows in bits.items() if len(rows)}
 
     def _train(self, connection: sqlite3.Connection) -> Centroids:
         """Return centroids of the vectors of some pages, spread evenly over all."""
