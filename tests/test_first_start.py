@@ -73,7 +73,7 @@ def test_the_printed_lines_show_an_answer(tmp_path: Path) -> None:
     assert said.split()[0] == "page"
     assert "8 pages stored" in done.stdout
     hits = done.stdout.splitlines()[-8:]
-    assert hits[0].endswith("examples/annual-report.pdf, page 4")
+    assert hits[0].endswith("examples/annual-report.pdf, page 4  [parcels, punctuality]")
     assert len(done.stdout) < 2000
 
 
