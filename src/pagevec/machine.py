@@ -35,9 +35,14 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 @cache
-def thread_pool(name: str) -> ThreadPoolExecutor:
-    """Return this process's threads for one kind of work, one for each core that it may use."""
-    return ThreadPoolExecutor(usable_cores(), name)
+def thread_pool(name: str, count: int | None = None) -> ThreadPoolExecutor:
+    """Return this process's threads for one kind of work, one for each core that it may use.
+
+    Args:
+        name: of the kind of work.
+        count: how many threads there are instead; always the same for a name.
+    """
+    return ThreadPoolExecutor(count or usable_cores(), name)
 
 
 if hasattr(os, "register_at_fork"):  # a forked process has none of the threads

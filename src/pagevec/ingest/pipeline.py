@@ -21,6 +21,7 @@ from pagevec.errors import DocumentError, PagevecError
 from pagevec.grid import PageResizing
 from pagevec.ingest.boundary import interrupt_readers
 from pagevec.ingest.page import Pages, SourcePage, page_to_store
+from pagevec.machine import thread_pool
 from pagevec.stores.base import Store
 from pagevec.stores.condense import OFF, condense_page
 from pagevec.types import Model, Page
@@ -137,8 +138,7 @@ def embed_in_batches(
         return [_make_one(pages, one, over.is_set() or is_stopped()) for one in batch]
 
     def embed(made: Future[list[SourcePage | PageFault]]) -> Batch:
-        batch = _embed_or_blame(model, name, made.result(), resizing)
-        return replace(batch, pages=tuple(condense_page(one, threshold) for one in batch.pages))
+        return _embed_or_blame(model, name, made.result(), resizing)
 
     with (
         ThreadPoolExecutor(1, "pagevec-render") as rendering,
@@ -147,7 +147,11 @@ def embed_in_batches(
     ):
         some = (numbers[i : i + _BATCH] for i in range(0, len(numbers), _BATCH))
         making = (rendering.submit(make, batch) for batch in some)
-        yield from run_in_order(embedding, (partial(embed, made) for made in making), ahead=3)
+        # By one thread for all documents: each thread keeps memory for it, some 20 MB.
+        condense = partial(condense_page, threshold=threshold)
+        for batch in run_in_order(embedding, (partial(embed, made) for made in making), ahead=3):
+            smaller = thread_pool("pagevec-condense", 1).map(condense, batch.pages)
+            yield replace(batch, pages=tuple(smaller))
 
 
 @contextmanager
