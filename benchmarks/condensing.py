@@ -15,7 +15,7 @@ from benchmarks.models import MODEL, name_model
 from benchmarks.report import Measurement, Row, Table, make_command, number_option
 from benchmarks.retrieval.pages import make_queries, write_pages
 from benchmarks.retrieval.ranking import rank_right_pages, score_maxsim
-from benchmarks.retrieval.real import read_real_pages
+from benchmarks.retrieval.real import DOCUMENTS, read_real_pages
 from benchmarks.services import serve_pagevec
 from pagevec.client import Client
 from pagevec.ingest.page import ReadOptions, SourcePage
@@ -26,7 +26,6 @@ from pagevec.types import MultiVector, Page, PageKey
 
 THRESHOLDS = (OFF, 0.9995, 0.999, 0.998, 0.997, 0.995, 0.99)
 _BATCH = 8
-_DEBIAN = Path("/usr/share/doc")
 _COLUMNS = {
     "cosine": "name",
     "vectors": "vectors:.0f",
@@ -170,7 +169,7 @@ main = make_command(
     click.Option(
         ["--documents"],
         type=click.Path(exists=True, file_okay=False, path_type=Path),
-        default=_DEBIAN,
+        default=DOCUMENTS,
         show_default=True,
         help="Folder of these PDFs.",
     ),

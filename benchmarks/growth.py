@@ -17,6 +17,7 @@ import psutil
 
 from benchmarks import BenchmarkFailed
 from benchmarks.report import Measurement, Row, Table, make_command
+from benchmarks.retrieval.real import DOCUMENTS
 from benchmarks.spread import RealMultiVectors, Spread, embed_real_pages
 from pagevec.search.retriever import Retriever
 from pagevec.stores.sqlite.store import SqliteStore
@@ -208,7 +209,7 @@ main = make_command(
     click.Option(
         ["--documents"],
         type=_PATH,
-        default="/usr/share/doc",
+        default=DOCUMENTS,
         show_default=True,
         help="Folder that is searched for the PDFs whose pages the others resemble.",
     ),
