@@ -55,7 +55,7 @@ print(json.dumps({
     "asked": before,
     "torchao": [torchao_before, "torchao" in sys.modules],
     "precision": restored.info().precision,
-    "same": bool((one == expected).all()),
+    "cosine": float(min((one.astype(float) * expected).sum(axis=1))),
 }))
 """
 
@@ -92,14 +92,15 @@ def test_nothing_asks_for_devices(kind: str, tmp_path: Path) -> None:
     """With torchao installed and int8 wanted, `prepare` asks CUDA nothing and reads the weights.
 
     After the snapshot the precision is reduced, and the vectors are those of a model that was
-    loaded in one step.
+    loaded in one step, but for rounding.
     """
     settings = {"model": model(kind, tmp_path), "device": "cuda", "precision": "int8"}
     found = json.loads(run(ASKED + PREPARED, tmp_path, **settings))
     assert found["asked"] == [], "\n".join(found["asked"])
     assert found["torchao"] == [False, True]
     assert found["precision"] == "int8"
-    assert found["same"]
+    # Not equal: sums differ by where the memory of a model lies. Full precision is at 0.9996.
+    assert found["cosine"] > 0.9999
 
 
 def test_who_asks_is_counted(tmp_path: Path) -> None:

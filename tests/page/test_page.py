@@ -75,6 +75,7 @@ def test_from_drop_to_answer(site: Site, visit: Visit) -> None:
     row.get_by_text("Yes").click()
     expect(row).to_have_count(0)
     expect(page.locator("#documents li")).to_have_count(3)
+    expect(page.locator("#results [data-rank='1']")).not_to_contain_text("chapters.pdf")
 
 
 def test_the_key_stays_in_the_page(site: Site, visit: Visit) -> None:

@@ -19,6 +19,8 @@ const signIn = createSignIn(start);
 const documents = createDocuments({
   onChange: showInvitation,
   onSelect: applyFilter,
+  onRemoving: () => search.stop(),
+  onRemoved: applyFilter, // the results may have pages of what was removed
   onError: showError,
 });
 const search = createSearch({

@@ -12,9 +12,11 @@ const ASKED_ONE_BY_ONE = 8; // of the uploads that the list does not reach
 /**
  * Manage the list of documents.
  * @param {{onChange: function({total: number}): void, onSelect: function(): void,
- *   onError: function(?Error): void}} listeners onError: gets null once the list can be read again.
+ *   onRemoving: function(): void, onRemoved: function(): void,
+ *   onError: function(?Error): void}} listeners onRemoving, onRemoved: before and after a removal,
+ *   failed or not; onError: gets null once the list can be read again.
  */
-export function createDocuments({ onChange, onSelect, onError }) {
+export function createDocuments({ onChange, onSelect, onRemoving, onRemoved, onError }) {
   const list = byId("documents");
   const search = byId("document-search");
   const items = new Map(); // by id: what is shown now
@@ -120,13 +122,18 @@ export function createDocuments({ onChange, onSelect, onError }) {
     remove: async (document) => {
       const nodes = [...list.children];
       const place = nodes.indexOf(items.get(document.id).node);
-      await removeDocument(document.id);
+      onRemoving();
+      try {
+        await removeDocument(document.id);
+        selected.delete(document.id);
+      } finally {
+        onRemoved();
+      }
       say(byId("progress"), `${document.name} is removed`);
       const neighbour = nodes[place + 1] ?? nodes[place - 1];
       (neighbour?.querySelector("button, input") ?? search).focus();
       forget(document.id);
       draw();
-      if (selected.delete(document.id)) onSelect();
       await reload();
     },
   };

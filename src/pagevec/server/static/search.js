@@ -14,7 +14,8 @@ const CARD_WIDTH = 640;
  *   onError: function(?Error): void}} parts
  *   selection: ids of the documents to search in; open: shows a hit large; onError: gets what
  *   went wrong, or null as a search starts.
- * @returns {{run: function(string): Promise<void>, clear: function(): void}}
+ * @returns {{run: function(string): Promise<void>, stop: function(): void, clear: function(): void}}
+ *   stop: ends what is still being asked for, pictures too.
  */
 export function createSearch({ selection, open, onError }) {
   const results = byId("results");
@@ -71,6 +72,7 @@ export function createSearch({ selection, open, onError }) {
 
   return {
     run,
+    stop: () => controller.abort(),
     clear: () => {
       controller.abort();
       empty();
