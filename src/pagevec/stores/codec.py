@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pagevec.errors import StoreError
 from pagevec.stores.base import are_unit
-from pagevec.stores.hamming import PackedBits
+from pagevec.stores.probe import PackedBits
 from pagevec.types import MultiVector
 from pagevec.wire.quantize import Quantized, dequantize, quantize, sign_bytes
 

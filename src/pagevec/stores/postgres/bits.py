@@ -10,7 +10,7 @@ import struct
 
 import numpy as np
 
-from pagevec.stores.hamming import PackedBits
+from pagevec.stores.probe import PackedBits
 from pagevec.wire.quantize import sign_bytes
 
 DIM = 128

@@ -10,7 +10,6 @@ from typing import Any, LiteralString
 from pagevec.grid import PatchGrid
 from pagevec.stores.base import DamagedPages
 from pagevec.stores.codec import VectorFormat, pack, unpack_signs, unpack_unit
-from pagevec.stores.hamming import PackedBits
 from pagevec.stores.postgres.connections import Connection
 from pagevec.stores.postgres.rows import (
     Held,
@@ -23,6 +22,7 @@ from pagevec.stores.postgres.rows import (
     select_pages,
     text_columns,
 )
+from pagevec.stores.probe import PackedBits
 from pagevec.types import MultiVector, Page, PageKey
 
 _SOURCE = """(

@@ -16,8 +16,8 @@ import numpy as np
 from pagevec.stores.base import DamagedPages, Filter, check_rename
 from pagevec.stores.codec import VectorFormat
 from pagevec.stores.condense import pack_rows, unpack_rows
-from pagevec.stores.hamming import PackedBits
 from pagevec.stores.postgres.connections import Connection
+from pagevec.stores.probe import PackedBits
 from pagevec.types import MultiVector, Page, PageKey, TokenRows
 
 _ROWS = """

@@ -12,7 +12,6 @@ from typing import Any, LiteralString
 from pagevec.grid import PatchGrid
 from pagevec.stores.base import DamagedPages
 from pagevec.stores.codec import VectorFormat, pack, unpack_unit
-from pagevec.stores.hamming import PackedBits
 from pagevec.stores.postgres.bits import DIM, decode, digest, encode, literal
 from pagevec.stores.postgres.connections import Connection
 from pagevec.stores.postgres.rows import (
@@ -26,6 +25,7 @@ from pagevec.stores.postgres.rows import (
     select_pages,
     text_columns,
 )
+from pagevec.stores.probe import PackedBits
 from pagevec.types import MultiVector, Page, PageKey
 from pagevec.wire.quantize import Quantized, dequantize, quantize
 

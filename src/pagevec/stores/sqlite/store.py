@@ -128,8 +128,7 @@ class SqliteStore(Store):
     ) -> list[PageKey]:
         with self._database.reading() as connection:
             _check_dimension(connection, query.shape[1])
-            pages = _count(connection)
-            if where != EVERYTHING or not pages or pages < hamming.SCAN_FROM:
+            if where != EVERYTHING or not _has(connection, max(1, hamming.SCAN_FROM)):
                 return _matching(connection, where)
             return _keys(connection, self._lists.best(connection, query, limit))
 
@@ -312,6 +311,12 @@ def _page(
 def _count(connection: sqlite3.Connection) -> int:
     [(count,)] = connection.execute("SELECT count(*) FROM pages")
     return int(count)
+
+
+def _has(connection: sqlite3.Connection, pages: int) -> bool:
+    """Whether there are at least so many pages; the others are not counted."""
+    found = connection.execute("SELECT 1 FROM pages LIMIT 1 OFFSET ?", [pages - 1])
+    return found.fetchone() is not None
 
 
 def _matching(connection: sqlite3.Connection, where: Filter) -> list[PageKey]:
