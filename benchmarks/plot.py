@@ -1,7 +1,7 @@
-"""Draw the JSON files of `engine` and `callers` as SVG; the same figures give the same bytes."""
+"""Draw the JSON files of `engine`, `callers` and `million` as SVG; same figures, same bytes."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -52,7 +52,7 @@ class FiguresMissing(Exception):
     help="Where the SVG files go; each is named after its JSON file and what it shows.",
 )
 def main(files: tuple[Path, ...], directory: Path) -> None:
-    """Draw the JSON FILES of `engine` and `callers` as SVG."""
+    """Draw the JSON FILES of `engine`, `callers` and `million` as SVG."""
     pictures = {}
     for file in files:
         try:
@@ -81,7 +81,7 @@ def draw_figures(file: Path) -> Iterator[tuple[str, bytes]]:
     measured = content.get("measured") if isinstance(content, dict) else None
     if measured not in _CHARTS:
         found = f"figures of `{measured}`" if measured else "no figures of a benchmark"
-        raise FiguresMissing(f"{found}; those of {' and '.join(_CHARTS)} can be drawn")
+        raise FiguresMissing(f"{found}; those of {', '.join(_CHARTS)} can be drawn")
     machine, setup = _read(content, "machine"), _read(content, "setup")
     facts = f"{setup['model']} on {setup['device']} ({machine['cpu']}, {machine['cores']} cores)"
     for name, panels in _CHARTS[measured](content):
@@ -106,7 +106,29 @@ def _chart_callers(content: dict[str, Any]) -> Iterator[tuple[str, list[Panel]]]
     yield "latency-by-load", [partial(_draw_latency, content, load) for load in loads]
 
 
-_CHARTS = {"engine": _chart_engine, "callers": _chart_callers}
+def _chart_million(content: dict[str, Any]) -> Iterator[tuple[str, list[Panel]]]:
+    """Yield time and space of a search by the pages of its store."""
+    fields = {
+        "ms a query": {"query_ms": "median", "slowest_ms": "slowest"},
+        "MiB": {"memory_mib": "memory", "disk_mib": "disk"},
+    }
+    yield (
+        "by-pages",
+        [
+            partial(
+                _draw_sizes,
+                {
+                    name: _read_points(content, "sizes", "pages", field)
+                    for field, name in some.items()
+                },
+                unit,
+            )
+            for unit, some in fields.items()
+        ],
+    )
+
+
+_CHARTS = {"engine": _chart_engine, "callers": _chart_callers, "million": _chart_million}
 
 
 def _read(content: dict[str, Any], name: str) -> Any:
@@ -174,6 +196,14 @@ def _draw_growth(points: Points, unit: str, axes: "Axes", line: str) -> None:
     axes.set(xlabel="pages", ylabel=unit)
     _mark_points(axes, points, base=10)
     axes.set_ylim(0)
+
+
+def _draw_sizes(lines: Mapping[str, Points], unit: str, axes: "Axes", line: str) -> None:
+    for number, (name, points) in enumerate(lines.items(), start=1):
+        axes.plot(*_split(points), "o-", label=name, gid=f"{line}-{number}")
+        _mark_points(axes, points, base=10)
+    axes.set(xlabel="pages", ylabel=unit, yscale="log")
+    axes.yaxis.set_major_formatter("{x:,g}")
 
 
 def _draw_latency(content: dict[str, Any], load: str, axes: "Axes", line: str) -> None:

@@ -8,6 +8,7 @@ the first 20 by sign bits in 0.80 of all cases, among the first 50 in 0.96; the 
 1.82 standard deviations above the mean.
 """
 
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,11 +38,15 @@ class RealMultiVectors:
         pages: the distinct vectors of each page, float32 (vectors, dim).
         rows: for each visual token of a page the row that stands for it.
         queries: float32 (vectors, dim) each.
+        texts: of the pages' text layers.
+        words: of the queries.
     """
 
     pages: list[MultiVector]
     rows: list[NDArray[np.int32]]
     queries: list[MultiVector]
+    texts: list[str]
+    words: list[str]
 
     def save(self, file: Path) -> None:
         """Write all of it into an .npz file."""
@@ -49,19 +54,21 @@ class RealMultiVectors:
         parts: dict[str, Any] = {}
         for kind, values in zip(_KINDS, kinds, strict=True):
             parts |= {f"{kind}{number}": one for number, one in enumerate(values)}
-        np.savez(file, **parts)
+        np.savez(file, texts=np.array(self.texts), words=np.array(self.words), **parts)
 
     @classmethod
     def load(cls, file: Path) -> "RealMultiVectors":
         """Read what `save` wrote."""
         with np.load(file) as saved:
             parts = {name: saved[name] for name in saved.files}
-        counts = [sum(name.startswith(kind) for name in parts) for kind in _KINDS]
+        counts = [
+            sum(re.fullmatch(rf"{kind}\d+", name) is not None for name in parts) for kind in _KINDS
+        ]
         pages, rows, queries = (
             [parts[f"{kind}{number}"] for number in range(count)]
             for kind, count in zip(_KINDS, counts, strict=True)
         )
-        return cls(pages, rows, queries)
+        return cls(pages, rows, queries, parts["texts"].tolist(), parts["words"].tolist())
 
 
 def embed_real_pages(documents: Path, scratch: Path) -> RealMultiVectors:
@@ -70,14 +77,16 @@ def embed_real_pages(documents: Path, scratch: Path) -> RealMultiVectors:
 
     with pagevec.load("bundled") as model, tempfile.TemporaryDirectory(dir=scratch) as unpacked:
         real = read_real_pages(_MOST, Path(unpacked), documents)
-        images = [page.content for page in real.pages if isinstance(page.content, bytes)]
         pages, rows = [], []
+        images = [page.content for page in real.pages if isinstance(page.content, bytes)]
+        texts = [page.text or "" for page in real.pages if isinstance(page.content, bytes)]
         for first in range(0, len(images), _BATCH):
             for vectors in model.embed_images(images[first : first + _BATCH]):
                 kept, stands_for = condense(vectors, _THRESHOLD)
                 pages.append(vectors[kept])
                 rows.append(stands_for)
-        return RealMultiVectors(pages, rows, [model.embed_query(one) for one in real.queries])
+        queries = [model.embed_query(one) for one in real.queries]
+        return RealMultiVectors(pages, rows, queries, texts, real.queries)
 
 
 class Spread:
@@ -95,10 +104,14 @@ class Spread:
         chance = np.random.default_rng(3)
         while True:
             place = int(chance.integers(len(self._real.pages)))
-            vectors = self._real.pages[place]
-            chosen = chance.integers(len(self._differences), size=len(vectors))
-            moved = vectors + _SHARE * self._differences[chosen]
-            yield moved / np.linalg.norm(moved, axis=1, keepdims=True), self._real.rows[place]
+            yield self.move(self._real.pages[place], chance), self._real.rows[place]
+
+    def move(self, vectors: MultiVector, chance: np.random.Generator) -> MultiVector:
+        """Return the vectors of a page that resembles another one's, float32 (vectors, dim)."""
+        chosen = chance.integers(len(self._differences), size=len(vectors))
+        moved: MultiVector = vectors + _SHARE * self._differences[chosen]
+        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        return moved
 
 
 def _differences(pages: list[MultiVector]) -> MultiVector:

@@ -1,14 +1,17 @@
-"""The benchmark of a store that grows, on a few pages that resemble a few others."""
+"""The benchmarks of stores that grow, on a few pages that resemble a few others."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from benchmarks.spread import RealMultiVectors, Spread
 
+from benchmarks import million
+from pagevec.stores.sqlite.store import SqliteStore
 from vectors import unit_vectors
 
 
@@ -16,7 +19,9 @@ from vectors import unit_vectors
 def real() -> RealMultiVectors:
     rows = np.array([0, 0, 1, 2, 3, 3, 4, 5, 6, 7], np.int32)
     pages = [unit_vectors(8, seed) for seed in range(6)]
-    return RealMultiVectors(pages, [rows] * 6, [unit_vectors(5, 50 + seed) for seed in range(4)])
+    queries = [unit_vectors(5, 50 + seed) for seed in range(4)]
+    texts, words = [f"page {place}" for place in range(6)], ["one", "two", "three", "four"]
+    return RealMultiVectors(pages, [rows] * 6, queries, texts, words)
 
 
 def test_pages_resemble_real_ones(real: RealMultiVectors, tmp_path: Path) -> None:
@@ -51,3 +56,26 @@ def test_a_small_run(form: str, real: RealMultiVectors, tmp_path: Path) -> None:
     for row in rows:
         assert row["recall"] >= 0.9  # few pages are scored exactly; float16 changes close scores
         assert min(row["query_ms"], row["add_ms"], row["memory_mib"], row["disk_mib"]) > 0
+
+
+@pytest.mark.parametrize("form", ["float16", "binary"])
+def test_a_small_million(
+    form: Literal["float16", "binary"],
+    real: RealMultiVectors,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pages written past the store are in its lists and words, and found by exact scores."""
+    monkeypatch.setattr(million, "_BATCH", 16)
+    rows = [*million._measure_sizes(real, 4, form, [40, 90], tmp_path)]
+    assert [row["pages"] for row in rows] == [40, 90]
+    for row in rows:
+        assert row["recall"] == 1
+        assert min(row["query_ms"], row["write_ms"], row["memory_mib"], row["disk_mib"]) > 0
+    with SqliteStore(tmp_path / "store") as store, store._database.reading() as connection:
+        [(listed,)] = connection.execute("SELECT count(*) FROM lists")
+        [(last,)] = connection.execute("SELECT max(revision) FROM pages")
+        assert store.count() == 90
+        assert listed > 0
+        assert len(store.find_words(["page", "3"], 100, [])) > 0
+        assert store._lists._state(connection).revision == last

@@ -37,6 +37,15 @@ CALLERS: dict[str, Any] = {
     ],
 }
 
+MILLION: dict[str, Any] = {
+    "measured": "million",
+    **MEASURED_ON,
+    "sizes": [
+        {"pages": n, "query_ms": n / 1e3, "slowest_ms": n, "memory_mib": 300.0, "disk_mib": n}
+        for n in (20_000, 100_000, 1_000_000)
+    ],
+}
+
 
 def plot(*arguments: object) -> Result:
     return CliRunner().invoke(main, [*map(str, arguments)])
@@ -84,6 +93,17 @@ def test_engine(engine_file: Path, tmp_path: Path) -> None:
         assert "bundled on cpu (a processor, 2 cores)" in labels_of(picture)
 
 
+def test_stores_by_size(tmp_path: Path) -> None:
+    """Time and space have a line for each of their figures, with a mark for each size."""
+    write(MILLION, tmp_path / "million.json")
+    done = plot(tmp_path / "million.json", "--to", tmp_path)
+    assert done.exit_code == 0, done.output
+    [picture] = map(Path, done.output.split())
+    assert picture == tmp_path / "million-by-pages.svg"
+    assert points_of(picture) == {"1-1": 3, "1-2": 3, "2-1": 3, "2-2": 3}
+    assert {"20,000", "1,000,000", "ms a query", "slowest", "disk"} <= {*labels_of(picture)}
+
+
 def test_without_growth(tmp_path: Path) -> None:
     """What was not measured is not drawn."""
     short = {name: rows for name, rows in ENGINE.items() if name != "growth"}
@@ -120,7 +140,10 @@ def test_the_same_figures_give_the_same_bytes(engine_file: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ('{"measured": "cold"}', "figures of `cold`; those of engine and callers can be drawn"),
+        (
+            '{"measured": "cold"}',
+            "figures of `cold`; those of engine, callers, million can be drawn",
+        ),
         ('{"machine": {}}', "no figures of a benchmark"),
         ("[1, 2]", "no figures of a benchmark"),
         ("pages/s", "not JSON"),

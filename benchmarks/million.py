@@ -1,0 +1,317 @@
+"""A store of up to a million pages: time, memory, disk and recall of a search by size.
+
+Pages are real ones whose vectors were moved by what tells real pages apart, as in
+`benchmarks.spread`; each vector is one of some moved ones, so that a page costs a lookup instead of
+a multiplication with all centroids. They are written into the tables of a store in a folder, and
+into its lists by what a store itself writes them with.
+"""
+
+import json
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import click
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from benchmarks import BenchmarkFailed
+from benchmarks.report import Measurement, Row, Table, make_command
+from benchmarks.retrieval.real import DOCUMENTS
+from benchmarks.services import Service, serve_pagevec
+from benchmarks.spread import RealMultiVectors, Spread, embed_real_pages
+from pagevec.client import Client
+from pagevec.search.retriever import Retriever
+from pagevec.stores.centroids import Centroids
+from pagevec.stores.sqlite import segments, words
+from pagevec.stores.sqlite.store import SqliteStore
+from pagevec.types import MultiVector
+
+_Form = Literal["float16", "binary"]
+_TOP = 10
+_VARIANTS = 32
+"""Moved ones of each vector of a real page."""
+_BATCH = 16 * segments.SEGMENT
+_TRAINING = 600
+_MIB = 2**20
+_SIZES = (20_000, 100_000, 300_000, 1_000_000)
+_COLUMNS = {
+    "pages": "pages",
+    "first query ms": "first_ms:.0f",
+    "query ms (median)": "query_ms:.0f",
+    "slowest ms": "slowest_ms:.0f",
+    "command ms": "command_ms:.0f",
+    "recall@10": "recall:.3f",
+    "memory MiB": "memory_mib:.0f",
+    "disk MiB": "disk_mib:.0f",
+    "ms to write a page": "write_ms:.2f",
+}
+
+
+def measure(
+    pages: tuple[int, ...],
+    queries: int,
+    vectors: _Form,
+    command: bool,
+    documents: Path,
+    folder: Path | None,
+    embedded: Path | None,
+) -> Measurement:
+    """Search a store at several sizes, up to a million pages that lie as real ones do.
+
+    The first query is that of a process that has just opened the store. Recall is the share of the
+    ten best pages by exact MaxSim: of a store of bits, that of the query's numbers with all bits.
+    Memory is resident, with mapped files, at the end of all queries. `--command` measures `pagevec
+    search` as well, from the start of its process to its end, less the time in which the service
+    embeds its query.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        scratch = Path(temporary)
+        file = embedded or scratch / "real.npz"
+        if not file.exists():
+            embed_real_pages(documents, scratch).save(file)
+        real = RealMultiVectors.load(file)
+        with serve_pagevec(Path("bundled")) if command else nullcontext() as service:
+            rows = list(_measure_sizes(real, queries, vectors, sorted(pages), scratch, service))
+    setup = {"model": "bundled", "device": "cpu", "vectors": vectors, "queries": queries}
+    return Measurement("million", setup, {"sizes": Table(_COLUMNS, rows, words=0)})
+
+
+def _measure_sizes(
+    real: RealMultiVectors,
+    queries: int,
+    form: _Form,
+    sizes: Sequence[int],
+    scratch: Path,
+    service: Service | None = None,
+) -> Iterator[Row]:
+    pages = _Pages.of(real, form)
+    step = max(1, len(real.queries) // queries)
+    asked = slice(0, queries * step, step)
+    scores = pages.score_all(real.queries[asked], sizes[-1])
+    np.savez(scratch / "queries.npz", *real.queries[asked])
+    folder, written = scratch / "store", 0
+    for size in sizes:
+        started = time.perf_counter()
+        _write(pages, range(written, size), folder)
+        seconds, more, written = time.perf_counter() - started, size - written, size
+        best = np.argsort(-scores[:, :size], axis=1, kind="stable")[:, :_TOP] + 1
+        searched = _search_apart(folder, scratch / "queries.npz")
+        pairs = zip(searched.pop("found"), best.tolist(), strict=True)
+        hits = [set(found) & set(ten) for found, ten in pairs]
+        yield {
+            "pages": size,
+            "write_ms": 1000 * seconds / more,
+            "recall": sum(map(len, hits)) / best.size,
+            "disk_mib": sum(one.stat().st_size for one in folder.iterdir()) / _MIB,
+            **searched,
+            "command_ms": service and _time_command(folder, real.words[asked], service),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class _Pages:
+    """Pages without end, the same ones each time, of moved vectors of real ones.
+
+    Attributes:
+        form: how the store keeps vectors.
+        centroids: those of the store's lists.
+        bits: sign bits of the moved vectors of each real page, uint8 (variants, vectors, bytes).
+        halves: the vectors themselves, float16 (variants, vectors, dim), if they are kept.
+        places: the centroid of each, uint16 (variants, vectors).
+        texts: of the real pages, and their terms.
+    """
+
+    form: _Form
+    centroids: Centroids
+    bits: list[NDArray[np.uint8]]
+    halves: list[NDArray[np.float16]]
+    places: list[NDArray[np.uint16]]
+    texts: list[tuple[str, str]]
+
+    @classmethod
+    def of(cls, real: RealMultiVectors, form: _Form) -> "_Pages":
+        spread = Spread(real)
+        sample = [vectors for vectors, _ in islice(spread, _TRAINING)]
+        centroids = Centroids.train(np.concatenate(sample))
+        bits, halves, places = [], [], []
+        chance = np.random.default_rng(7)
+        for vectors in real.pages:
+            moved = [spread.move(vectors, chance) for _ in range(_VARIANTS)]
+            bits.append(np.stack([np.packbits(one > 0, axis=1) for one in moved]))
+            places.append(np.stack([centroids.assign(one).astype(np.uint16) for one in moved]))
+            halves += [np.stack(moved).astype(np.float16)] if form == "float16" else []
+        texts = [(text, words.as_row(text)) for text in real.texts]
+        return cls(form, centroids, bits, halves, places, texts)
+
+    def choose(self, number: int) -> tuple[int, NDArray[np.int64]]:
+        """Return the real page that a page resembles, and the variant of each of its vectors."""
+        chance = np.random.default_rng((11, number))
+        place = int(chance.integers(len(self.bits)))
+        variants = chance.integers(_VARIANTS, size=self.bits[place].shape[1])
+        return place, np.asarray(variants, np.int64)
+
+    def score_all(self, queries: Sequence[MultiVector], count: int) -> NDArray[np.float32]:
+        """Return MaxSim of queries and all pages, float32 (queries, pages)."""
+        stacked = np.concatenate(queries)
+        starts = np.cumsum([0, *(len(query) for query in queries[:-1])])
+        chosen: dict[int, list[int]] = {}
+        for number in range(count):
+            chosen.setdefault(self.choose(number)[0], []).append(number)
+        scores = np.empty((len(queries), count), np.float32)
+        for place, numbers in chosen.items():
+            products = self._vectors(place) @ stacked.T
+            rows = np.arange(products.shape[1])
+            page = np.empty(products.shape[1:], np.float32)
+            flat = products.reshape(-1, products.shape[2])
+            for number in numbers:
+                variants = self.choose(number)[1]
+                np.take(flat, variants * len(rows) + rows, axis=0, out=page, mode="clip")
+                scores[:, number] = np.add.reduceat(page.max(axis=0), starts)
+        return scores
+
+    def _vectors(self, place: int) -> NDArray[np.float32]:
+        if self.halves:
+            return self.halves[place].astype(np.float32)
+        signs = 2 * np.unpackbits(self.bits[place], axis=2).astype(np.float32) - 1
+        return np.asarray(signs / signs.shape[2] ** 0.5, np.float32)
+
+
+def _write(pages: _Pages, numbers: range, folder: Path) -> None:
+    """Append pages to the store in `folder`, with their lists."""
+    with SqliteStore(folder, pages.form) as store:
+        for first in range(numbers.start, numbers.stop, _BATCH):
+            batch = range(first, min(first + _BATCH, numbers.stop))
+            with store._database.writing() as connection:
+                _write_batch(pages, batch, connection)
+
+
+def _write_batch(pages: _Pages, numbers: range, connection: sqlite3.Connection) -> None:
+    if not numbers.start:
+        connection.execute("UPDATE store SET dim = ?", [pages.centroids.dim])
+        segments.save_centroids(connection, pages.centroids)
+    connection.execute("UPDATE store SET revision = revision + 1")
+    [(revision,)] = connection.execute("SELECT revision FROM store")
+    ids, assigned = [], []
+    for number in numbers:
+        place, variants = pages.choose(number)
+        rows = np.arange(len(variants))
+        packed = pages.bits[place][variants, rows].tobytes()
+        vectors = pages.halves[place][variants, rows].tobytes() if pages.halves else None
+        text, terms = pages.texts[place]
+        connection.execute(
+            "INSERT INTO pages VALUES (?, 'spread', ?, ?, '{}', NULL)",
+            (number + 1, number + 1, revision),
+        )
+        connection.execute("INSERT INTO bits VALUES (?, ?)", (number + 1, packed))
+        connection.execute(
+            "INSERT INTO contents VALUES (?, ?, ?, NULL)", (number + 1, vectors, text)
+        )
+        words.index(connection, number + 1, terms)
+        ids.append(np.full(len(rows), number + 1, np.uint32))
+        assigned.append(pages.places[place][variants, rows].astype(np.int64))
+    segments.write_segment(connection, np.concatenate(ids), np.concatenate(assigned))
+    connection.execute("UPDATE centroids SET revision = ?", [revision])
+    segments.merge_segments(connection, np.zeros(numbers.stop + 1, np.bool_))
+
+
+def _search_apart(folder: Path, queries: Path) -> dict[str, Any]:
+    """Search in a process that has done nothing else."""
+    done = subprocess.run(  # noqa: S603 - this program
+        [sys.executable, "-m", "benchmarks.million", "--child", str(folder), str(queries)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise BenchmarkFailed(f"the search ended with {done.returncode}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _search(folder: str, queries: str) -> dict[str, Any]:
+    with np.load(queries) as saved:
+        asked = [saved[name] for name in saved.files]
+    taken, found = [], []
+    with SqliteStore(folder) as store:
+        retriever = Retriever(cast(Any, None), store)
+        for query in [asked[-1], *asked]:
+            started = time.perf_counter()
+            hits = retriever.search_vectors(query, _TOP)
+            taken.append(time.perf_counter() - started)
+            found.append([hit.key.number for hit in hits])
+        memory = psutil.Process().memory_info().rss / _MIB
+    return {
+        "first_ms": 1000 * taken[0],
+        "query_ms": 1000 * float(np.median(taken[1:])),
+        "slowest_ms": 1000 * max(taken[1:]),
+        "memory_mib": memory,
+        "found": found[1:],
+    }
+
+
+def _time_command(folder: Path, queries: Sequence[str], service: Service) -> float:
+    """Return the milliseconds of `pagevec search`, less those of its embedding request: medians."""
+    options = ("--store", str(folder), "--url", service.url, "--key", service.key, "--json")
+    commands, requests = [], []
+    with Client(service.url, service.key) as client:
+        for query in queries:
+            command = [sys.executable, "-m", "pagevec", "search", query, *options]
+            started = time.perf_counter()
+            subprocess.run(command, stdout=subprocess.DEVNULL, check=True)  # noqa: S603
+            commands.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            client.embed_query(query)
+            requests.append(time.perf_counter() - started)
+    return 1000 * float(np.median(commands) - np.median(requests))
+
+
+_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+main = make_command(
+    measure,
+    click.Option(
+        ["--pages"],
+        type=click.IntRange(2000),
+        multiple=True,
+        default=_SIZES,
+        show_default=True,
+        help="Size at which the store is searched (repeatable).",
+    ),
+    click.Option(["--queries"], type=click.IntRange(2), default=12, show_default=True),
+    click.Option(
+        ["--vectors"],
+        type=click.Choice(["float16", "binary"]),
+        default="binary",
+        show_default=True,
+        help="How the store keeps vectors.",
+    ),
+    click.Option(["--command"], is_flag=True, help="Measure the command as well."),
+    click.Option(
+        ["--documents"],
+        type=_DIRECTORY,
+        default=DOCUMENTS,
+        show_default=True,
+        help="Folder that is searched for the PDFs whose pages the others resemble.",
+    ),
+    click.Option(["--folder"], type=_DIRECTORY, help="Where the temporary folder of the store is."),
+    click.Option(
+        ["--embedded"],
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="File (.npz) that keeps the embedded real pages for another run.",
+    ),
+)
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        print(json.dumps(_search(*sys.argv[2:])))
+    else:
+        main()
