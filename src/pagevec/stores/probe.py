@@ -157,11 +157,11 @@ class _Choice:
     """Chooses between numpy and machine code, which has to be loaded first.
 
     Machine code takes a seventh of the time, but half a second once in each process (and two more
-    on a machine where it was not compiled yet): as much as comparing some thousand pages in numpy.
+    on a machine where it was not compiled yet): as much as comparing some 15,000 pages in numpy.
     So it is loaded once a process has compared so many, and a command on a small store never does.
     """
 
-    _PAYS_AFTER = 8192
+    _PAYS_AFTER = 1 << 14
 
     def __init__(self) -> None:
         self._lock = Lock()
