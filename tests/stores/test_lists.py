@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from contract import another_process
+from numpy.typing import NDArray
 
 from pagevec.cli import main
 from pagevec.search.maxsim import maxsim
@@ -173,6 +175,28 @@ def test_bits_are_read_until_the_nearest_are_found(
     else:
         assert compared == 40
         assert set(found) <= set(range(1, 15))
+
+
+def test_reading_ahead_changes_nothing(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where reading is slow, other threads read ahead; what is found is the same."""
+    monkeypatch.setattr(lists, "BLOCK", 16)
+    monkeypatch.setattr(lists, "_FIRST", 1000)
+    monkeypatch.setattr(lists, "_TOUCHED", 7)
+    fill(store, "a", 300)
+    touched, read_ahead = list[int](), store._lists._read_ahead
+
+    def watched(ids: NDArray[np.uint32]) -> Iterator[Future[None]]:
+        touched.extend(ids.tolist())
+        return read_ahead(ids)
+
+    monkeypatch.setattr(store._lists, "_read_ahead", watched)
+    found = []
+    for slow in (1000.0, 0.0):
+        monkeypatch.setattr(lists, "_SLOW", slow)
+        found.append(store.candidates(unit_vectors(5, 1), 50))
+        assert (len(touched) > 200) == (slow == 0.0)
+    assert found[0] == found[1]
+    assert len(found[0]) == 50
 
 
 @pytest.mark.parametrize("form", ["float16", "int8", "binary"])
