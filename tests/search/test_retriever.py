@@ -91,7 +91,8 @@ def test_pages_are_scored_until_the_best_are_found(
 ) -> None:
     """Few are scored where the best stand out, more where many are as near, all under a filter."""
     monkeypatch.setattr(hamming, "SCAN_FROM", 0)
-    monkeypatch.setattr(retriever_module, "_FIRST", 12)
+    monkeypatch.setattr(retriever_module, "_FIRST", 18)
+    monkeypatch.setattr(retriever_module, "_WATCHED", 6)
     monkeypatch.setattr(SqliteStore, "shortlist", 150)
     query, scored = unit_vectors(6, seed=0), list[PageKey]()
 
@@ -113,9 +114,9 @@ def test_pages_are_scored_until_the_best_are_found(
         assert min(3 * last, 150) <= len(scored) == len(set(scored))
         assert set(scored) == set(order[: len(scored)])
         if spread:
-            assert (found, len(scored)) == ([PageKey("a", number) for number in (1, 2, 3)], 12)
+            assert (found, len(scored)) == ([PageKey("a", number) for number in (1, 2, 3)], 18)
         else:
-            assert len(scored) > 12
+            assert len(scored) > 18
         scored.clear()
         retriever.search_vectors(query, 3, Filter(documents=frozenset({"a"})))
         assert len(scored) == 200

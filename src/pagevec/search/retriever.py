@@ -4,9 +4,10 @@ Candidates are those of the vectors' bits and those of the words in text layers.
 their MaxSim score and their texts, as `fusion` says.
 
 Of the candidates of the vectors, the most promising are scored first, and others until the best
-pages have long been found: three times as many as it took to find the last of them. Measured on
-20,000 pages with the spread of real ones and 24 queries, half of them take 192 pages; those that
-are as near to many pages take up to 1,800, and find what 500 for every query would miss.
+pages have long been found: three times as many as it took to find the last of twice as many as are
+wanted. Measured with 72 queries and the ten best of 6,000 pages with the spread of real ones, half
+of the queries take 202 pages and none misses one; 500 for every query would miss 0.3 %. Where bits
+hardly tell pages apart a search ends too early: of 20,000 pages one of the 72 finds 2 of its 10.
 """
 
 import heapq
@@ -21,6 +22,7 @@ from pagevec.errors import InvalidRequest
 from pagevec.machine import thread_pool
 from pagevec.search.fusion import VECTORS_ALONE, Mix, fuse
 from pagevec.search.maxsim import maxsim
+from pagevec.stores import hamming
 from pagevec.stores.base import EVERYTHING, Filter, Store, TextMatch
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, check_model
 from pagevec.stores.words import QueryWords
@@ -37,8 +39,9 @@ from pagevec.types import (
 # Pages that a thread fetches and scores at a time: 16 pages of 700 float32 vectors of 128
 # dimensions are 6 MB. Of wider vectors as many bytes.
 _BLOCK, _BLOCK_COMPONENTS = 16, 16 * 128
-_FIRST, _REACH = 192, 3
-"""Pages to score in any case; how many in all, by the place of the last one among the best."""
+_FIRST, _REACH, _WATCHED = 192, 3, 20
+"""Pages to score in any case; how many in all, by the place of the last one among the best; how
+many of the best are watched at least."""
 # Candidates for their words beside those for their vectors, which may all be the same pages.
 _WORDS_SHORTLIST = 100
 
@@ -136,14 +139,17 @@ class Retriever:
             )
         limit = max(k, self._store.shortlist)
         keys = self._store.candidates(query, limit, where)
-        if where != EVERYTHING or len(keys) < limit:  # these are all pages, in no order
+        if where != EVERYTHING or len(keys) < hamming.SCAN_FROM:  # in no order
             return self._score_all(query, keys)
         places = {key: place for place, key in enumerate(keys, start=1)}
         pages, done, wanted = list[ScoredPage](), 0, max(k, _FIRST)
-        while done < min(wanted, limit):
+        while done < min(wanted, len(keys)):
             pages += self._score_all(query, keys[done:wanted])
-            best = heapq.nlargest(k, pages, key=lambda page: page.score)
-            done, wanted = wanted, _REACH * max((places[page.key] for page in best), default=limit)
+            best = heapq.nlargest(max(_WATCHED, 2 * k), pages, key=lambda page: page.score)
+            done, wanted = (
+                wanted,
+                _REACH * max((places[page.key] for page in best), default=len(keys)),
+            )
         return pages
 
     def _score_all(self, query: MultiVector, keys: Sequence[PageKey]) -> list[ScoredPage]:

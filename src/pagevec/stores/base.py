@@ -11,7 +11,6 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from pagevec.errors import OtherModel, StoreError
-from pagevec.stores.hamming import SCAN_FROM
 from pagevec.types import DocumentRecord, MultiVector, Page, PageKey
 from pagevec.wire.quantize import int8_drift
 
@@ -109,13 +108,12 @@ class Store(Protocol):
 
     Attributes:
         ledger: what the store knows about documents.
-        shortlist: how many candidates a search asks for at least, to score them exactly; it stops
-            before where the best ones are far ahead (`search.retriever`). Not less than a store
-            with fewer than `SCAN_FROM` pages has, whose candidates are in no order.
+        shortlist: how many candidates a search asks for at least; it scores them exactly until the
+            best ones have long been found (`search.retriever`).
     """
 
     ledger: Ledger
-    shortlist: int = SCAN_FROM
+    shortlist: int = 2000
 
     def add(self, pages: Sequence[Page]) -> None:
         """Store `pages`, replacing those with the same keys: all of them, durably, or none.
@@ -164,7 +162,8 @@ class Store(Protocol):
             where: which pages to consider.
 
         Returns:
-            Keys of pages, the most promising first.
+            Keys of pages, the most promising first; in no order under a filter, and where there are
+            fewer than `hamming.SCAN_FROM`.
 
         Raises:
             OtherModel: the query has another dimension than the store's vectors.
