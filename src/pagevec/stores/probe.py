@@ -156,8 +156,9 @@ def compare_in_numpy(planes: Words, starts: Starts, probe: Probe) -> Distances:
 class _Choice:
     """Chooses between numpy and machine code, which has to be loaded first.
 
-    Machine code takes a seventh of the time, but half a second once in each process (and two more
-    on a machine where it was not compiled yet): as much as comparing some 15,000 pages in numpy.
+    Machine code takes a seventh of the time, but 130 MB and half a second once in each process (and
+    two more on a machine where it was not compiled yet): as long as comparing some 15,000 pages in
+    numpy.
     So it is loaded once a process has compared so many, and a command on a small store never does.
     """
 
