@@ -85,7 +85,8 @@ def test_only_their_words_find_them(
 ) -> None:
     """A page that is no candidate by its vectors is found by its words, and scored exactly."""
     monkeypatch.setattr(hamming, "SCAN_FROM", 0)
-    monkeypatch.setattr(type(store), "shortlist", 1, raising=False)
+    candidates = store.candidates
+    monkeypatch.setattr(store, "candidates", lambda query, _, where: candidates(query, 3, where))
     far = Page(PageKey("far", 1), -near(query, 1), text="Sonnenblumen 99")
     fill(store, query)
     store.add([far])

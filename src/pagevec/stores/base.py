@@ -113,7 +113,7 @@ class Store(Protocol):
     """
 
     ledger: Ledger
-    shortlist: int = 2000
+    shortlist: int = 6000
 
     def add(self, pages: Sequence[Page]) -> None:
         """Store `pages`, replacing those with the same keys: all of them, durably, or none.
@@ -157,8 +157,9 @@ class Store(Protocol):
 
         Args:
             query: a multi-vector, float32 (vectors, dim).
-            limit: how many pages to return at most; exceeded in a small store and under a filter,
-                where every page that passes is a candidate.
+            limit: how many pages to return at most, and a third of them at least if there are so
+                many; exceeded in a small store and under a filter, where every page that passes is
+                a candidate.
             where: which pages to consider.
 
         Returns:

@@ -110,7 +110,7 @@ class InvertedLists:
         Args:
             connection: a connection in a transaction.
             query: float32 (vectors, dim), of the dimension of the store's vectors.
-            limit: how many pages to return at most.
+            limit: how many pages to return at most, as `Store.candidates` says.
 
         Returns:
             Ids of pages, the nearest first.
@@ -217,7 +217,7 @@ class InvertedLists:
         nearest have long been found.
         """
         found, distances = self._compare(connection, waiting, query)
-        done, wanted = 0, max(_FIRST, limit)
+        done, wanted = 0, max(_FIRST, limit // 3)
         while done < min(wanted, len(promising)):
             pages, theirs = self._compare(connection, promising[done:wanted], query)
             found, distances = np.append(found, pages), np.append(distances, theirs)
