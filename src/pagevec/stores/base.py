@@ -109,7 +109,7 @@ class Store(Protocol):
     Attributes:
         ledger: what the store knows about documents.
         shortlist: how many candidates a search asks for at least; it scores them exactly until the
-            best ones have long been found (`search.retriever`).
+            best ones are found (`search.retriever`).
     """
 
     ledger: Ledger
