@@ -17,8 +17,7 @@ import psutil
 
 from benchmarks import BenchmarkFailed
 from benchmarks.report import Measurement, Row, Table, make_command
-from benchmarks.retrieval.real import DOCUMENTS
-from benchmarks.spread import RealMultiVectors, Spread, embed_real_pages
+from benchmarks.spread import REAL_OPTIONS, RealMultiVectors, Spread, find_real_pages
 from pagevec.search.retriever import Retriever
 from pagevec.stores.sqlite.store import SqliteStore
 from pagevec.types import MultiVector, Page, PageKey
@@ -59,9 +58,7 @@ def measure(
     """
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         scratch = Path(temporary)
-        file = embedded or scratch / "real.npz"
-        if not file.exists():
-            embed_real_pages(documents, scratch).save(file)
+        file = find_real_pages(embedded, documents, scratch)
         asked = (str(scratch), str(file), json.dumps(sorted(pages)), str(queries), vectors)
         rows = [*_run("this commit", _ROOT, *asked)]
         if former is not None:
@@ -169,22 +166,33 @@ class _Best:
 
 
 def _search(folder: Path, queries: Sequence[MultiVector], best: _Best) -> dict[str, float]:
-    """Search with a store that was just opened, as a process that starts has it."""
+    taken, found, memory = time_searches(folder, queries)
+    return {
+        "first_ms": taken[0],
+        "query_ms": float(np.median(taken[1:])),
+        "recall": best.recall(found),
+        "memory_mib": memory,
+    }
+
+
+def time_searches(
+    folder: Path, queries: Sequence[MultiVector]
+) -> tuple[list[float], list[list[int]], float]:
+    """Search with a store that was just opened, as a process that starts has it.
+
+    Returns:
+        For each query its milliseconds and the numbers of the best pages; MiB of resident memory.
+    """
     taken, found = [], []
     with SqliteStore(folder) as store:
         retriever = Retriever(cast(Any, None), store)
         for query in queries:
             started = time.perf_counter()
             hits = retriever.search_vectors(query, _TOP)
-            taken.append(time.perf_counter() - started)
+            taken.append(1000 * (time.perf_counter() - started))
             found.append([hit.key.number for hit in hits])
         memory = psutil.Process().memory_info().rss / _MIB
-    return {
-        "first_ms": 1000 * taken[0],
-        "query_ms": 1000 * float(np.median(taken[1:])),
-        "recall": best.recall(found),
-        "memory_mib": memory,
-    }
+    return taken, found, memory
 
 
 _PATH = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -206,19 +214,7 @@ main = make_command(
         show_default=True,
         help="How the store keeps vectors.",
     ),
-    click.Option(
-        ["--documents"],
-        type=_PATH,
-        default=DOCUMENTS,
-        show_default=True,
-        help="Folder that is searched for the PDFs whose pages the others resemble.",
-    ),
-    click.Option(["--folder"], type=_PATH, help="Where the temporary folder of stores is made."),
-    click.Option(
-        ["--embedded"],
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="File (.npz) that keeps the embedded real pages for another run.",
-    ),
+    *REAL_OPTIONS,
     click.Option(["--former"], type=_PATH, help="Checkout of a former commit, measured beside."),
 )
 

@@ -17,20 +17,18 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import click
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from benchmarks import BenchmarkFailed
+from benchmarks.growth import time_searches
 from benchmarks.report import Measurement, Row, Table, make_command
-from benchmarks.retrieval.real import DOCUMENTS
 from benchmarks.services import Service, serve_pagevec
-from benchmarks.spread import RealMultiVectors, Spread, embed_real_pages
+from benchmarks.spread import REAL_OPTIONS, RealMultiVectors, Spread, find_real_pages
 from pagevec.client import Client
-from pagevec.search.retriever import Retriever
 from pagevec.stores.centroids import Centroids
 from pagevec.stores.sqlite import segments, words
 from pagevec.stores.sqlite.store import SqliteStore
@@ -76,9 +74,7 @@ def measure(
     """
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         scratch = Path(temporary)
-        file = embedded or scratch / "real.npz"
-        if not file.exists():
-            embed_real_pages(documents, scratch).save(file)
+        file = find_real_pages(embedded, documents, scratch)
         real = RealMultiVectors.load(file)
         with serve_pagevec(Path("bundled")) if command else nullcontext() as service:
             rows = list(_measure_sizes(real, queries, vectors, sorted(pages), scratch, service))
@@ -241,19 +237,11 @@ def _search_apart(folder: Path, queries: Path) -> dict[str, Any]:
 def _search(folder: str, queries: str) -> dict[str, Any]:
     with np.load(queries) as saved:
         asked = [saved[name] for name in saved.files]
-    taken, found = [], []
-    with SqliteStore(folder) as store:
-        retriever = Retriever(cast(Any, None), store)
-        for query in [asked[-1], *asked]:
-            started = time.perf_counter()
-            hits = retriever.search_vectors(query, _TOP)
-            taken.append(time.perf_counter() - started)
-            found.append([hit.key.number for hit in hits])
-        memory = psutil.Process().memory_info().rss / _MIB
+    taken, found, memory = time_searches(Path(folder), [asked[-1], *asked])
     return {
-        "first_ms": 1000 * taken[0],
-        "query_ms": 1000 * float(np.median(taken[1:])),
-        "slowest_ms": 1000 * max(taken[1:]),
+        "first_ms": taken[0],
+        "query_ms": float(np.median(taken[1:])),
+        "slowest_ms": max(taken[1:]),
         "memory_mib": memory,
         "found": found[1:],
     }
@@ -275,7 +263,6 @@ def _time_command(folder: Path, queries: Sequence[str], service: Service) -> flo
     return 1000 * float(np.median(commands) - np.median(requests))
 
 
-_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 main = make_command(
     measure,
     click.Option(
@@ -295,19 +282,7 @@ main = make_command(
         help="How the store keeps vectors.",
     ),
     click.Option(["--command"], is_flag=True, help="Measure the command as well."),
-    click.Option(
-        ["--documents"],
-        type=_DIRECTORY,
-        default=DOCUMENTS,
-        show_default=True,
-        help="Folder that is searched for the PDFs whose pages the others resemble.",
-    ),
-    click.Option(["--folder"], type=_DIRECTORY, help="Where the temporary folder of the store is."),
-    click.Option(
-        ["--embedded"],
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="File (.npz) that keeps the embedded real pages for another run.",
-    ),
+    *REAL_OPTIONS,
 )
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
 import pagevec
-from benchmarks.retrieval.real import read_real_pages
+from benchmarks.retrieval.real import DOCUMENTS, read_real_pages
 from pagevec.types import MultiVector
 
 _MOST = 760
@@ -69,6 +70,33 @@ class RealMultiVectors:
             for kind, count in zip(_KINDS, counts, strict=True)
         )
         return cls(pages, rows, queries, parts["texts"].tolist(), parts["words"].tolist())
+
+
+_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+REAL_OPTIONS = (
+    click.Option(
+        ["--documents"],
+        type=_DIRECTORY,
+        default=DOCUMENTS,
+        show_default=True,
+        help="Folder that is searched for the PDFs whose pages the others resemble.",
+    ),
+    click.Option(["--folder"], type=_DIRECTORY, help="Where the temporary folder of stores is."),
+    click.Option(
+        ["--embedded"],
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="File (.npz) that keeps the embedded real pages for another run.",
+    ),
+)
+"""What a benchmark with these pages is asked: the real ones, and where its stores are made."""
+
+
+def find_real_pages(embedded: Path | None, documents: Path, scratch: Path) -> Path:
+    """Return the file of the embedded real pages, which is made if it is missing."""
+    file = embedded or scratch / "real.npz"
+    if not file.exists():
+        embed_real_pages(documents, scratch).save(file)
+    return file
 
 
 def embed_real_pages(documents: Path, scratch: Path) -> RealMultiVectors:
