@@ -76,14 +76,14 @@ def test_numpy_compares_where_numba_fails(
 
 
 def test_no_folder_to_keep_machine_code_in(tmp_path: Path) -> None:
-    """It is compiled in each process where nothing can be written, and kept where something can."""
+    """It is compiled in each process where nothing can be written, or what was kept is damaged."""
     code = """
 from pagevec.stores import probe
 assert probe._Choice().comparison(1 << 20) is not probe.compare_in_numpy
 """
     kept = tmp_path / "kept"
     (tmp_path / "file").write_text("")
-    for folder in (kept, tmp_path / "file" / "below"):
+    for folder in (kept, tmp_path / "file" / "below", kept, kept):
         done = subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, "NUMBA_CACHE_DIR": str(folder)},
@@ -92,4 +92,6 @@ assert probe._Choice().comparison(1 << 20) is not probe.compare_in_numpy
             timeout=120,
         )
         assert (done.returncode, done.stderr) == (0, "")
+        for file in [*kept.rglob("*.nb[ic]")][:1]:
+            file.write_bytes(file.read_bytes()[:100])
     assert [*kept.rglob("*.nbi")]

@@ -32,7 +32,7 @@ def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
     compiled: Callable[..., Any]
     try:
         compiled = njit(_SIGNATURE, nogil=True, cache=True)(function)
-    except (RuntimeError, OSError):  # no folder to keep it in for the next process, or a full one
+    except Exception:  # no folder to keep it in, a full one, or one with damaged files
         compiled = njit(_SIGNATURE, nogil=True)(function)
     return compiled
 
