@@ -24,7 +24,7 @@ test-all: .venv/test
 
 # The engine, and what else works with the packages whose lowest versions are allowed.
 test-lowest: .venv-lowest/test
-	.venv-lowest/bin/python -m pytest -m "not long" \
+	.venv-lowest/bin/python -m pytest -m "not long" $(SIDE_BY_SIDE) \
 	  tests/engine tests/wire tests/images tests/server --ignore-glob 'tests/server/test_fuzz*' \
 	  --ignore tests/server/test_tracing.py \
 	  tests/test_cli.py tests/test_settings.py tests/ingest/test_sources.py
@@ -59,5 +59,5 @@ clean:
 	@echo "installing from constraints-lowest.txt (torch among it: minutes on a slow line)"
 	.venv-lowest/bin/pip --disable-pip-version-check --quiet install \
 	  --constraint constraints-lowest.txt --editable '.[serve,pdf,precision,redis]' \
-	  hypothesis jsonschema pytest pytest-timeout
+	  hypothesis jsonschema pytest pytest-timeout pytest-xdist
 	@touch $@

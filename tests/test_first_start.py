@@ -4,7 +4,6 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -95,18 +94,6 @@ def test_the_key_is_kept(tmp_path: Path) -> None:
     assert (state / "pagevec" / "key").read_text() == f"{keys[0]}\n"
 
 
-def test_two_first_starts_at_once(tmp_path: Path) -> None:
-    """Both have the same key."""
-
-    def start(name: str) -> str:
-        with started(tmp_path / name, newcomer(tmp_path / "s")) as process:
-            return key_in(process)
-
-    with ThreadPoolExecutor(2) as threads:
-        one, other = threads.map(start, ["one", "other"])
-    assert one == other
-
-
 def test_where_no_key_can_be_kept(tmp_path: Path) -> None:
     """The service starts with a key for this start, and says that and why."""
     with started(tmp_path / "here", newcomer(Path("/proc"))) as process:
@@ -116,14 +103,23 @@ def test_where_no_key_can_be_kept(tmp_path: Path) -> None:
 
 
 def test_a_key_of_the_users_own_is_not_shown(tmp_path: Path) -> None:
-    """Neither the banner nor the log has a key that the user set; both its sources are named."""
-    file = tmp_path / "keys"
+    """Neither the banner nor the log has a key that the user set; both its sources are named.
+
+    PAGEVEC_URL, in the environment and in `.env`, is the address of another service, and no setting
+    of this one.
+    """
+    file, elsewhere = tmp_path / "keys", "https://elsewhere.example"
     file.write_text("key-of-a-file")
     of_a_file = newcomer(tmp_path / "s", SERVICE_API_KEY_FILE=str(file))
-    cases = {"SERVICE_API_KEY": (KEY, environment()), file.name: ("key-of-a-file", of_a_file)}
+    variables = environment(PAGEVEC_URL=elsewhere)
+    cases = {"SERVICE_API_KEY": (KEY, variables), file.name: ("key-of-a-file", of_a_file)}
     for name, (key, variables) in cases.items():
-        with started(tmp_path / f"with {name}", variables) as process:
+        folder = tmp_path / f"with {name}"
+        folder.mkdir()
+        (folder / ".env").write_text(f"PAGEVEC_URL={elsewhere}\n")
+        with started(folder, variables) as process:
             assert embeds(process, key)
+            assert f"export PAGEVEC_URL={process.url}" in lines_to_copy(process)
         said = process.output.read_text()
         assert "key      what you set in SERVICE_API_KEY" in said
         assert "export SERVICE_API_KEY" not in said
@@ -141,16 +137,6 @@ def test_the_lines_without_documents(tmp_path: Path) -> None:
         done = copy_and_run(process)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all passed" in done.stdout
-
-
-def test_the_address_of_another_service(tmp_path: Path) -> None:
-    """PAGEVEC_URL, in the environment and in `.env`, is not a setting of the service."""
-    here = tmp_path / "here"
-    here.mkdir()
-    (here / ".env").write_text("PAGEVEC_URL=https://elsewhere.example\n")
-    variables = newcomer(tmp_path / "s", PAGEVEC_URL="https://elsewhere.example")
-    with started(here, variables) as process:
-        assert f"export PAGEVEC_URL={process.url}" in lines_to_copy(process)
 
 
 def test_the_page_that_is_printed(tmp_path: Path) -> None:

@@ -88,11 +88,21 @@ def refusal(folder: Path, url: str, **variables: str) -> str:
         (418, "", "answers 418; check the name, and HF_ENDPOINT"),
     ],
 )
-def test_what_the_hub_answers(status: int, code: str, said: str, tmp_path: Path) -> None:
+def test_what_the_hub_answers(
+    status: int, code: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each answer has its own sentence, however long the hub asks us to wait."""
-    with hub(status, code) as url:
-        line = refusal(tmp_path, url)
-    assert said in line
+    with hub(status, code) as url, pytest.raises(CheckpointError) as refused:
+        _ask_hub(monkeypatch, url)
+        is_reachable(NAME, None, None)
+    assert said in str(refused.value)
+    assert NAME in str(refused.value)
+
+
+def test_a_start_ends_with_the_sentence(tmp_path: Path) -> None:
+    """The sentence is the one line that a start ends with, and its exit code says so, too."""
+    with hub(503) as url:
+        assert "is down (503)" in refusal(tmp_path, url)
 
 
 def _ask_hub(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
@@ -123,18 +133,19 @@ def test_the_hub_is_asked_for_seconds(
 ) -> None:
     """Neither silence nor `Retry-After: 3600` keeps the start waiting."""
     started = time.monotonic()
-    with hub(status, silent=silent) as url, pytest.raises(CheckpointError, match=url):
+    with hub(status, silent=silent) as url, pytest.raises(CheckpointError, match=url) as refused:
         _ask_hub(monkeypatch, url)
         is_reachable(NAME, None, None)
+    assert ("cannot be reached" in str(refused.value)) == silent
     assert time.monotonic() - started < 15
 
 
-def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
-    """Silence, a port that nobody listens on and a name that is not known: not to be reached."""
-    with hub(200, silent=True) as url:
-        assert "cannot be reached" in refusal(tmp_path, url)
-    assert "cannot be reached" in refusal(tmp_path, "http://127.0.0.1:9")
-    assert "cannot be reached" in refusal(tmp_path, "http://hub.invalid")
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://hub.invalid"])
+def test_a_hub_that_does_not_answer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that nobody listens on and a name that is not known: not to be reached."""
+    _ask_hub(monkeypatch, url)
+    with pytest.raises(CheckpointError, match="cannot be reached"):
+        is_reachable(NAME, None, None)
 
 
 @pytest.mark.parametrize("variable", ["PAGEVEC_OFFLINE", "HF_HUB_OFFLINE"])
@@ -145,16 +156,13 @@ def test_offline_without_the_files(variable: str, tmp_path: Path) -> None:
     assert str(tmp_path / "home") in line
 
 
-@pytest.mark.parametrize("away", ["http://127.0.0.1:9", "offline"])
-def test_what_was_downloaded_serves_without_the_hub(away: str, tmp_path: Path) -> None:
+def test_what_was_downloaded_serves_without_the_hub(tmp_path: Path) -> None:
     """A checkpoint in the cache is served while the hub is away, with a warning in the log."""
     made = build_checkpoint("colqwen2_5", tmp_path / "made")
     with hub(200, folder=made) as url, serving(tmp_path, settings_of(tmp_path, url)) as process:
         assert process.popen.poll() is None
-    if away == "offline":
-        settings = settings_of(tmp_path, "http://127.0.0.1:9", PAGEVEC_OFFLINE="true")
-    else:
-        settings = settings_of(tmp_path, away)
-    with serving(tmp_path, settings) as process:
-        log = process.log.read_text()
-    assert ("the files in the cache are used" in log) == (away != "offline")
+    for variables in ({}, {"PAGEVEC_OFFLINE": "true"}):
+        settings = settings_of(tmp_path, "http://127.0.0.1:9", **variables)
+        with serving(tmp_path, settings) as process:
+            log = process.log.read_text()
+        assert ("the files in the cache are used" in log) == (not variables)

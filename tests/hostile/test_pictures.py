@@ -24,13 +24,14 @@ from pagevec.ingest.boundary import open_document
 from processes import MIB
 from server.calls import images
 
-pytestmark = [pytest.mark.long, pytest.mark.alone, *HARMLESS_WARNINGS]
+pytestmark = [pytest.mark.long, *HARMLESS_WARNINGS]
 
 _TESTS = Path(__file__).parents[1]
 _LADEN = laden()
 _DRAWN = 12  # pictures of each kind
 
 
+@pytest.mark.alone
 def test_time_and_memory(tmp_path: Path) -> None:
     """Each is refused or decoded within 2 s, and holds no more than its header announced."""
     draw = random.SystemRandom()
@@ -79,6 +80,7 @@ def test_metadata_is_no_reason_to_refuse(name: str) -> None:
     assert (shown == np.asarray(read_image(without).decode())).all()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
 def test_headers_of_a_whole_request(maker: Maker) -> None:
     """Headers of 64 MB in up to 256 images take less than a second; other threads go on."""

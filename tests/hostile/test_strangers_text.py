@@ -31,7 +31,7 @@ from pagevec.stores import open_store
 from pagevec.terminal import show_json, show_on_one_line
 from processes import environment, serving
 
-pytestmark = [pytest.mark.long, pytest.mark.alone]
+pytestmark = pytest.mark.long
 
 # Everything that is no visible character: the sets of Unicode, not those of the code under test.
 OBEYED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -266,6 +266,7 @@ def test_what_is_no_secret(text: str) -> None:
     assert mask_secrets(text) == text
 
 
+@pytest.mark.alone
 def test_masking_takes_no_long_time() -> None:
     """A megabyte that is made to be slow is masked within a second."""
     slow = "a.a" * 300_000, "a://b:" * 20_000, "password=" * 100_000, "a://" + "b@" * 300_000

@@ -82,7 +82,7 @@ def test_killed_with_qdrants_engine(slow_service: Service, folder: Path, tmp_pat
 
     Nobody else may look into the folder meanwhile: the calls of the service tell how far it is.
     """
-    small_pdf(folder / "long.pdf", PAGES)
+    small_pdf(folder / "long.pdf", PAGES // 2)
     expected = undisturbed(slow_service, folder, tmp_path)
     name = f"qdrant:{tmp_path / 'store'}"
     chance = random.Random(6)  # noqa: S311 - repeatable, not secret
