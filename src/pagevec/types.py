@@ -179,7 +179,8 @@ def _known_fields(kind: Any, content: Mapping[str, Any]) -> dict[str, Any]:
 class Model(Protocol):
     """Turns page images and texts into multi-vectors: in this process or behind HTTP.
 
-    `pagevec.load(...)` and `pagevec.Client(...)` return one; `pagevec.Index` takes one.
+    `pagevec.load(...)` and `pagevec.Client(...)` return one; `pagevec.Index` takes one, and calls
+    it from several threads at once.
     """
 
     def embed_images(self, images: Sequence[ImageInput]) -> list[MultiVector]:

@@ -1,6 +1,7 @@
 """From a query to the pages that answer it, through a store."""
 
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,7 +22,8 @@ from pagevec.search.retriever import Retriever
 from pagevec.stores import hamming, open_store
 from pagevec.stores.base import Filter
 from pagevec.stores.sqlite.store import SqliteStore
-from pagevec.types import ModelInfo, MultiVector, Page, PageKey
+from pagevec.types import ModelInfo, MultiVector, Page, PageKey, Query
+from pagevec.wire.quantize import Dtype
 from vectors import unit_vectors
 
 QUERY = "how many passengers on the night route"
@@ -191,3 +193,25 @@ def test_long_vectors_are_read_few_at_a_time(dim: int, most: int, tmp_path: Path
         (float((query @ one.vectors.T).max(axis=1).sum()) for one in pages), reverse=True
     )
     np.testing.assert_allclose([hit.score for hit in hits], plain[:5], atol=5e-3)
+
+
+def test_the_store_is_prepared_while_the_query_is_embedded(
+    service: Service, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first query waits for the model once: the rest of what it needs comes beside it."""
+    prepared, prepare = threading.Event(), store.prepare
+
+    def tell() -> None:
+        prepare()
+        prepared.set()
+
+    class Waiting(Client):
+        def embed_query_with_tokens(self, text: str, *, dtype: Dtype | None = None) -> Query:
+            assert prepared.wait(30)
+            return super().embed_query_with_tokens(text, dtype=dtype)
+
+    monkeypatch.setattr(store, "prepare", tell)
+    with Waiting(service.url, service.key) as client:
+        found = Retriever(client, store).search(QUERY, k=1)
+    with Client(service.url, service.key) as client:
+        assert found == Retriever(client, store).search(QUERY, k=1)

@@ -12,6 +12,8 @@ of 20,000 pages, too, half take 192, and the one whose bits hardly tell pages ap
 import heapq
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -88,7 +90,21 @@ class Retriever:
         Raises:
             StoreError: the pages were embedded by another model; checked once.
         """
-        self.check_model()
+        if self._is_checked:
+            return self._embed(query)
+        threads = ThreadPoolExecutor(2, "pagevec-prepare")
+        try:
+            # Of a command, most of whose time is the model's, this is the only search.
+            first = (self.check_model, self._store.prepare)
+            prepared = [threads.submit(copy_context().run, one) for one in first]
+            embedded = self._embed(query)
+            for one in prepared:
+                one.result()
+        finally:
+            threads.shutdown(wait=False)
+        return embedded
+
+    def _embed(self, query: str) -> Query:
         if isinstance(self._model, TellsTokens):
             return self._model.embed_query_with_tokens(query)
         return Query(query, self._model.embed_query(query))

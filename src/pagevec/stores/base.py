@@ -150,6 +150,13 @@ class Store(Protocol):
             StoreError: an old name is not in the ledger, or a new name is taken.
         """
 
+    def prepare(self) -> None:
+        """Read what every search needs, while its query is being embedded.
+
+        A store that needs nothing of the kind, as this one, does nothing.
+        """
+        return None
+
     def candidates(
         self, query: MultiVector, limit: int, where: Filter = EVERYTHING
     ) -> list[PageKey]:

@@ -128,6 +128,12 @@ class InvertedLists:
         found: list[int] = nearest.tolist()
         return found
 
+    def prepare(self, connection: sqlite3.Connection) -> None:
+        """Read the centroids and what was deleted, if there are lists."""
+        with suppress(*_DAMAGE):  # a search says what is wrong with them
+            if self._state(connection):
+                self._deleted(connection, _last(connection) + 1)
+
     def fold(self) -> int:
         """Put a segment of pages into the lists, if so many wait.
 

@@ -123,6 +123,10 @@ class SqliteStore(Store):
             connection.executemany("UPDATE pages SET document = ? WHERE document = ?", pairs)
             connection.executemany("UPDATE documents SET name = ? WHERE name = ?", pairs)
 
+    def prepare(self) -> None:
+        with self._database.reading() as connection:
+            self._lists.prepare(connection)
+
     def candidates(
         self, query: MultiVector, limit: int, where: Filter = EVERYTHING
     ) -> list[PageKey]:
