@@ -47,7 +47,6 @@ def test_small_files_with_huge_pages(quick_service: Service, tmp_path: Path) -> 
 
 
 @pytest.mark.long
-@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_odd_documents(
     quick_service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -59,7 +58,6 @@ def test_odd_documents(
 
 
 @pytest.mark.long
-@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_a_thousand_pages(
     quick_service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -231,7 +231,6 @@ def noise_page(seed: int) -> bytes:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's account of memory")
 @pytest.mark.long
-@pytest.mark.alone
 def test_the_largest_batch_of_pages(tmp_path: Path) -> None:
     """16 pages of noise, 139 MB of base64, are served within 3 GiB above the idle service."""
     pages = b'", "'.join(noise_page(seed) for seed in range(16))
@@ -256,7 +255,6 @@ def test_the_largest_batch_of_pages(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.alone
 def test_the_largest_batch_over_a_slow_line(service: Service) -> None:
     """A refusal can be read, and 139 MB are served, at a MB a second: two minutes of sending."""
     pages = b'", "'.join(noise_page(seed) for seed in range(16))
