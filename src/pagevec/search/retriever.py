@@ -61,7 +61,7 @@ class Retriever:
     def __init__(self, model: Model, store: Store) -> None:
         self._model = model
         self._store = store
-        self._is_checked = False
+        self._is_checked = self._is_prepared = False
 
     def search(
         self, query: str, k: int = 10, where: Filter = EVERYTHING, mix: Mix = VECTORS_ALONE
@@ -90,8 +90,10 @@ class Retriever:
         Raises:
             StoreError: the pages were embedded by another model; checked once.
         """
-        if self._is_checked:
+        if self._is_prepared:
+            self.check_model()
             return self._embed(query)
+        self._is_prepared = True
         threads = ThreadPoolExecutor(2, "pagevec-prepare")
         try:
             # Of a command, most of whose time is the model's, this is the only search.
