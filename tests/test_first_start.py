@@ -111,8 +111,8 @@ def test_a_key_of_the_users_own_is_not_shown(tmp_path: Path) -> None:
     file, elsewhere = tmp_path / "keys", "https://elsewhere.example"
     file.write_text("key-of-a-file")
     of_a_file = newcomer(tmp_path / "s", SERVICE_API_KEY_FILE=str(file))
-    variables = environment(PAGEVEC_URL=elsewhere)
-    cases = {"SERVICE_API_KEY": (KEY, variables), file.name: ("key-of-a-file", of_a_file)}
+    of_a_variable = environment(PAGEVEC_URL=elsewhere)
+    cases = {"SERVICE_API_KEY": (KEY, of_a_variable), file.name: ("key-of-a-file", of_a_file)}
     for name, (key, variables) in cases.items():
         folder = tmp_path / f"with {name}"
         folder.mkdir()

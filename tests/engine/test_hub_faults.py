@@ -97,6 +97,7 @@ def test_what_the_hub_answers(
         is_reachable(NAME, None, None)
     assert said in str(refused.value)
     assert NAME in str(refused.value)
+    assert "no config.json" not in str(refused.value)
 
 
 def test_a_start_ends_with_the_sentence(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_no_other_error(maker: Maker) -> None:
         assert len(str(error)) > 40
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", _LADEN)
 def test_metadata_is_no_reason_to_refuse(name: str) -> None:
     """Profiles and texts of 1 MB, or that unpack to 100 MB, change neither pixels nor time."""
@@ -110,6 +111,7 @@ def test_headers_of_a_whole_request(maker: Maker) -> None:
     assert max(gaps) < 0.5
 
 
+@pytest.mark.alone
 def test_a_service_that_is_sent_them(tmp_path: Path) -> None:
     """Over HTTP each has a documented status, and the service stays well."""
     draw = random.SystemRandom()
