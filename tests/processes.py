@@ -41,8 +41,9 @@ class Process(Service):
         """Return the line of a request in a log in JSON, written once its answer was sent."""
         end = time.monotonic() + 10
         while time.monotonic() < end:
-            for line in self.log.read_text().splitlines():
-                if f'"id": "{identity}"' in line:
+            # What is being written may be read in part: only a line with its end is one.
+            for line in self.log.read_text().splitlines(keepends=True):
+                if f'"id": "{identity}"' in line and line.endswith("\n"):
                     said: dict[str, Any] = json.loads(line)
                     return said
             time.sleep(0.02)
