@@ -189,6 +189,8 @@ def _write(pages: _Pages, numbers: range, folder: Path) -> None:
             batch = range(first, min(first + _BATCH, numbers.stop))
             with store._database.writing() as connection:
                 _write_batch(pages, batch, connection)
+            while store.index_pages():  # the file of bits
+                pass
 
 
 def _write_batch(pages: _Pages, numbers: range, connection: sqlite3.Connection) -> None:

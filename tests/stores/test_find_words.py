@@ -152,7 +152,7 @@ def test_hostile_texts(store: Store, text: str) -> None:
 
 BEFORE = """
 DROP TABLE words; DROP TABLE lists; DROP TABLE segments; DROP TABLE centroids;
-DROP TABLE condensing; DROP TABLE token_rows;
+DROP TABLE condensing; DROP TABLE token_rows; DROP TABLE bits_file; DROP TABLE bits_parts;
 PRAGMA user_version = 5"""
 """Makes a store one of the version that had no words."""
 

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from pagevec.cli import main
 from pagevec.search.maxsim import maxsim
 from pagevec.stores import hamming
 from pagevec.stores.centroids import Centroids
-from pagevec.stores.sqlite import lists, segments
+from pagevec.stores.sqlite import bits_file, lists, segments
 from pagevec.stores.sqlite.store import FILE, SqliteStore
 from pagevec.types import MultiVector, Page, PageKey
 from vectors import page, unit_vectors
@@ -35,6 +34,7 @@ def many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hamming, "SCAN_FROM", 32)
     monkeypatch.setattr(segments, "SEGMENT", SEGMENT)
     monkeypatch.setattr(segments, "_MERGED", MERGED)
+    monkeypatch.setattr(bits_file, "WORTH_IT", 32)
     monkeypatch.setattr(lists, "_FIRST", 40)
     monkeypatch.setattr(lists, "_MOST", 6)
 
@@ -70,10 +70,38 @@ def listed(store: SqliteStore) -> dict[int, set[int]]:
     found: dict[int, set[int]] = {}
     with store._database.reading() as connection:
         for id, packed in connection.execute("SELECT id, pages FROM lists"):
-            pages = np.frombuffer(packed, np.uint32).tolist()
+            pages = segments.unpack_list(packed, 1 << 20).tolist()
             assert pages == sorted(set(pages)), "a list has each page once, in order"
             found.setdefault(id % 65536, set()).update(pages)
     return found
+
+
+def in_file(store: SqliteStore) -> dict[int, bytes]:
+    """Return the bits that the file has of each page."""
+    with store._database.reading() as connection:
+        [(last,)] = connection.execute("SELECT max(id) FROM pages")
+        blocks, _ = store._lists._bits.find(connection, np.arange(last + 1, dtype=np.uint32))
+        found = dict[int, bytes]()
+        for block in blocks:
+            joined = np.empty((sum(block.lengths), 16), np.uint8)
+            block.fill(joined)
+            assert not len(block.damaged)
+            parts = np.split(joined, np.cumsum(block.lengths)[:-1])
+            found.update(zip(block.ids.tolist(), map(np.ndarray.tobytes, parts), strict=True))
+    return found
+
+
+def check_file(store: SqliteStore) -> None:
+    """The file has the bits of each page that does not wait, as the database has them."""
+    with store._database.reading() as connection:
+        rows = connection.execute(
+            "SELECT page, packed FROM bits JOIN pages ON pages.id = page"
+            " WHERE revision <= (SELECT revision FROM bits_file)"
+        )
+        stored = dict(rows.fetchall())
+    there = in_file(store)
+    assert {id: there.get(id) for id in stored} == stored
+    assert len(stored) > store.count() - 2 * SEGMENT
 
 
 def check_lists(store: SqliteStore) -> None:
@@ -94,9 +122,10 @@ def check_lists(store: SqliteStore) -> None:
 
 
 def test_each_page_is_where_its_vectors_fall(store: SqliteStore) -> None:
-    """After many segments and merges lists are complete, and have nothing else."""
+    """After many segments and merges lists and file are complete, and have nothing else."""
     fill(store, "a", 200)
     check_lists(store)
+    check_file(store)
     assert count_rows(store, "segments") < 200 / SEGMENT / MERGED + 2 * MERGED
 
 
@@ -157,12 +186,15 @@ def test_bits_are_read_until_the_nearest_are_found(
             vectors = chance.standard_normal((8, 128))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         store.add([Page(PageKey("a", number), vectors.astype(np.float32))])
-    read, compare = list[int](), store._lists._read_bits
-    monkeypatch.setattr(
-        store._lists,
-        "_read_bits",
-        lambda connection, ids, dim: (read.extend(ids.tolist()), compare(connection, ids, dim))[1],
-    )
+    read, compare = list[int](), store._lists._compare
+
+    def watched(
+        connection: sqlite3.Connection, ids: NDArray[np.uint32], query: MultiVector
+    ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+        read.extend(ids.tolist())
+        return compare(connection, ids, query)
+
+    monkeypatch.setattr(store._lists, "_compare", watched)
     found = [key.number for key in store.candidates(query, 5)]
     with store._database.reading() as connection:
         [(waiting,)] = connection.execute(
@@ -175,28 +207,6 @@ def test_bits_are_read_until_the_nearest_are_found(
     else:
         assert compared == 40
         assert set(found) <= set(range(1, 15))
-
-
-def test_reading_ahead_changes_nothing(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where reading is slow, other threads read ahead; what is found is the same."""
-    monkeypatch.setattr(lists, "BLOCK", 16)
-    monkeypatch.setattr(lists, "_FIRST", 1000)
-    monkeypatch.setattr(lists, "_TOUCHED", 7)
-    fill(store, "a", 300)
-    touched, read_ahead = list[int](), store._lists._read_ahead
-
-    def watched(ids: NDArray[np.uint32]) -> Iterator[Future[None]]:
-        touched.extend(ids.tolist())
-        return read_ahead(ids)
-
-    monkeypatch.setattr(store._lists, "_read_ahead", watched)
-    found = []
-    for slow in (1000.0, 0.0):
-        monkeypatch.setattr(lists, "_SLOW", slow)
-        found.append(store.candidates(unit_vectors(5, 1), 50))
-        assert (len(touched) > 200) == (slow == 0.0)
-    assert found[0] == found[1]
-    assert len(found[0]) == 50
 
 
 @pytest.mark.parametrize("form", ["float16", "int8", "binary"])
@@ -293,8 +303,8 @@ def test_pages_that_wait_are_told(
 
 WRITER = """
 from pagevec.stores import hamming
-from pagevec.stores.sqlite import segments
-hamming.SCAN_FROM, segments.SEGMENT, segments._MERGED = 32, 16, 3
+from pagevec.stores.sqlite import bits_file, segments
+hamming.SCAN_FROM, segments.SEGMENT, segments._MERGED, bits_file.WORTH_IT = 32, 16, 3, 32
 print("open", flush=True)
 for number in range({first}, {last} + 1):
     store.add([page("{document}", number, text=f"{document} w{{number}} and words of many")])
@@ -320,6 +330,7 @@ def check_whole(folder: Path, undisturbed: SqliteStore, documents: dict[str, int
         with store._database.reading() as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         check_lists(store)
+        check_file(store)
         for document, pages in documents.items():
             for number in range(1, pages + 1, 7):
                 assert near(store, document, number) == near(undisturbed, document, number)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pagevec.stores import probe
-from pagevec.stores.probe import Probe, as_words, compare_blocks, compare_in_numpy
+from pagevec.stores.probe import Probe, ReadBlock, as_words, compare_blocks, compare_in_numpy
 
 
 @pytest.mark.parametrize("dim", [1, 64, 100, 128, 320, 2048])
@@ -41,9 +41,9 @@ def test_blocks_are_compared_in_order() -> None:
     ]
     ends = [0, 0, 1, 40, 41, 41, 150, 299, 300]
     query = random.standard_normal((5, 100), dtype=np.float32)
-    blocks = (pages[first:last] for first, last in pairwise(ends))
+    blocks = (ReadBlock(pages[first:last]) for first, last in pairwise(ends))
     found = compare_blocks(query, len(pages), blocks)
-    single = [compare_blocks(query, 1, [[page]])[0] for page in pages]
+    single = [compare_blocks(query, 1, [ReadBlock([page])])[0] for page in pages]
     np.testing.assert_array_equal(found, np.array(single))
     assert len(compare_blocks(query, 0, [])) == 0
 

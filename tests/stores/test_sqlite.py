@@ -92,6 +92,7 @@ def test_an_older_store(version: int, dropped: str, tmp_path: Path) -> None:
     """A store of version 1 or 2 opens with its pages, and can do from then on what it could not."""
     dropped += "; ALTER TABLE documents DROP COLUMN version"
     dropped += "; DROP TABLE words; DROP TABLE condensing; DROP TABLE token_rows"
+    dropped += "; DROP TABLE bits_file; DROP TABLE bits_parts"
     with SqliteStore(tmp_path) as store:
         store.add([page("a", 1)])
     with closing(sqlite3.connect(tmp_path / FILE)) as connection:

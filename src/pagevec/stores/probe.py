@@ -87,16 +87,47 @@ class Comparison(Protocol):
         """
 
 
-def compare_blocks(
-    query: MultiVector, pages: int, blocks: Iterable[Sequence[PackedBits]]
-) -> Distances:
+class Block(Protocol):
+    """The sign bits of some pages, each of one vector at least."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """How many vectors each page has."""
+
+    def fill(self, joined: PackedBits) -> None:
+        """Write the bits, page after page.
+
+        Args:
+            joined: takes them, uint8 (vectors, bytes): whole words, of which the bytes beyond the
+                dimension are 0.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class ReadBlock:
+    """Bits that are in memory.
+
+    Attributes:
+        bits: of each page.
+    """
+
+    bits: Sequence[PackedBits]
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        return [len(rows) for rows in self.bits]
+
+    def fill(self, joined: PackedBits) -> None:
+        np.concatenate(self.bits, out=joined[:, : self.bits[0].shape[1]])
+
+
+def compare_blocks(query: MultiVector, pages: int, blocks: Iterable[Block]) -> Distances:
     """Return the distance of each page to a query.
 
     Args:
         query: float32 (vectors, dim).
         pages: about how many there are.
-        blocks: sign bits of some pages at a time, each with one vector at least. The next ones are
-            read while other threads compare those before.
+        blocks: of pages. The next ones are taken while other threads read and compare those before.
 
     Returns:
         Distances, float32 (pages,), over all blocks.
@@ -104,14 +135,14 @@ def compare_blocks(
     probe, compare = Probe.of(query), choose_comparison(pages)
     spare, most = list[PackedBits](), _AHEAD * usable_cores()
 
-    def measure(block: Sequence[PackedBits]) -> Distances:
-        starts = np.cumsum([0, *map(len, block)], dtype=np.int64)
+    def measure(block: Block) -> Distances:
+        starts = np.cumsum([0, *block.lengths], dtype=np.int64)
         rows = int(starts[-1])
         # Memory of its own for each block would be given back and zeroed again each time.
         joined = spare.pop() if spare else np.empty((0, 0), np.uint8)
         if len(joined) < rows:
             joined = np.zeros((2 * rows, 8 * probe.signs.shape[1]), np.uint8)
-        np.concatenate(block, out=joined[:rows, : block[0].shape[1]])
+        block.fill(joined[:rows])
         distances = compare(joined[:rows].view(np.uint64).T, starts[:-1], probe)
         spare.append(joined)
         return distances
@@ -119,7 +150,7 @@ def compare_blocks(
     threads, ahead = thread_pool("pagevec-bits"), deque[Future[Distances]]()
     distances = [np.empty(0, np.float32)]
     for block in blocks:
-        if block:
+        if block.lengths:
             ahead.append(threads.submit(measure, block))
         if len(ahead) > most:
             distances.append(ahead.popleft().result())

@@ -72,8 +72,11 @@ CREATE TABLE IF NOT EXISTS leases (
 DROP TABLE IF EXISTS claims"""
 _VERSION_5 = "ALTER TABLE documents ADD COLUMN version TEXT"
 # A list's id is that of its segment times 65,536, plus the number of its centroid: what is written
-# together stands together.
+# together stands together. Version 7 had lists of another form, which are made anew.
 _LISTS = """
+DROP TABLE IF EXISTS centroids;
+DROP TABLE IF EXISTS segments;
+DROP TABLE IF EXISTS lists;
 CREATE TABLE centroids (
     version INTEGER PRIMARY KEY AUTOINCREMENT, dim INTEGER NOT NULL, cells INTEGER NOT NULL,
     packed BLOB NOT NULL, revision INTEGER NOT NULL
@@ -86,6 +89,12 @@ CREATE TABLE condensing (threshold REAL NOT NULL);
 CREATE TABLE token_rows (
     page INTEGER PRIMARY KEY REFERENCES pages ON DELETE CASCADE, packed BLOB NOT NULL
 )"""
+_BITS_FILE = """
+CREATE TABLE bits_file (name TEXT NOT NULL, revision INTEGER NOT NULL);
+CREATE TABLE bits_parts (
+    part INTEGER PRIMARY KEY AUTOINCREMENT, start INTEGER NOT NULL, size INTEGER NOT NULL,
+    places BLOB NOT NULL
+)"""
 _VERSIONS = (
     _VERSION_1,
     _VERSION_2,
@@ -95,6 +104,7 @@ _VERSIONS = (
     words.CREATE,
     _LISTS,
     _CONDENSED,
+    f"{_LISTS};\n{_BITS_FILE}",
 )
 SCHEMA_VERSION = len(_VERSIONS)
 
@@ -144,7 +154,9 @@ class Database:
             version = self.version(connection)
         if 0 < version < SCHEMA_VERSION and not _is_writable(self.file):
             self.close()
-            self._missing = [one for one in _statements(version) if one.startswith("CREATE")]
+            # Some are made anew by a later version.
+            missing = dict.fromkeys(_statements(version))
+            self._missing = [one for one in missing if one.startswith("CREATE")]
         elif version < SCHEMA_VERSION:
             with self.writing() as connection:
                 _upgrade(connection, form)

@@ -15,9 +15,7 @@ lists propose pages, and what is proposed is scored exactly.
 import json
 import logging
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
@@ -31,15 +29,16 @@ from pagevec.stores.base import DamagedPages
 from pagevec.stores.centroids import Centroids, Positions
 from pagevec.stores.codec import VectorFormat, unpack_signs
 from pagevec.stores.hamming import BLOCK, smallest
-from pagevec.stores.probe import Distances, PackedBits, compare_blocks
+from pagevec.stores.probe import Distances, PackedBits, ReadBlock, compare_blocks
 from pagevec.stores.sqlite import segments
+from pagevec.stores.sqlite.bits_file import BitsFile
 from pagevec.stores.sqlite.database import Database
 from pagevec.stores.sqlite.segments import Ids, NewPages
 from pagevec.types import MultiVector, PageKey
 
 log = logging.getLogger(__name__)
 
-_PROBED = 16
+_PROBED = 64
 """Lists that are read for each vector of a query."""
 _FIRST, _REACH, _WATCHED = 2000, 3, 20
 """Pages whose bits are compared in any case; how many in all, by the place in the order of the
@@ -51,18 +50,12 @@ where many pages are as near, the best ones may be anywhere."""
 _MANY = 4
 """Segments that wait before it is said that a search takes longer."""
 
-_SLOW, _READERS, _TOUCHED = 30e-6, 8, 64
-"""Seconds a page from which on it comes from a disk; how many threads then read ahead, and how many
-pages each at a time. Measured with 6,000 of 100,000 pages, none in the system's cache: 0.3 to 0.5 s
-instead of 0.9 to 1.0."""
-
 _DAMAGE = (ValueError, TypeError)
 """What numpy says of bytes that are not what they should be, and of texts in their place."""
 
 _STATE = """
 SELECT version, cells, revision FROM centroids WHERE dim = (SELECT dim FROM store)"""
 _BITS = "SELECT page, packed FROM json_each(?) AS wanted JOIN bits ON page = wanted.value"
-_TOUCH = "SELECT sum(length(packed)) FROM json_each(?) AS wanted JOIN bits ON page = wanted.value"
 _KEY = "SELECT document, number FROM pages WHERE id = ?"
 
 
@@ -94,6 +87,7 @@ class InvertedLists:
         self._database = database
         self._damaged = damaged
         self._new = NewPages(form, damaged)
+        self._bits = BitsFile(database)
         self._lock = Lock()
         self._read: tuple[int, Centroids] | None = None
         self._gone, self._gone_until = np.zeros(0, np.bool_), 0
@@ -135,16 +129,20 @@ class InvertedLists:
                 self._deleted(connection, _last(connection) + 1)
 
     def fold(self) -> int:
-        """Put a segment of pages into the lists, if so many wait.
+        """Put a segment of pages into the lists, if so many wait, and their bits into the file.
 
         Returns:
             How many pages were put there; 0 if none had to be, or another process did it.
         """
         try:
-            return self._fold()
+            return max(self._fold(), self._bits.extend())
         except _DAMAGE as error:
             self._discard(error)
             return 0
+
+    def close(self) -> None:
+        """Close the file of bits."""
+        self._bits.close()
 
     def _fold(self) -> int:
         with self._database.reading() as connection:
@@ -236,35 +234,30 @@ class InvertedLists:
         self, connection: sqlite3.Connection, ids: Ids, query: MultiVector
     ) -> tuple[Ids, Distances]:
         """Return those of the pages that have sign bits, and their distances to the query's."""
-        ids, found, ahead = np.sort(ids), list[int](), list[Future[None]]()
+        blocks, others = self._bits.find(connection, np.sort(ids))
+        distances = compare_blocks(query, len(ids), blocks)
+        found = np.concatenate([np.empty(0, np.uint32), *(block.ids for block in blocks)])
+        if len(damaged := self._bits.check(blocks)):
+            is_whole = ~np.isin(found, damaged)
+            found, distances = found[is_whole], distances[is_whole]
+        pages, theirs = self._compare_stored(connection, np.append(others, damaged), query)
+        return np.append(found, pages), np.append(distances, theirs)
+
+    def _compare_stored(
+        self, connection: sqlite3.Connection, ids: Ids, query: MultiVector
+    ) -> tuple[Ids, Distances]:
+        """Compare pages by their bits in the database."""
+        found = list[int]()
 
         # One thread reads: several would wait for the interpreter's lock at each row.
-        def read() -> Iterator[list[PackedBits]]:
+        def read() -> Iterator[ReadBlock]:
             for first in range(0, len(ids), BLOCK):
-                started = time.perf_counter()
                 bits = self._read_bits(connection, ids[first : first + BLOCK], query.shape[1])
-                if first == 0 and time.perf_counter() - started > _SLOW * len(bits):
-                    ahead.extend(self._read_ahead(ids[BLOCK:]))
                 found.extend(bits)
-                yield list(bits.values())
+                yield ReadBlock(list(bits.values()))
 
-        try:
-            distances = compare_blocks(query, len(ids), read())
-        finally:
-            wait([one for one in ahead if not one.cancel()])
+        distances = compare_blocks(query, len(ids), read())
         return np.array(found, np.uint32), distances
-
-    def _read_ahead(self, ids: Ids) -> Iterator[Future[None]]:
-        """Have the system read the bits of pages into its cache, from several threads at once."""
-
-        def touch(some: Ids) -> None:
-            # One row: no thread takes the interpreter's lock before the end.
-            with suppress(StoreError), self._database.reading() as connection:
-                connection.execute(_TOUCH, [json.dumps(some.tolist())]).fetchone()
-
-        threads = thread_pool("pagevec-read-ahead", _READERS)
-        for first in range(0, len(ids), _TOUCHED):
-            yield threads.submit(touch, ids[first : first + _TOUCHED])
 
     def _read_bits(
         self, connection: sqlite3.Connection, ids: Ids, dim: int

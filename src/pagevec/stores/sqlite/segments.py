@@ -73,7 +73,7 @@ def read_lists(
     """
     lists = defaultdict[int, list[Ids]](list)
     for centroid, packed in connection.execute(_LISTS, [json.dumps(wanted.tolist())]):
-        lists[centroid].append(_unpack(packed, last + 1))
+        lists[centroid].append(unpack_list(packed, last + 1))
     return lists
 
 
@@ -180,7 +180,7 @@ def _write(connection: sqlite3.Connection, level: int, lists: Iterable[tuple[int
     ).fetchall()
     connection.executemany(
         "INSERT INTO lists VALUES (?, ?)",
-        ((segment * _SEGMENTS + centroid, pages.tobytes()) for centroid, pages in lists),
+        ((segment * _SEGMENTS + centroid, _pack_list(pages)) for centroid, pages in lists),
     )
 
 
@@ -201,7 +201,7 @@ def _read_merged(
         *(connection.execute(rows, [segment]) for segment in segments), key=itemgetter(0)
     )
     for centroid, group in groupby(by_centroid, key=itemgetter(0)):
-        pages = np.unique(np.concatenate([_unpack(packed, len(gone)) for _, packed in group]))
+        pages = np.unique(np.concatenate([unpack_list(packed, len(gone)) for _, packed in group]))
         yield centroid, pages[~gone[pages]]
 
 
@@ -209,8 +209,36 @@ def _ids(rows: Iterable[tuple[int]]) -> Ids:
     return np.fromiter((page for (page,) in rows), np.uint32)
 
 
-def _unpack(packed: bytes, size: int) -> Ids:
-    pages = np.frombuffer(packed, np.uint32)
-    if len(pages) and pages.max() >= size:
+def _pack_list(pages: Ids) -> bytes:
+    """Return pages, in ascending order, in little more than a byte each.
+
+    They are the first page divided by 256, how many follow of each 256 pages from there on, and
+    the remainders. Most lists of large stores have several of each 256 pages.
+    """
+    if not len(pages):
+        return b""
+    high = pages >> 8
+    counts = np.bincount(high - high[0]).astype(np.uint16)
+    head = np.array([high[0], len(counts)], np.uint32)
+    return head.tobytes() + counts.tobytes() + pages.astype(np.uint8).tobytes()
+
+
+def unpack_list(packed: bytes, size: int) -> Ids:
+    """Return the pages of a list as it is stored, in ascending order.
+
+    Args:
+        packed: the list.
+        size: ids of pages are below it.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if not packed:
+        return np.empty(0, np.uint32)
+    first, blocks = np.frombuffer(packed, np.uint32, 2).tolist()
+    counts = np.frombuffer(packed, np.uint16, blocks, 8)
+    low = np.frombuffer(packed, np.uint8, offset=8 + 2 * blocks)
+    if first + blocks > (size >> 8) + 1 or counts.sum() != len(low):
         raise ValueError("a list has pages that the store does not have")
-    return pages
+    high = np.arange(first, first + blocks, dtype=np.uint32) << np.uint32(8)
+    return np.bitwise_or(np.repeat(high, counts), low, dtype=np.uint32)

@@ -80,7 +80,7 @@ class SqliteStore(Store):
         try:
             self._format = self._open(vectors)
         except StoreError:
-            self.close()
+            self._database.close()
             raise
         self._lists = InvertedLists(self._database, self._format, self._damaged)
 
@@ -209,6 +209,7 @@ class SqliteStore(Store):
         return give_back_space(self._database)
 
     def close(self) -> None:
+        self._lists.close()
         self._database.close()
 
     def _try_to_index(self) -> None:
