@@ -7,13 +7,15 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from contract import another_process
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pagevec.cli import main
@@ -236,6 +238,26 @@ def test_another_process_reads_them(store: SqliteStore, tmp_path: Path) -> None:
         for pages in (40, 100):
             fill(store, "a", pages)
             assert near(reader, "a", pages) == PageKey("a", pages)
+
+
+@settings(deadline=None)
+@given(st.sets(st.integers(0, 5000) | st.integers(0, 2**20 - 1), max_size=900))
+def test_lists_as_they_are_stored(pages: set[int]) -> None:
+    """Whatever pages a list has, it has them when it is read again."""
+    ids = np.array(sorted(pages), np.uint32)
+    found = segments.unpack_list(segments.pack_list(ids), 2**20)
+    np.testing.assert_array_equal(found, ids)
+    assert found.dtype == np.uint32
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300), st.integers(1, 2000))
+def test_damaged_lists_take_little_memory(packed: bytes, size: int) -> None:
+    """Bytes that are no list are refused before they are believed, or are pages that can be."""
+    with suppress(ValueError):
+        found = segments.unpack_list(packed, size)
+        assert len(found) <= len(packed)
+        assert found.max(initial=0) < size
 
 
 DAMAGE = {

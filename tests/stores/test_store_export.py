@@ -242,9 +242,9 @@ def test_killed_and_started_again(between: str, tmp_path: Path) -> None:
     source, back = fill(str(tmp_path / "source"), pages=150, documents=4), str(tmp_path / "back")
     chance = random.Random(5)  # noqa: S311 - repeatable, not secret
     for one, other in ((source, between), (between, back)):
-        for kill in range(6):
+        for kill in range(4):
             # At a moment that comes later each time, so that all parts of the way are met.
-            export_and_kill(one, other, wanted=80 * kill, delay=0.2 * chance.random())
+            export_and_kill(one, other, wanted=120 * kill, delay=0.2 * chance.random())
         export_and_kill(one, other, wanted=None)
     assert_same(source, between)
     assert_same(source, back)

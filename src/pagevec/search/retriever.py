@@ -190,15 +190,17 @@ class Retriever:
 def _expect_better(pages: Sequence[ScoredPage], k: int) -> float:
     """Return how many of the next pages, as many as these, are expected to be among the `k` best.
 
-    Scores fall slowly from page to page: those of the later half, taken for normally distributed,
-    tell what the next ones are like.
+    The next ones are taken to be normally distributed about a mean that has fallen once more by as
+    much as from the second quarter of these to their later half.
     """
     scores = np.array([page.score for page in pages])
     if len(scores) < k:
         return float(k)
     least = np.partition(scores, -k)[-k]
+    _, second, *_ = np.array_split(scores, 4)
     later = scores[len(scores) // 2 :]
-    deviations = (least - later.mean()) / max(float(later.std()), _SMALLEST_SPREAD)
+    mean = 2 * later.mean() - second.mean()
+    deviations = (least - mean) / max(float(later.std()), _SMALLEST_SPREAD)
     return 0.5 * len(scores) * math.erfc(deviations / math.sqrt(2))
 
 

@@ -4,8 +4,7 @@ A search reads the lists of the few centroids that are near its query, then the 
 pages that they promise: neither the bits of all pages, nor anything that has to be kept in memory.
 It begins with the most promising ones, and goes on until the nearest have long been found.
 The lists are in the database, not in a file beside it: they are committed with what they are made
-of, backed up with it, and shared by all processes through the system's cache; no mapped file can be
-cut under a process, which would kill it.
+of, backed up with it, and shared by all processes through the system's cache.
 
 Pages come into the lists a segment at a time; until then their bits are compared one by one. A page
 that was replaced is in the lists of its former vectors, too, and a deleted one is passed over: the
@@ -38,14 +37,14 @@ from pagevec.types import MultiVector, PageKey
 
 log = logging.getLogger(__name__)
 
-_PROBED = 64
+_PROBED = 8
 """Lists that are read for each vector of a query."""
 _FIRST, _REACH, _WATCHED = 2000, 3, 20
 """Pages whose bits are compared in any case; how many in all, by the place in the order of the
 lists of the last one among those that are nearest by their bits; how many of these are watched."""
-_MOST = 100
-"""Pages whose bits are compared at most, by the root of the number of pages: 14,000 of 20,000,
-100,000 of a million. What the lists say of a page is off by some share of the spread of scores;
+_MOST = 300
+"""Pages whose bits are compared at most, by the root of the number of pages: all of 90,000,
+300,000 of a million. What the lists say of a page is off by some share of the spread of scores;
 where many pages are as near, the best ones may be anywhere."""
 _MANY = 4
 """Segments that wait before it is said that a search takes longer."""

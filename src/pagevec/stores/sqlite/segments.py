@@ -180,7 +180,7 @@ def _write(connection: sqlite3.Connection, level: int, lists: Iterable[tuple[int
     ).fetchall()
     connection.executemany(
         "INSERT INTO lists VALUES (?, ?)",
-        ((segment * _SEGMENTS + centroid, _pack_list(pages)) for centroid, pages in lists),
+        ((segment * _SEGMENTS + centroid, pack_list(pages)) for centroid, pages in lists),
     )
 
 
@@ -209,7 +209,7 @@ def _ids(rows: Iterable[tuple[int]]) -> Ids:
     return np.fromiter((page for (page,) in rows), np.uint32)
 
 
-def _pack_list(pages: Ids) -> bytes:
+def pack_list(pages: Ids) -> bytes:
     """Return pages, in ascending order, in little more than a byte each.
 
     They are the first page divided by 256, how many follow of each 256 pages from there on, and
@@ -239,6 +239,9 @@ def unpack_list(packed: bytes, size: int) -> Ids:
     counts = np.frombuffer(packed, np.uint16, blocks, 8)
     low = np.frombuffer(packed, np.uint8, offset=8 + 2 * blocks)
     if first + blocks > (size >> 8) + 1 or counts.sum() != len(low):
-        raise ValueError("a list has pages that the store does not have")
+        raise ValueError("a list is cut off, or none")
     high = np.arange(first, first + blocks, dtype=np.uint32) << np.uint32(8)
-    return np.bitwise_or(np.repeat(high, counts), low, dtype=np.uint32)
+    pages: Ids = np.bitwise_or(np.repeat(high, counts), low, dtype=np.uint32)
+    if pages.max(initial=0) >= size:
+        raise ValueError("a list has pages that the store does not have")
+    return pages
