@@ -209,6 +209,10 @@ class _Choice:
                 self._load()
             return self._compiled or compare_in_numpy
 
+    def can_compile(self) -> bool:
+        """Whether there is what compiles, and it was not found to fail."""
+        return self._is_there
+
     def _load(self) -> None:
         try:
             from pagevec.stores.kernel import compare_bits
@@ -221,5 +225,8 @@ class _Choice:
             log.warning("numba compiled nothing (%s): sign bits are compared in numpy", error)
 
 
-choose_comparison = _Choice().comparison
+_choice = _Choice()
+choose_comparison = _choice.comparison
 """Return what compares so many pages best."""
+has_machine_code = _choice.can_compile
+"""Whether machine code compares pages once there are many."""

@@ -28,7 +28,13 @@ from pagevec.stores.base import DamagedPages
 from pagevec.stores.centroids import Centroids, Positions
 from pagevec.stores.codec import VectorFormat, unpack_signs
 from pagevec.stores.hamming import BLOCK, smallest
-from pagevec.stores.probe import Distances, PackedBits, ReadBlock, compare_blocks
+from pagevec.stores.probe import (
+    Distances,
+    PackedBits,
+    ReadBlock,
+    compare_blocks,
+    has_machine_code,
+)
 from pagevec.stores.sqlite import segments
 from pagevec.stores.sqlite.bits_file import BitsFile
 from pagevec.stores.sqlite.database import Database
@@ -39,13 +45,15 @@ log = logging.getLogger(__name__)
 
 _PROBED = 8
 """Lists that are read for each vector of a query."""
-_FIRST, _REACH, _WATCHED = 2000, 3, 20
-"""Pages whose bits are compared in any case; how many in all, by the place in the order of the
-lists of the last one among those that are nearest by their bits; how many of these are watched."""
-_MOST = 300
-"""Pages whose bits are compared at most, by the root of the number of pages: all of 90,000,
-300,000 of a million. What the lists say of a page is off by some share of the spread of scores;
-where many pages are as near, the best ones may be anywhere."""
+_FIRST, _SHARE = 2000, 64
+"""Pages whose bits are compared in any case, and the share of a large store's that are."""
+_REACH, _WATCHED = 3, 20
+"""How many pages are compared in all, by the place in the order of the lists of the last one among
+those that are nearest by their bits; how many of these are watched."""
+_MOST, _MOST_IN_NUMPY = 400, 100
+"""Pages whose bits are compared at most, by the root of the number of pages: 400,000 of a million,
+where machine code does it. What the lists say of a page is off by some share of the spread of
+scores; where many pages are as near, the best ones may be anywhere."""
 _MANY = 4
 """Segments that wait before it is said that a search takes longer."""
 
@@ -190,7 +198,8 @@ class InvertedLists:
         scores = _score_pages(similar, probed, lists, last + 1)
         ids = np.arange(1, last + 1)
         ids = ids[~self._deleted(connection, last + 1)[ids]]
-        most = max(_FIRST, round(_MOST * len(ids) ** 0.5))
+        most = _MOST if has_machine_code() else _MOST_IN_NUMPY
+        most = max(_FIRST, round(most * len(ids) ** 0.5))
         return ids[smallest(-scores[ids], most)].astype(np.uint32)
 
     def _deleted(self, connection: sqlite3.Connection, size: int) -> NDArray[np.bool_]:
@@ -220,7 +229,7 @@ class InvertedLists:
         nearest have long been found.
         """
         found, distances = self._compare(connection, waiting, query)
-        done, wanted = 0, max(_FIRST, limit // 3)
+        done, wanted = 0, max(_FIRST, len(self._gone) // _SHARE, limit // 3)
         while done < min(wanted, len(promising)):
             pages, theirs = self._compare(connection, promising[done:wanted], query)
             found, distances = np.append(found, pages), np.append(distances, theirs)
