@@ -1,6 +1,7 @@
 """`pagevec search`: a query in words, the pages that answer it."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -115,6 +116,9 @@ def command(
 @contextmanager
 def _open(store: str, service: Service) -> Iterator[tuple["Index", "Client"]]:
     """Open an index, with the client of the service that has it or embeds for it."""
+    # A search multiplies small matrices: OpenBLAS's own threads, which numpy starts when it is
+    # imported, only wait for work, spinning, and take the cores from it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from pagevec.search.index import Index
     from pagevec.stores import is_service, open_store
 
