@@ -44,7 +44,9 @@ from pagevec.types import MultiVector, PageKey
 log = logging.getLogger(__name__)
 
 _PROBED = 8
-"""Lists that are read for each vector of a query."""
+"""Lists that are read for each vector of a query. More of them promise the best pages no earlier:
+the ten best of 100,000, for 12 queries, were among the first 40,000 in the order of 8 lists, and
+among the first 68,000 in that of 64."""
 _FIRST, _SHARE = 2000, 64
 """Pages whose bits are compared in any case, and the share of a large store's that are."""
 _REACH, _WATCHED = 3, 20
