@@ -19,6 +19,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
@@ -79,8 +80,11 @@ class _UnusableError(Exception):
 class _File:
     """An open file, and where it has the bits of each page.
 
+    It is closed once nobody uses it: a search may still read it while another one has found that
+    a new file took its place.
+
     Args:
-        path: the file.
+        stream: the file, open to be read.
 
     Attributes:
         name: of the file.
@@ -88,11 +92,14 @@ class _File:
             if it has none here), the sum of their words.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.name = path.name
-        self.places = np.zeros(0, _WHERE)
+    def __init__(self, stream: FileIO) -> None:
+        self._stream = stream
         self._part = 0
-        self._stream = path.open("rb", buffering=0)
+        self.name = Path(str(stream.name)).name
+        self.places = np.zeros(0, _WHERE)
+
+    def __del__(self) -> None:
+        self._stream.close()
 
     def catch_up(self, connection: sqlite3.Connection, known: _Known) -> None:
         """Learn of the parts that came since.
@@ -257,7 +264,8 @@ class BitsFile:
     ) -> tuple[_File, NDArray[Any]]:
         with self._lock:
             if self._open is None or self._open.name != known.name:
-                self._open = _File(self._database.file.with_name(known.name))
+                file = self._database.file.with_name(known.name)
+                self._open = _File(file.open("rb", buffering=0))
             self._open.catch_up(connection, known)
             there = self._open.places
             places = np.zeros(len(ids), _WHERE)

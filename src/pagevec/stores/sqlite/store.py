@@ -1,4 +1,4 @@
-"""Pages in SQLite: one file in a folder, which holds all that a search reads."""
+"""Pages in SQLite: one file in a folder, which holds all that is stored."""
 
 import json
 import logging
