@@ -39,6 +39,7 @@ def many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bits_file, "WORTH_IT", 32)
     monkeypatch.setattr(lists, "_FIRST", 40)
     monkeypatch.setattr(lists, "_MOST", 6)
+    monkeypatch.setattr(lists, "_MOST_SHARE", 0.0)
 
 
 @pytest.fixture

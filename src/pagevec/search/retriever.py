@@ -4,10 +4,9 @@ Candidates are those of the vectors' bits and those of the words in text layers.
 their MaxSim score and their texts, as `fusion` says.
 
 Of the candidates of the vectors, the most promising are scored first, and twice as many again as
-long as one of the best is expected among them. Measured with 12 queries and the ten best of pages
-with the spread of real ones: of 100,000 pages half of the queries take 384 or fewer, of a million
-192, and none misses a page that it would have found among 6,000; those whose bits hardly tell pages
-apart take up to as many.
+long as one of the best is expected among them. Measured with 24 queries and the ten best of 20,000
+pages with the spread of real ones: half of the queries take 192, and none misses a page that it
+would have found among 6,000; the one whose bits hardly tell pages apart takes as many.
 """
 
 import heapq
@@ -44,7 +43,7 @@ from pagevec.types import (
 _BLOCK, _BLOCK_COMPONENTS = 16, 16 * 128
 _FIRST = 192
 """Pages to score in any case."""
-_EXPECTED = 0.1
+_EXPECTED = 0.02
 """Pages among the best that may be expected where a search ends."""
 _SMALLEST_SPREAD = 1e-6
 # Candidates for their words beside those for their vectors, which may all be the same pages.
