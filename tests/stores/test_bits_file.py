@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contract import another_process
+from contract import another_process, fill
 
 from pagevec.errors import StoreError
 from pagevec.stores import hamming
@@ -37,12 +37,6 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     with SqliteStore(tmp_path / "store") as opened:
         fill(opened, "a", PAGES)
         yield opened
-
-
-def fill(store: SqliteStore, document: str, pages: int, first: int = 1) -> None:
-    """Add pages as ingestion does, few at a time."""
-    for number in range(first, first + pages, 8):
-        store.add([page(document, one) for one in range(number, min(number + 8, first + pages))])
 
 
 def the_file(store: SqliteStore) -> Path:
@@ -85,6 +79,20 @@ def test_a_search_reads_the_file(store: SqliteStore, monkeypatch: pytest.MonkeyP
         patch.setattr(store._lists._bits, "find", lambda _connection, ids: ([], ids))
         assert [search(store, seed) for seed in range(5)] == found
     assert len(read) > PAGES / 2
+
+
+def test_what_the_system_has_not_in_its_cache(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bits that come from the disk are the same, also where they come in pieces."""
+    found, read = search(store), read_from_database(store, monkeypatch)
+    preadv = bits_file.os.preadv
+    monkeypatch.setattr(bits_file, "_NO_WAIT", None)
+    monkeypatch.setattr(
+        bits_file.os, "preadv", lambda file, into, at: preadv(file, [into[0][:24]], at)
+    )
+    assert search(store) == found
+    assert read == waiting(store)
 
 
 def test_small_stores_have_none(tmp_path: Path) -> None:
@@ -222,7 +230,18 @@ def the_file_of(store: SqliteStore) -> Path:
     return store._database.file.with_name(name)
 
 
-@pytest.mark.parametrize("places", ["x'00'", "'text'", "x'0102'", "zeroblob(16)"])
+@pytest.mark.parametrize(
+    "places",
+    [
+        "x'00'",
+        "'text'",
+        "x'0102'",
+        "zeroblob(16)",
+        "x'ffffffff010000000000000000000000'",  # a page that cannot be
+        "x'01000000ffffffff0000000000000000'",  # more vectors than it has bytes
+        "x''",
+    ],
+)
 def test_damaged_places(places: str, store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
     """Where pages are may be damaged in the database: no other bits are taken for theirs."""
     expected = search(store)

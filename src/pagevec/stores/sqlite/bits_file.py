@@ -16,7 +16,7 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import FileIO
@@ -34,7 +34,7 @@ from pagevec.stores.codec import unpack_signs
 from pagevec.stores.hamming import BLOCK
 from pagevec.stores.probe import PackedBits, Words, as_words
 from pagevec.stores.sqlite.database import Database
-from pagevec.stores.sqlite.segments import Ids, read_waiting
+from pagevec.stores.sqlite.segments import Ids, has_pages, read_waiting
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +44,16 @@ WORTH_IT = 10_000
 _AT_ONCE = 1024
 """Pages that are appended at a time: 10 MB of those of the bundled model."""
 _NAME = re.compile(r"bits-[0-9a-f]{12}")
+_NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)  # Linux has it
 _WORD = 8
 _PLACE = np.dtype([("page", "<u4"), ("rows", "<u4"), ("sum", "<u8")])
 _WHERE = np.dtype([("start", np.int64), ("rows", np.int64), ("sum", np.uint64)])
 
 _KNOWN = """
 SELECT name, revision, (SELECT coalesce(max(start + size), 0) FROM bits_parts) FROM bits_file"""
-_LATER_PARTS = "SELECT part, start, places FROM bits_parts WHERE part > ? ORDER BY part"
-_IS_LARGE = "SELECT EXISTS (SELECT 1 FROM pages LIMIT 1 OFFSET ?)"
+_LATER_PARTS = "SELECT part, start, size, places FROM bits_parts WHERE part > ? ORDER BY part"
+_LAST_PAGE = "SELECT seq FROM sqlite_sequence WHERE name = 'pages'"  # deleted ones count
+_IS_BEHIND = "SELECT EXISTS (SELECT 1 FROM centroids WHERE revision > ?)"
 _COUNTS = """
 SELECT (SELECT count(*) FROM pages), (SELECT coalesce(sum(length(places)), 0) FROM bits_parts)"""
 _ADD_PART = "INSERT INTO bits_parts (start, size, places) VALUES (?, ?, ?)"
@@ -109,17 +111,21 @@ class _File:
         """
         if os.fstat(self._stream.fileno()).st_size < known.end:
             raise _UnusableError("it is cut off")
-        [(words,)] = connection.execute("SELECT (dim + 63) / 64 FROM store")
-        for part, start, packed in connection.execute(_LATER_PARTS, [self._part]):
+        [(last,)] = connection.execute(_LAST_PAGE)
+        for part, start, size, packed in connection.execute(_LATER_PARTS, [self._part]):
             try:
-                self._learn(np.frombuffer(packed, _PLACE), start, words * _WORD)
+                self._learn(np.frombuffer(packed, _PLACE), start, size, last)
             except (ValueError, TypeError):
                 raise _UnusableError("where it has the bits of a page is lost") from None
             self._part = part
 
-    def _learn(self, there: NDArray[Any], start: int, width: int) -> None:
-        lengths = there["rows"].astype(np.int64)
-        missing = int(there["page"].max(initial=0)) + 1 - len(self.places)
+    def _learn(self, there: NDArray[Any], start: int, size: int, last: int) -> None:
+        lengths, highest = there["rows"].astype(np.int64), int(there["page"].max(initial=0))
+        width, rest = divmod(size, max(1, int(lengths.sum())))
+        # Memory is taken by what they say, so that it has to be possible.
+        if rest or highest > last or _WORD * lengths.sum() > size:
+            raise ValueError("its places are not those of the part")
+        missing = highest + 1 - len(self.places)
         if missing > 0:
             room = np.zeros(missing + len(self.places) // 4, _WHERE)
             self.places = np.concatenate([self.places, room])
@@ -230,10 +236,11 @@ class BitsFile:
             StoreError: the file cannot be written.
         """
         with self._database.reading() as connection:
-            [(is_large,)] = connection.execute(_IS_LARGE, [WORTH_IT - 1])
-            if not is_large or not hasattr(os, "preadv"):  # Windows has none
-                return 0
             known = _known(connection)
+            [(is_behind,)] = connection.execute(_IS_BEHIND, [known.revision if known else 0])
+            is_possible = hasattr(os, "preadv")  # Windows has none
+            if not (is_behind and is_possible and has_pages(connection, WORTH_IT)):
+                return 0
             if known and not self._can_grow(connection, known):
                 self._forget(known.name)
                 known = None
@@ -301,21 +308,17 @@ class BitsFile:
                 return
             connection.execute("DELETE FROM bits_file")
             connection.execute("DELETE FROM bits_parts")
-        self._remove([self._database.file.with_name(name)])
+        _remove(self._database.file.with_name(name))
 
     def _begin(self, connection: sqlite3.Connection) -> _Known:
         """Begin an empty file, beside which there is no other then."""
-        folder = self._database.file.parent
-        # Those of transactions that were undone.
-        self._remove(one for one in folder.iterdir() if _NAME.fullmatch(one.name))
+        with suppress(OSError):  # the folder cannot be listed
+            for file in list(self._database.file.parent.iterdir()):
+                if _NAME.fullmatch(file.name):  # of a transaction that was undone
+                    _remove(file)
         name = f"bits-{uuid4().hex[:12]}"
         connection.execute("INSERT INTO bits_file VALUES (?, 0)", [name])
         return _Known(name, 0, 0)
-
-    def _remove(self, files: Iterable[Path]) -> None:
-        for file in files:
-            with suppress(OSError):
-                file.unlink()
 
     def _write(self, name: str, start: int, bits: bytes) -> None:
         file = self._database.file.with_name(name)
@@ -332,6 +335,11 @@ class BitsFile:
             raise StoreError(f"cannot write {file}: {error.strerror}") from error
 
 
+def _remove(file: Path) -> None:
+    with suppress(OSError):
+        file.unlink()
+
+
 def _read(descriptor: int, start: int, into: memoryview) -> None:
     """Read as many bytes as there is room for, or as there are."""
     done = 0
@@ -342,9 +350,11 @@ def _read(descriptor: int, start: int, into: memoryview) -> None:
 
 def _read_cached(descriptor: int, start: int, into: memoryview) -> bool:
     """Read bytes if the system has them in its cache, and tells it."""
+    if _NO_WAIT is None:
+        return False
     try:
-        return os.preadv(descriptor, [into], start, os.RWF_NOWAIT) == len(into)
-    except (AttributeError, OSError):  # it has no such flag, or its file system does not know it
+        return os.preadv(descriptor, [into], start, _NO_WAIT) == len(into)
+    except OSError:  # they are not there, or the file system does not tell
         return False
 
 

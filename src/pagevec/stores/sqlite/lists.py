@@ -232,7 +232,7 @@ class InvertedLists:
         nearest have long been found.
         """
         found, distances = self._compare(connection, waiting, query)
-        done, wanted = 0, max(_FIRST, len(self._gone) // _SHARE, limit // 3)
+        done, wanted = 0, max(_FIRST, _last(connection) // _SHARE, limit // 3)
         while done < min(wanted, len(promising)):
             pages, theirs = self._compare(connection, promising[done:wanted], query)
             found, distances = np.append(found, pages), np.append(distances, theirs)

@@ -82,11 +82,16 @@ def read_waiting(connection: sqlite3.Connection, revision: int) -> Ids:
     return _ids(connection.execute(_WAITING, [revision]))
 
 
+def has_pages(connection: sqlite3.Connection, count: int) -> bool:
+    """Whether a store has so many pages, at least one; the others are not counted."""
+    found = connection.execute("SELECT 1 FROM pages LIMIT 1 OFFSET ?", [max(1, count) - 1])
+    return found.fetchone() is not None
+
+
 def is_worth_it(connection: sqlite3.Connection, revision: int) -> bool:
     """Whether there are so many pages that lists pay, and a segment of them waits."""
-    limits = ((0, max(1, hamming.SCAN_FROM)), (revision, SEGMENT))
-    counts = (connection.execute(_HOW_MANY_WAIT, limit).fetchone()[0] for limit in limits)
-    return all(count >= limit for count, (_, limit) in zip(counts, limits, strict=True))
+    [(waiting,)] = connection.execute(_HOW_MANY_WAIT, (revision, SEGMENT))
+    return bool(waiting >= SEGMENT) and has_pages(connection, hamming.SCAN_FROM)
 
 
 def drop_lists(connection: sqlite3.Connection) -> None:

@@ -32,6 +32,7 @@ from pagevec.stores.sqlite import words
 from pagevec.stores.sqlite.database import Database
 from pagevec.stores.sqlite.ledger import SqliteLedger
 from pagevec.stores.sqlite.lists import InvertedLists
+from pagevec.stores.sqlite.segments import has_pages
 from pagevec.stores.sqlite.space import give_back_space
 from pagevec.types import MultiVector, Page, PageKey
 from pagevec.wire.quantize import sign_bytes
@@ -132,7 +133,7 @@ class SqliteStore(Store):
     ) -> list[PageKey]:
         with self._database.reading() as connection:
             _check_dimension(connection, query.shape[1])
-            if where != EVERYTHING or not _has(connection, max(1, hamming.SCAN_FROM)):
+            if where != EVERYTHING or not has_pages(connection, hamming.SCAN_FROM):
                 return _matching(connection, where)
             return _keys(connection, self._lists.best(connection, query, limit))
 
@@ -316,12 +317,6 @@ def _page(
 def _count(connection: sqlite3.Connection) -> int:
     [(count,)] = connection.execute("SELECT count(*) FROM pages")
     return int(count)
-
-
-def _has(connection: sqlite3.Connection, pages: int) -> bool:
-    """Whether there are at least so many pages; the others are not counted."""
-    found = connection.execute("SELECT 1 FROM pages LIMIT 1 OFFSET ?", [pages - 1])
-    return found.fetchone() is not None
 
 
 def _matching(connection: sqlite3.Connection, where: Filter) -> list[PageKey]:
