@@ -18,11 +18,11 @@ from pagevec.engine.backends import load
 from pagevec.engine.embedder import LocalEmbedder
 from pagevec.search import retriever as retriever_module
 from pagevec.search.index import Index
-from pagevec.search.retriever import Retriever
+from pagevec.search.retriever import Retriever, _expect_better
 from pagevec.stores import hamming, open_store
 from pagevec.stores.base import Filter
 from pagevec.stores.sqlite.store import SqliteStore
-from pagevec.types import ModelInfo, MultiVector, Page, PageKey, Query
+from pagevec.types import ModelInfo, MultiVector, Page, PageKey, Query, ScoredPage
 from pagevec.wire.quantize import Dtype
 from vectors import unit_vectors
 
@@ -120,6 +120,13 @@ def test_pages_are_scored_until_the_best_are_found(
         scored.clear()
         retriever.search_vectors(query, 3, Filter(documents=frozenset({"a"})))
         assert len(scored) == 200
+
+
+def test_one_page_tells_nothing_of_the_next() -> None:
+    """Where all but one of the first pages are damaged or gone, a search goes on."""
+    page = ScoredPage(PageKey("a", 1), 3.0, {})
+    assert _expect_better([], 1) == _expect_better([page], 1) == 1
+    assert _expect_better([page], 5) == 5
 
 
 def test_filters(retriever: Retriever) -> None:

@@ -194,7 +194,7 @@ def _expect_better(pages: Sequence[ScoredPage], k: int) -> float:
     much as from the second quarter of these to their later half.
     """
     scores = np.array([page.score for page in pages])
-    if len(scores) < k:
+    if len(scores) < max(k, 2):  # one page tells nothing
         return float(k)
     least = np.partition(scores, -k)[-k]
     _, second, *_ = np.array_split(scores, 4)
