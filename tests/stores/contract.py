@@ -1,4 +1,4 @@
-"""What the tests of all stores share: programs for other processes."""
+"""What the tests of all stores share: how they are filled, and programs for other processes."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import vectors
+from pagevec.stores.base import Store
 
 ADD_FOR_EVER = """
 for number in range(1, 100_000):
@@ -23,6 +24,15 @@ from pagevec.stores import open_store
 vectors.DIM = int(sys.argv[2])
 store = open_store(sys.argv[1])
 """
+
+
+def fill(
+    store: Store, document: str, pages: int, *, first: int = 1, dim: int | None = None
+) -> None:
+    """Add pages from `first` on as ingestion does, few at a time."""
+    numbers = range(first, first + pages)
+    for start in range(0, pages, 5):
+        store.add([vectors.page(document, one, dim=dim) for one in numbers[start : start + 5]])
 
 
 def another_process(name: str, code: str) -> subprocess.Popen[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from contract import another_process
+from contract import another_process, fill
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -46,13 +46,6 @@ def many(monkeypatch: pytest.MonkeyPatch) -> None:
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     with SqliteStore(tmp_path) as opened:
         yield opened
-
-
-def fill(store: SqliteStore, document: str, pages: int, dim: int = 128) -> None:
-    """Add pages from 1, as ingestion does: few at a time."""
-    for first in range(1, pages + 1, 5):
-        numbers = range(first, min(first + 5, pages + 1))
-        store.add([page(document, number, dim=dim) for number in numbers])
 
 
 def near(store: SqliteStore, document: str, number: int, dim: int = 128) -> PageKey:
@@ -217,7 +210,7 @@ def test_bits_are_read_until_the_nearest_are_found(
 def test_forms_and_dimensions(form: str, dim: int, tmp_path: Path) -> None:
     """However vectors are kept and however wide they are, lists are made and searched."""
     with SqliteStore(tmp_path, form) as store:  # type: ignore[arg-type]
-        fill(store, "a", 64, dim)
+        fill(store, "a", 64, dim=dim)
         assert count_rows(store, "segments") > 0
         assert all(near(store, "a", number, dim) == PageKey("a", number) for number in (1, 30, 64))
 
