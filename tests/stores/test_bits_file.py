@@ -230,6 +230,23 @@ def the_file_of(store: SqliteStore) -> Path:
     return store._database.file.with_name(name)
 
 
+@pytest.mark.parametrize("no_wait", [True, False])
+@pytest.mark.parametrize("values", ["start = -40", "start = 1 << 50", "size = 0", "size = 1 << 50"])
+def test_damaged_parts(
+    values: str, no_wait: bool, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a part begins and ends may be damaged, too: its pages are found all the same."""
+    if not no_wait:
+        monkeypatch.setattr(bits_file, "_NO_WAIT", None)
+    expected = search(store)
+    folder = store._database.file.parent
+    store.close()
+    with closing(sqlite3.connect(folder / FILE)) as connection, connection:
+        connection.execute(f"UPDATE bits_parts SET {values} WHERE part = 1")  # noqa: S608
+    with SqliteStore(folder) as again:
+        assert search(again) == expected
+
+
 @pytest.mark.parametrize(
     "places",
     [

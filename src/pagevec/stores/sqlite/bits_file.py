@@ -145,8 +145,8 @@ class _File:
             if not _read_cached(descriptor, start, into):
                 waiting.append((start, into))
         for start, into in waiting if hasattr(os, "posix_fadvise") else ():
-            # The disk reads all of them at once.
-            os.posix_fadvise(descriptor, start, len(into), os.POSIX_FADV_WILLNEED)
+            with suppress(OSError):  # advice, which the disk follows for all of them at once
+                os.posix_fadvise(descriptor, start, len(into), os.POSIX_FADV_WILLNEED)
         for start, into in waiting:
             _read(descriptor, start, into)
 
