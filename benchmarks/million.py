@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import click
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from benchmarks import BenchmarkFailed
@@ -166,13 +167,9 @@ class _Pages:
         scores = np.empty((len(queries), count), np.float32)
         for place, numbers in chosen.items():
             products = self._vectors(place) @ stacked.T
-            rows = np.arange(products.shape[1])
-            page = np.empty(products.shape[1:], np.float32)
-            flat = products.reshape(-1, products.shape[2])
             for number in numbers:
-                variants = self.choose(number)[1]
-                np.take(flat, variants * len(rows) + rows, axis=0, out=page, mode="clip")
-                scores[:, number] = np.add.reduceat(page.max(axis=0), starts)
+                best = _best_products(products, self.choose(number)[1])
+                scores[:, number] = np.add.reduceat(best, starts)
         return scores
 
     def _vectors(self, place: int) -> NDArray[np.float32]:
@@ -180,6 +177,23 @@ class _Pages:
             return self.halves[place].astype(np.float32)
         signs = 2 * np.unpackbits(self.bits[place], axis=2).astype(np.float32) - 1
         return np.asarray(signs / signs.shape[2] ** 0.5, np.float32)
+
+
+@njit  # type: ignore[untyped-decorator] # a tenth of numpy's time: that of a million pages is 1 h
+def _best_products(
+    products: NDArray[np.float32], variants: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the highest product of each column in the rows of `variants`.
+
+    Args:
+        products: of all variants of each vector of a real page, (variants, vectors, columns).
+        variants: the one of each vector, (vectors,).
+    """
+    best = np.full(products.shape[2], -np.inf, np.float32)
+    for row, variant in enumerate(variants):
+        for column in range(len(best)):
+            best[column] = max(best[column], products[variant, row, column])
+    return best
 
 
 def _write(pages: _Pages, numbers: range, folder: Path) -> None:

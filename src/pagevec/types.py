@@ -283,7 +283,9 @@ class Page:
     @property
     def tiles(self) -> list[MultiVector]:
         """The multi-vectors that are scored on their own: that of the page, or of each tile."""
-        if self.token_rows is None or self._tile_count == 1:
+        if self._tile_count == 1:
+            return [self.vectors]
+        if self.token_rows is None:
             return np.split(self.vectors, self._tile_count)
         tiles = np.split(self.token_rows, self._tile_count)
         return [self.vectors[np.unique(rows)] for rows in tiles]

@@ -116,7 +116,7 @@ def test_pages_are_scored_until_the_best_are_found(
         if spread:
             assert (found, len(scored)) == ([PageKey("a", number) for number in (1, 2, 3)], 18)
         else:
-            assert len(scored) in (72, 144, 150)
+            assert len(scored) >= 90  # 18, 27, 41, 62, 93 and so on
         scored.clear()
         retriever.search_vectors(query, 3, Filter(documents=frozenset({"a"})))
         assert len(scored) == 200
@@ -185,7 +185,7 @@ def test_long_vectors_are_read_few_at_a_time(dim: int, most: int, tmp_path: Path
     sizes = []
 
     class Watched(SqliteStore):
-        def fetch_vectors(self, keys: Sequence[PageKey]) -> list[Page]:
+        def fetch_vectors(self, keys: Sequence[PageKey]) -> Iterator[Page]:
             sizes.append(len(keys))
             return super().fetch_vectors(keys)
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from pagevec.stores.centroids import Centroids
 from pagevec.stores.sqlite import bits_file, lists, segments
 from pagevec.stores.sqlite.store import FILE, SqliteStore
 from pagevec.types import MultiVector, Page, PageKey
+from pagevec.wire.quantize import dequantize, quantize
 from vectors import page, unit_vectors
 
 SEGMENT, MERGED = 16, 3
@@ -185,10 +187,10 @@ def test_bits_are_read_until_the_nearest_are_found(
     read, compare = list[int](), store._lists._compare
 
     def watched(
-        connection: sqlite3.Connection, ids: NDArray[np.uint32], query: MultiVector
+        connection: sqlite3.Connection, ids: NDArray[np.uint32], *how: Any
     ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
         read.extend(ids.tolist())
-        return compare(connection, ids, query)
+        return compare(connection, ids, *how)
 
     monkeypatch.setattr(store._lists, "_compare", watched)
     found = [key.number for key in store.candidates(query, 5)]
@@ -203,6 +205,23 @@ def test_bits_are_read_until_the_nearest_are_found(
     else:
         assert compared == 40
         assert set(found) <= set(range(1, 15))
+
+
+def test_pages_that_bits_hardly_tell_apart(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After many comparisons the nearest pages come in the order of the query's numbers."""
+    fill(store, "a", 64)
+    query = unit_vectors(8, 3)
+    by_bits = store.candidates(query, 40)
+    monkeypatch.setattr(lists, "_TELLING", 0)
+    monkeypatch.setattr(lists, "_REORDERED", 30)
+    found = store.candidates(query, 40)
+    assert (set(found[:30]), found[30:]) == (set(by_bits[:30]), by_bits[30:])
+    kept = [quantize(one.vectors, "binary") for one in store.fetch(found[:30])]
+    scores = maxsim(query, [dequantize(signs, "binary") for signs in kept])
+    np.testing.assert_allclose(scores, np.sort(scores)[::-1], rtol=1e-5)
+    assert by_bits[:30] != found[:30]
 
 
 @pytest.mark.parametrize("form", ["float16", "int8", "binary"])

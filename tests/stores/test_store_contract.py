@@ -71,7 +71,7 @@ def test_what_a_search_fetches(store: Store) -> None:
     fields = {"metadata": {"year": 2024}, "text": "Grüße", "thumbnail": b"\xff\xd8"}
     store.add([page("a", number, grid=grid, **fields) for number in (1, 2)] + [page("a", 3)])
     keys = [PageKey("a", number) for number in (3, 9, 1, 2)]
-    whole, bare = store.fetch(keys), store.fetch_vectors(keys)
+    whole, bare = store.fetch(keys), list(store.fetch_vectors(keys))
     assert [one.key.number for one in bare] == [3, 1, 2]
     for one, other in zip(whole, bare, strict=True):
         assert (one.key, one.metadata, one.grid) == (other.key, other.metadata, other.grid)

@@ -207,13 +207,16 @@ class Store(Protocol):
             not in the store, or is damaged there, is left out. The log names damaged pages.
         """
 
-    def fetch_vectors(self, keys: Sequence[PageKey]) -> list[Page]:
-        """Return pages as `fetch` does; those of some stores are without text and thumbnail.
+    def fetch_vectors(self, keys: Sequence[PageKey]) -> Iterator[Page]:
+        """Yield pages as `fetch` returns them; those of some stores are without text and thumbnail.
+
+        A store on this machine reads each page as it is asked for, so that the memory of one is
+        used again for the next.
 
         Args:
             keys: which pages.
         """
-        return self.fetch(keys)
+        yield from self.fetch(keys)
 
     def index_pages(self, *, again: bool = False) -> int:
         """Put some hundred pages into what makes searches fast, if so many wait for it.

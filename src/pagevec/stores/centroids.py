@@ -108,7 +108,7 @@ class Centroids:
 def _cluster(
     vectors: MultiVector,
     count: int,
-    chance: np.random.Generator,
+    chance: "np.random.Generator",  # numpy.random takes long to import
     default: NDArray[np.float32],
 ) -> MultiVector:
     """Return `count` unit vectors that stand for `vectors`, by spherical k-means.

@@ -11,10 +11,11 @@ Bits are compared in planes: plane k holds the k-th 64-bit word of every vector,
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from threading import Lock
 from typing import Protocol
 
@@ -22,7 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagevec.machine import thread_pool, usable_cores
+from pagevec.stores.condense import condense
 from pagevec.types import MultiVector
+from pagevec.wire.quantize import sign_table
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,13 @@ Distances = NDArray[np.float32]
 
 _AHEAD = 4
 """Blocks for each core that are read before their distances are needed."""
+_ROWS_AT_ONCE = 1 << 16
+"""Vectors that numpy compares at a time: 1.5 MiB with the results.
+Of 2^13 to 2^18, those from 2^14 to 2^16 take two thirds of the time of the others."""
+_PRODUCTS_AT_ONCE = 1 << 12
+"""Vectors that are multiplied at a time: 2 MiB of 128 components."""
+_POOLED = 0.8
+"""The cosine from which on vectors of a query are pooled."""
 _IGNORED = 0.4
 """Share of a query vector's components, the smallest ones, whose signs are not compared."""
 
@@ -59,12 +69,29 @@ class Probe:
 
     @classmethod
     def of(cls, query: MultiVector) -> "Probe":
-        """Return the probe of a query, float32 (vectors, dim)."""
+        """Return the probe of a query, float32 (vectors, dim), whose vectors are pooled."""
+        query = pool_similar(query)
         sizes, words = np.abs(query), -(-query.shape[1] // 64)
         place = int(_IGNORED * query.shape[1])
         compared = sizes >= np.partition(sizes, place, axis=1)[:, place : place + 1]
         signs, masks = (as_words(np.packbits(one, axis=1), words) for one in (query > 0, compared))
         return cls(signs, masks, np.mean(sizes, axis=1, where=compared, dtype=np.float32))
+
+
+def pool_similar(query: MultiVector) -> MultiVector:
+    """Return the sums of a query's similar vectors, float32 (fewer vectors, dim).
+
+    They have almost the same best vector in a page. Candidates are as good for half of the work:
+    of 12 queries and 100,000 pages, the ten best come as early as they do for all vectors, in the
+    order by lists and in that by bits (in the middle, and the last ones earlier).
+
+    Args:
+        query: float32 (vectors, dim), rows of unit length.
+    """
+    kept, stand_ins = condense(query, _POOLED)
+    pooled = np.zeros((len(kept), query.shape[1]), np.float32)
+    np.add.at(pooled, stand_ins, query)
+    return pooled
 
 
 class Comparison(Protocol):
@@ -121,29 +148,62 @@ class ReadBlock:
         np.concatenate(self.bits, out=joined[:, : self.bits[0].shape[1]])
 
 
-def compare_blocks(query: MultiVector, pages: int, blocks: Iterable[Block]) -> Distances:
-    """Return the distance of each page to a query.
+Measure = Callable[[PackedBits, Starts], Distances]
+"""Returns the distance of each page, from the bits of their vectors, whole words of them, and the
+row at which each begins."""
+
+
+def measure_bits(query: MultiVector, pages: int) -> Measure:
+    """Return what measures a query's distances as a `Comparison` does, of about so many pages."""
+    probe, compare = Probe.of(query), choose_comparison(pages)
+    return lambda bits, starts: compare(bits.view(np.uint64).T, starts, probe)
+
+
+def measure_products(query: MultiVector) -> Measure:
+    """Return what measures a distance by the query's numbers, all of them.
+
+    It is MaxSim with the signs, negative. Where many pages are about as near, it tells them apart
+    better than bits alone, which take a third of the time.
+    """
+    dim, table = query.shape[1], sign_table(query.shape[1])
+
+    def measure(bits: PackedBits, starts: Starts) -> Distances:
+        parts = list(_split(starts, len(bits), _PRODUCTS_AT_ONCE))
+        most = max((end - row for row, end, _ in parts), default=0)
+        signs = np.empty((most, bits.shape[1], 8), np.float32)
+        scores = [np.empty(0, np.float32)]
+        for row, end, pages in parts:
+            rows = signs[: end - row]
+            np.take(table, bits[row:end], axis=0, out=rows, mode="clip")
+            products = rows.reshape(len(rows), -1)[:, :dim] @ query.T
+            scores.append(np.maximum.reduceat(products, pages, axis=0).sum(axis=1))
+        return -np.concatenate(scores)
+
+    return measure
+
+
+def compare_blocks(measure: Measure, dim: int, blocks: Iterable[Block]) -> Distances:
+    """Return the distances of pages, block by block.
 
     Args:
-        query: float32 (vectors, dim).
-        pages: about how many there are.
+        measure: a query's.
+        dim: components of its vectors.
         blocks: of pages. The next ones are taken while other threads read and compare those before.
 
     Returns:
         Distances, float32 (pages,), over all blocks.
     """
-    probe, compare = Probe.of(query), choose_comparison(pages)
-    spare, most = list[PackedBits](), _AHEAD * usable_cores()
+    spare, most, width = list[PackedBits](), _AHEAD * usable_cores(), 8 * -(-dim // 64)
 
-    def measure(block: Block) -> Distances:
+    def read_and_measure(block: Block) -> Distances:
         starts = np.cumsum([0, *block.lengths], dtype=np.int64)
         rows = int(starts[-1])
         # Memory of its own for each block would be given back and zeroed again each time.
-        joined = spare.pop() if spare else np.empty((0, 0), np.uint8)
+        joined = spare.pop() if spare else np.empty((0, width), np.uint8)
         if len(joined) < rows:
-            joined = np.zeros((2 * rows, 8 * probe.signs.shape[1]), np.uint8)
+            joined = np.zeros((2 * rows, width), np.uint8)
         block.fill(joined[:rows])
-        distances = compare(joined[:rows].view(np.uint64).T, starts[:-1], probe)
+        distances = measure(joined[:rows], starts[:-1])
         spare.append(joined)
         return distances
 
@@ -151,7 +211,7 @@ def compare_blocks(query: MultiVector, pages: int, blocks: Iterable[Block]) -> D
     distances = [np.empty(0, np.float32)]
     for block in blocks:
         if block.lengths:
-            ahead.append(threads.submit(measure, block))
+            ahead.append(threads.submit(read_and_measure, block))
         if len(ahead) > most:
             distances.append(ahead.popleft().result())
     return np.concatenate([*distances, *(one.result() for one in ahead)])
@@ -167,8 +227,22 @@ def as_words(bits: PackedBits, words: int) -> Words:
 
 
 def compare_in_numpy(planes: Words, starts: Starts, probe: Probe) -> Distances:
-    """Compare as `Comparison` says, a plane at a time."""
-    planes = np.ascontiguousarray(planes)
+    """Compare as `Comparison` says: a plane at a time, of pages that stay in the core's cache."""
+    distances = [np.empty(0, np.float32)]
+    for row, end, pages in _split(starts, planes.shape[1], _ROWS_AT_ONCE):
+        distances.append(_compare_at_once(np.ascontiguousarray(planes[:, row:end]), pages, probe))
+    return np.concatenate(distances)
+
+
+def _split(starts: Starts, rows: int, at_once: int) -> Iterator[tuple[int, int, Starts]]:
+    """Yield parts of about `at_once` rows: where they begin and end, and the starts in them."""
+    _, firsts = np.unique(starts // at_once, return_index=True)
+    bounds = [*starts[firsts].tolist(), rows]
+    for (row, end), pages in zip(pairwise(bounds), np.split(starts, firsts[1:]), strict=False):
+        yield row, end, pages - row
+
+
+def _compare_at_once(planes: Words, starts: Starts, probe: Probe) -> Distances:
     different = np.empty(planes.shape[1], np.uint64)
     count = np.empty(planes.shape[1], np.uint8)
     # A sum of up to 255 bits fits into a byte, and bytes are fastest.

@@ -15,6 +15,8 @@ from pagevec.types import MultiVector
 Dtype = Literal["float32", "float16", "int8", "binary"]
 
 _INT8_MAX = 127
+_SIGNS = 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) - 1.0
+"""The eight signs in each byte, 1 and -1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,17 +73,23 @@ def dequantize(quantized: Quantized, dtype: Dtype) -> MultiVector:
         scaled: MultiVector = quantized.values.astype(np.float32) * quantized.scales[:, None]
         return scaled
     if dtype == "binary":
-        bits = _unpack_signs(quantized.values, quantized.dim)
-        signs: MultiVector = ((2.0 * bits - 1.0) / np.sqrt(bits.shape[-1])).astype(np.float32)
-        return signs
+        return _unpack_signs(quantized.values, quantized.dim)
     return np.asarray(quantized.values, dtype=np.float32)
 
 
-def _unpack_signs(values: NDArray[np.uint8], dim: int | None) -> NDArray[np.uint8]:
+def sign_table(dim: int) -> NDArray[np.float32]:
+    """Return what each byte of a binary vector of `dim` components stands for, float32 (256, 8)."""
+    return np.asarray(_SIGNS / max(dim, 1) ** 0.5, np.float32)
+
+
+def _unpack_signs(values: NDArray[np.uint8], dim: int | None) -> MultiVector:
     width = values.shape[-1]
     if dim is not None and sign_bytes(dim) != width:
         raise ValueError(f"the signs of {dim} components are not in {width} bytes")
-    return np.unpackbits(values, axis=-1, count=dim)
+    dim = 8 * width if dim is None else dim
+    # Looking bytes up takes a third of the time of unpacking them bit by bit.
+    components = np.take(sign_table(dim), values, axis=0, mode="clip")
+    return np.ascontiguousarray(components.reshape(len(values), 8 * width)[:, :dim])
 
 
 def _as_int8(vectors: MultiVector) -> Quantized:

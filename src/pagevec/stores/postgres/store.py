@@ -157,9 +157,10 @@ class PostgresStore(Store):
         with self._reading() as (connection, tables):
             return tables.read_pages(connection, keys, self._damaged)
 
-    def fetch_vectors(self, keys: Sequence[PageKey]) -> list[Page]:
+    def fetch_vectors(self, keys: Sequence[PageKey]) -> Iterator[Page]:
         with self._reading() as (connection, tables):
-            return tables.read_pages(connection, keys, self._damaged, whole=False)
+            pages = tables.read_pages(connection, keys, self._damaged, whole=False)
+        yield from pages
 
     def documents(self) -> dict[str, int]:
         with self._reading() as (connection, tables):

@@ -3,7 +3,7 @@
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +145,11 @@ class SqliteStore(Store):
 
     def fetch(self, keys: Sequence[PageKey]) -> list[Page]:
         with self._database.reading() as connection:
-            return self._fetch(connection, _PAGE, keys)
+            return list(self._fetch(connection, _PAGE, keys))
 
-    def fetch_vectors(self, keys: Sequence[PageKey]) -> list[Page]:
+    def fetch_vectors(self, keys: Sequence[PageKey]) -> Iterator[Page]:
         with self._database.reading() as connection:
-            return self._fetch(connection, _VECTORS, keys)
+            yield from self._fetch(connection, _VECTORS, keys)
 
     def index_pages(self, *, again: bool = False) -> int:
         if again:
@@ -198,7 +198,7 @@ class SqliteStore(Store):
 
     def revise(self, keys: Sequence[PageKey], change: Callable[[Page], Page]) -> int:
         with self._database.writing() as connection:
-            pages = self._fetch(connection, _PAGE, keys)
+            pages = list(self._fetch(connection, _PAGE, keys))
             changed = [new for page in pages if (new := change(page)) is not page]
             revision = _next_revision(connection) if changed else 0
             for page in changed:
@@ -221,13 +221,14 @@ class SqliteStore(Store):
 
     def _fetch(
         self, connection: sqlite3.Connection, statement: str, keys: Sequence[PageKey]
-    ) -> list[Page]:
-        pages, dim = list[Page](), _dim(connection)
+    ) -> Iterator[Page]:
+        dim = _dim(connection)
         for key in keys:
-            row = connection.execute(statement, (key.document, key.number)).fetchone()
+            row, page = connection.execute(statement, (key.document, key.number)).fetchone(), None
             with self._damaged.noting(key):
-                pages += [] if row is None else [_page(key, dim, self._format, *row)]
-        return pages
+                page = row and _page(key, dim, self._format, *row)
+            if page:
+                yield page
 
     def _open(self, wanted: VectorFormat | None) -> VectorFormat:
         self._database.create(wanted or "float16")
