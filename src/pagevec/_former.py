@@ -3,9 +3,12 @@
 import importlib
 import warnings
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:  # it brings a third of what a command imports at its start
+    from importlib.abc import Loader
 
 _NAMES = {
     "pagevec.deploy.modal_app": "pagevec.deploy.modal.app",
@@ -22,7 +25,7 @@ _NAMES = {
 }
 
 
-class FormerNames(MetaPathFinder):
+class FormerNames:
     """Finds modules by their former names, after all other finders have failed."""
 
     def find_spec(
@@ -31,10 +34,10 @@ class FormerNames(MetaPathFinder):
         """Return the spec of the module that was called `fullname`, if there is one."""
         if fullname not in _NAMES:
             return None
-        return ModuleSpec(fullname, _Renamed(_NAMES[fullname]))
+        return ModuleSpec(fullname, cast("Loader", _Renamed(_NAMES[fullname])))
 
 
-class _Renamed(Loader):
+class _Renamed:
     def __init__(self, name: str) -> None:
         self._name = name
 

@@ -1,7 +1,9 @@
 """The command line. Each command is a module of `pagevec.commands`, imported when it is used."""
 
+import atexit
 import difflib
 import errno
+import gc
 import importlib
 import logging
 import os
@@ -26,6 +28,9 @@ from pagevec.errors import (
 )
 from pagevec.extras import explain_missing
 from pagevec.terminal import LineFormatter, echo, show_lines
+
+# What there is when the process ends needs no collecting, which takes as long as importing click.
+atexit.register(gc.freeze)
 
 # The help of each command stands here too, so that `pagevec --help` imports none of them.
 _COMMANDS = {

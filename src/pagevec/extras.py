@@ -1,7 +1,6 @@
 """What an installation lacks: the extra of pagevec that brings a missing module."""
 
 import re
-from importlib import metadata
 
 # Modules whose distribution has another name than they.
 _DISTRIBUTIONS = {
@@ -37,6 +36,8 @@ def explain_missing(error: ImportError, wanted: str | None = None) -> str:
 
 def _extras_with(module: str) -> list[str]:
     """Return the extras that bring `module`, the one with the fewest requirements first."""
+    from importlib import metadata  # which takes as long to import as all of click
+
     name = _DISTRIBUTIONS.get(module, module).replace("_", "-").lower()
     required = metadata.requires("pagevec") or []
     pairs = [match.groups() for one in required if (match := _REQUIREMENT.match(one))]

@@ -27,6 +27,8 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     ...     vectors = await client.embed_texts(["night route", "fares in 2024"])
     """
 
+    _in_loops = True
+
     async def embed_texts(
         self,
         texts: Sequence[str],

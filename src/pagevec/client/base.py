@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any, Generic, get_args
+from typing import Any, ClassVar, Generic, get_args
 
 import httpx
 
@@ -32,6 +32,7 @@ class BaseClient(Generic[HttpClient]):
     """What `Client` and `AsyncClient` share."""
 
     _open_http: Callable[..., HttpClient]
+    _in_loops: ClassVar[bool]
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class BaseClient(Generic[HttpClient]):
             if not (isinstance(seconds, Real) and seconds >= 0):
                 raise ConfigurationError(f"{name}={seconds!r}: expected seconds, at least 0")
         _check_dtype(dtype, ConfigurationError)
-        import_ahead(images=resize)
+        import_ahead(images=resize, loops=self._in_loops)
         urls = url if isinstance(url, Sequence) and not isinstance(url, str) else [url]
         self._dtype, self._resize, self._in_flight = dtype, resize, in_flight
         self._timeout = _read_timeout(timeout)

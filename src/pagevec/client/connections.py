@@ -1,6 +1,5 @@
 """The connections of a client: each process and event loop has its own; whom they trust."""
 
-import asyncio
 import contextlib
 import importlib
 import inspect
@@ -8,32 +7,31 @@ import os
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 
-import anyio
 import httpx
 
 from pagevec.errors import ConfigurationError
+
+if TYPE_CHECKING:  # it takes long to import, and a client without event loops needs none
+    from asyncio import AbstractEventLoop
 
 CertificateAuthority = str | os.PathLike[str] | ssl.SSLContext
 """A file of certificates in PEM form, or a context that is used as it is."""
 
 HttpClient = TypeVar("HttpClient", bound=httpx.Client | httpx.AsyncClient)
-_Loop = asyncio.AbstractEventLoop | None
+_Loop: TypeAlias = "AbstractEventLoop | None"
 
 # What httpx, numpy and Pillow otherwise import in the middle of a request. httpcore tries to import
 # sniffio at every asynchronous request, and looks for it on the disk each time it is missing.
 _NEEDED_BY_REQUESTS = (
     "httpcore",
-    "sniffio",
-    "anyio.abc",
-    "anyio.lowlevel",
-    "anyio.streams.tls",
     "encodings.idna",
     "encodings.cp437",
     "importlib.util",
     "zipfile",
 )
+_NEEDED_BY_LOOPS = ("sniffio", "anyio.abc", "anyio.lowlevel", "anyio.streams.tls")
 _NEEDED_BY_IMAGES = ("PIL.Image", "PIL.ImageOps", "PIL.PngImagePlugin")
 _MOST_IDLE = 20  # connections that wait for another request, as in httpx
 
@@ -136,7 +134,7 @@ class _Lent(httpx.SyncByteStream):
             give_back()
 
 
-def import_ahead(images: bool) -> None:
+def import_ahead(images: bool, loops: bool) -> None:
     """Import now what requests need later.
 
     A process that is forked while another thread imports a module inherits the lock of that
@@ -144,10 +142,12 @@ def import_ahead(images: bool) -> None:
 
     Args:
         images: whether images are resized, for which Pillow is used where it is installed.
+        loops: whether requests are sent in event loops.
     """
-    for name in _NEEDED_BY_REQUESTS:
+    for name in (*_NEEDED_BY_REQUESTS, *(_NEEDED_BY_LOOPS if loops else ())):
         importlib.import_module(name)
-    inspect.getmembers(anyio)  # it imports each of its parts where that is first asked for
+    if loops:  # anyio imports each of its parts where that is first asked for
+        inspect.getmembers(importlib.import_module("anyio"))
     if images:
         with contextlib.suppress(ImportError):
             for name in _NEEDED_BY_IMAGES:

@@ -30,6 +30,8 @@ class Client(BaseClient[httpx.Client]):
     `__init__` documents its arguments.
     """
 
+    _in_loops = False
+
     def embed_texts(
         self,
         texts: Sequence[str],

@@ -4,9 +4,11 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -21,13 +23,14 @@ from pagevec.commands import (
 )
 from pagevec.commands.interrupts import interruptible
 from pagevec.errors import PagevecError
+from pagevec.stores import is_service
 from pagevec.terminal import count, echo, show_json
 
 if TYPE_CHECKING:
     from pagevec.client import Client
     from pagevec.search.index import Index
     from pagevec.search.results import Hit
-    from pagevec.types import Fusion
+    from pagevec.types import Fusion, Model, Query
 
 _DRAWN = ".pagevec-maps"  # names of the maps that a search has drawn into a folder
 _MAP = re.compile(r"\d{2,}-.*-\d+\.jpg", re.DOTALL)
@@ -93,7 +96,7 @@ def command(
 ) -> None:
     """Search the pages of a store for QUERY, by late interaction (MaxSim) and by words."""
     metadata = dict(map(_read_condition, where))
-    with _open(store, Service.behind(store, url, key, ca)) as (index, client):
+    with _open(store, Service.behind(store, url, key, ca), query) as (index, client):
         hits = index.search(
             query,
             most,
@@ -103,35 +106,74 @@ def command(
             alpha=alpha,
             fusion=fusion,
         )
-        notice = client.info().notice
         if as_json:
             click.echo(_as_json(hits))
         else:
             echo(*_as_lines(hits))
+            notice = client.info().notice
             note(*([notice] if notice else []))
         if maps is not None:
             _draw_maps(hits, maps)
 
 
 @contextmanager
-def _open(store: str, service: Service) -> Iterator[tuple["Index", "Client"]]:
+def _open(store: str, service: Service, query: str) -> Iterator[tuple["Index", "Client"]]:
     """Open an index, with the client of the service that has it or embeds for it."""
     # A search multiplies small matrices: OpenBLAS's own threads, which numpy starts when it is
     # imported, only wait for work, spinning, and take the cores from it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    asked = None if is_service(store) else _AskedAhead(service, query)
     from pagevec.search.index import Index
-    from pagevec.stores import is_service, open_store
+    from pagevec.stores import open_store
 
-    if is_service(store):
+    if asked is None:
         with service.connect(patience=PATIENCE) as client, Index(client) as index:
             yield index, client
         return
     with (
         open_store(store, create=False) as opened,
-        service.connect(patience=PATIENCE) as client,
-        Index(opened, client) as index,
+        asked.client as client,
+        Index(opened, cast("Model", asked)) as index,
     ):
         yield index, client
+
+
+class _AskedAhead:
+    """The client of a service that embeds for a search, and is asked for its query at once.
+
+    The answer comes while this process imports what searches, and opens the store.
+
+    Args:
+        service: to ask.
+        query: in words.
+    """
+
+    def __init__(self, service: Service, query: str) -> None:
+        self._client, self._answer = Future["Client"](), Future["Query"]()
+        # Nobody waits for it where the store cannot be opened.
+        Thread(target=self._ask, args=(service, query), daemon=True).start()
+
+    @property
+    def client(self) -> "Client":
+        """The client, connected; raises what that raises."""
+        return self._client.result()
+
+    def embed_query_with_tokens(self, text: str) -> "Query":
+        """Return the vectors of the query that was asked for."""
+        return self._answer.result()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+    def _ask(self, service: Service, query: str) -> None:
+        try:
+            client = service.connect(patience=PATIENCE, resize=False)  # without Pillow
+            self._client.set_result(client)
+            self._answer.set_result(client.embed_query_with_tokens(query))
+        except BaseException as error:  # raised again where the answer is needed
+            for waiting in (self._client, self._answer):
+                if not waiting.done():
+                    waiting.set_exception(error)
 
 
 def _read_condition(pair: str) -> tuple[str, Any]:
