@@ -1,6 +1,8 @@
 """`pagevec ingest`, `documents`, `remove` and `search`: what they print, and what they refuse."""
 
 import json
+import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -197,6 +199,16 @@ def test_a_store_that_is_not_there(shell: Shell, tmp_path: Path) -> None:
         assert count == 0
     else:
         assert not (tmp_path / "typing-error").exists()
+
+
+def test_a_store_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
+    """A search asks for its vectors ahead, and waits for no service if there is no store."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        done = pagevec("search", "words", "--store", tmp_path / "none", "--url", url)
+    assert (done.returncode, "there is no store" in done.stderr) == (3, True), done.stderr
+    assert time.monotonic() - started < 30  # the service would be waited for twice as long
 
 
 def test_filters_by_document(shell: Shell, docs: Path) -> None:

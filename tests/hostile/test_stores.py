@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-TRIES, LONG_TRIES = 3, 60
+TRIES, LONG_TRIES = 3, 40
 _SECONDS = 20  # for each try, start included
 
 PROGRAM = """

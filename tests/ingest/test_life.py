@@ -299,7 +299,7 @@ def test_life(store_url: str) -> None:
 @pytest.mark.timeout(1800)
 def test_a_long_life(store_url: str) -> None:
     """What `test_life` says, for many more lives, others each time."""
-    live(store_url, examples=40 if store_url else 80, steps=50)
+    live(store_url, examples=25 if store_url else 50, steps=50)
 
 
 # Single scenes
