@@ -61,6 +61,7 @@ def measure(
     queries: int,
     vectors: _Form,
     command: bool,
+    program: Path | None,
     documents: Path,
     folder: Path | None,
     embedded: Path | None,
@@ -73,12 +74,14 @@ def measure(
     search` as well, from the start of its process to its end, less the time in which the service
     embeds its query.
     """
+    started = [str(program)] if program else [sys.executable, "-m", "pagevec"]
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         scratch = Path(temporary)
         file = find_real_pages(embedded, documents, scratch)
         real = RealMultiVectors.load(file)
         with serve_pagevec(Path("bundled")) if command else nullcontext() as service:
-            rows = list(_measure_sizes(real, queries, vectors, sorted(pages), scratch, service))
+            timed = (service, started) if service else None
+            rows = list(_measure_sizes(real, queries, vectors, sorted(pages), scratch, timed))
     setup = {"model": "bundled", "device": "cpu", "vectors": vectors, "queries": queries}
     return Measurement("million", setup, {"sizes": Table(_COLUMNS, rows, words=0)})
 
@@ -89,7 +92,7 @@ def _measure_sizes(
     form: _Form,
     sizes: Sequence[int],
     scratch: Path,
-    service: Service | None = None,
+    timed: tuple[Service, Sequence[str]] | None = None,
 ) -> Iterator[Row]:
     pages = _Pages.of(real, form)
     step = max(1, len(real.queries) // queries)
@@ -111,7 +114,7 @@ def _measure_sizes(
             "recall": sum(map(len, hits)) / best.size,
             "disk_mib": sum(one.stat().st_size for one in folder.iterdir()) / _MIB,
             **searched,
-            "command_ms": service and _time_command(folder, real.words[asked], service),
+            "command_ms": timed and _time_command(folder, real.words[asked], *timed),
         }
 
 
@@ -263,13 +266,15 @@ def _search(folder: str, queries: str) -> dict[str, Any]:
     }
 
 
-def _time_command(folder: Path, queries: Sequence[str], service: Service) -> float:
+def _time_command(
+    folder: Path, queries: Sequence[str], service: Service, program: Sequence[str]
+) -> float:
     """Return the milliseconds of `pagevec search`, less those of its embedding request: medians."""
     options = ("--store", str(folder), "--url", service.url, "--key", service.key, "--json")
     commands, requests = [], []
     with Client(service.url, service.key) as client:
         for query in queries:
-            command = [sys.executable, "-m", "pagevec", "search", query, *options]
+            command = [*program, "search", query, *options]
             started = time.perf_counter()
             subprocess.run(command, stdout=subprocess.DEVNULL, check=True)  # noqa: S603
             commands.append(time.perf_counter() - started)
@@ -298,6 +303,12 @@ main = make_command(
         help="How the store keeps vectors.",
     ),
     click.Option(["--command"], is_flag=True, help="Measure the command as well."),
+    click.Option(
+        ["--program"],
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="The `pagevec` whose command that is; default: this environment's, whose packages for "
+        "tests make httpx import more.",
+    ),
     *REAL_OPTIONS,
 )
 
