@@ -67,9 +67,14 @@ def test_as_pillow_reads_it(random: st.DataObject, width: int, height: int) -> N
     assert header.area == width * height
 
 
+_BIG_TIFF = b"II+\0\x08\0\0\0"
+
+
 @given(st.sampled_from(_MARKS), st.integers(2, 16), st.binary(max_size=400))
 @example(b"II*\0\x08\0\0\0", 8, b"\xff\xff")
 @example(b"GIF89a", 6, b"")
+@example(_BIG_TIFF, 8, struct.pack("<Q", 2**63))
+@example(_BIG_TIFF, 8, struct.pack("<QQ", 16, 1) + struct.pack("<HHQQQ", 256, 3, 9, 2**64 - 1, 0))
 def test_any_bytes(mark: bytes, length: int, rest: bytes) -> None:
     """Whatever follows the first bytes, a reader fails as it says, or reads a header."""
     data = mark[:length] + rest

@@ -79,7 +79,7 @@ class Directory:
             raise ValueError(f"the value of tag {tag} has {size:,} bytes")
         if kind not in _WHOLE_NUMBERS or not count:
             return default
-        return struct.unpack_from(f"{self.order}{count}{_WHOLE_NUMBERS[kind]}", self.data, start)
+        return _unpack(f"{self.order}{count}{_WHOLE_NUMBERS[kind]}", self.data, start)
 
     def number(self, tag: int, default: int = 0) -> int:
         """Return the first whole number of a tag; raises as `numbers` does."""
@@ -102,7 +102,7 @@ class Directory:
         if kind not in _WHOLE_NUMBERS:
             return ()
         layout = f"{self.order}{count}{_WHOLE_NUMBERS[kind]}"
-        return struct.unpack_from(layout, self.data, start)
+        return _unpack(layout, self.data, start)
 
     def alone(self) -> BytesIO:
         """Return the file with this directory alone, and in it only what decides on the pixels.
@@ -146,7 +146,7 @@ class Directory:
         kind, count = struct.unpack_from(layout, self.data, at + 2)
         start, size = at + 4 + inside, count * _SIZES[kind]
         if size > inside:
-            (start,) = struct.unpack_from(self.order + "IQ"[self.is_big], self.data, start)
+            (start,) = _unpack(self.order + "IQ"[self.is_big], self.data, start)
         return kind, count, start, size
 
 
@@ -179,9 +179,20 @@ def find_directory(data: bytes, frame: int) -> Directory:
     raise ValueError(f"there are no {frame + 1} pictures")
 
 
+def _unpack(layout: str, data: bytes, start: int) -> tuple[int, ...]:
+    """Read numbers at a place that the file names, of up to 64 bits.
+
+    Raises:
+        struct.error: they lie outside the file.
+    """
+    if start > len(data):  # `struct` takes places of up to 63 bits
+        raise struct.error(f"the file ends before byte {start:,}")
+    return struct.unpack_from(layout, data, start)
+
+
 def _read_directory(data: bytes, order: str, is_big: bool, start: int) -> Directory:
     head, each, last = ("Q", 20, "Q") if is_big else ("H", 12, "I")
-    (count,) = struct.unpack_from(order + head, data, start)
+    (count,) = _unpack(order + head, data, start)
     first = start + struct.calcsize(order + head)
     behind = first + count * each
     if count > _MOST_ENTRIES or behind > len(data):
