@@ -195,7 +195,7 @@ def test_long_vectors_are_read_few_at_a_time(dim: int, most: int, tmp_path: Path
         store.add(pages)
         hits = Retriever(NoModel(), store).search_vectors(query, 5)
         assert Retriever(NoModel(), store).search_vectors(np.empty((0, dim), np.float32), 5)
-    assert max(sizes) == most
+    assert most / 2 < max(sizes) <= most
     plain = sorted(
         (float((query @ one.vectors.T).max(axis=1).sum()) for one in pages), reverse=True
     )

@@ -17,12 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 
 from pagevec.errors import InvalidRequest
-from pagevec.machine import thread_pool
+from pagevec.machine import thread_pool, usable_cores
 from pagevec.search.fusion import VECTORS_ALONE, Mix, fuse
 from pagevec.search.maxsim import maxsim
 from pagevec.stores import hamming
@@ -172,7 +172,10 @@ class Retriever:
 
     def _score_all(self, query: MultiVector, keys: Sequence[PageKey]) -> list[ScoredPage]:
         most = min(_BLOCK, max(1, _BLOCK_COMPONENTS // max(1, query.shape[1])))
-        blocks = [keys[first : first + most] for first in range(0, len(keys), most)]
+        count = -(-len(keys) // most)
+        count += -count % usable_cores()  # so that they end at the same time
+        bounds = [len(keys) * place // count for place in range(count + 1)] if keys else []
+        blocks = [keys[first:end] for first, end in pairwise(bounds)]
         scored = thread_pool("pagevec-rerank").map(partial(self._score, query), blocks)
         return list(chain.from_iterable(scored))
 
