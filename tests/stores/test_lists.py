@@ -214,7 +214,7 @@ def test_pages_that_bits_hardly_tell_apart(
     fill(store, "a", 64)
     query = unit_vectors(8, 3)
     by_bits = store.candidates(query, 40)
-    monkeypatch.setattr(lists, "_TELLING", 0)
+    monkeypatch.setattr(lists, "_LONG", 0)
     monkeypatch.setattr(lists, "_REORDERED", 30)
     found = store.candidates(query, 40)
     assert (set(found[:30]), found[30:]) == (set(by_bits[:30]), by_bits[30:])

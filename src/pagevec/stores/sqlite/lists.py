@@ -47,10 +47,9 @@ from pagevec.types import MultiVector, PageKey
 
 log = logging.getLogger(__name__)
 
-_PROBED, _PROBED_OF_MANY, _MANY_PAGES = 16, 8, 100_000
-"""Lists that are read for each vector of a query: fewer of a store with more pages than that, whose
-lists are long. Of the ten best pages of 20,000, 16 lists found 0.9958 (24 queries), 8 lists 0.9875;
-of 100,000 and of a million both found the same ones (12 queries)."""
+_PROBED = 16
+"""Lists that are read for each vector of a query. Of the ten best of 300,000 pages, 16 lists found
+0.992 (12 queries), 8 lists 0.983; of 20,000 without pooling 0.996 and 0.988 (24 queries)."""
 _FIRST, _SHARE = 2000, 64
 """Pages whose bits are compared in any case, and the share of a large store's that are."""
 _REACH, _WATCHED = 3, 20
@@ -61,10 +60,11 @@ _MOST, _MOST_SHARE = 100, 0.4
 Where machine code compares them, two fifths of a large store are: 400,000 of a million. What the
 lists say of a page is off by some share of the spread of scores; where many pages are as near, the
 best ones may be anywhere."""
-_TELLING, _REORDERED = 10_000, 3000
-"""Pages compared by their bits after which these are taken to tell pages badly apart, and how many
-of the nearest are then compared by the query's numbers. Of 12 queries and 100,000 pages, six are of
-that kind: 486 to 2,500 pages, not 486 to 6,000, have to be scored exactly to find as many."""
+_LONG, _REORDERED = 5, 3000
+"""How many times the first pages are compared before bits are taken to tell pages badly apart, and
+how many of the nearest are then compared by the query's numbers. Of 12 queries and 100,000 pages,
+six are of that kind: 324 to 2,462 pages, not 486 to 6,000, have to be scored exactly to find as
+many."""
 _MANY = 4
 """Segments that wait before it is said that a search takes longer."""
 
@@ -204,7 +204,7 @@ class InvertedLists:
             return np.empty(0, np.uint32)
         last = _last(connection)
         similar = state.centroids.similarities(pool_similar(query))
-        probed = _highest(similar, 1 + (_PROBED if last <= _MANY_PAGES else _PROBED_OF_MANY))
+        probed = _highest(similar, 1 + _PROBED)
         lists = segments.read_lists(connection, np.unique(probed[:, 1:]), last)
         scores = _score_pages(similar, probed, lists, last + 1)
         ids = np.arange(1, last + 1)
@@ -246,7 +246,8 @@ class InvertedLists:
 
         dim = query.shape[1]
         found, distances = compare(waiting)
-        done, wanted = 0, max(_FIRST, _last(connection) // _SHARE, limit // 3)
+        first = max(_FIRST, _last(connection) // _SHARE, limit // 3)
+        done, wanted = 0, first
         while done < min(wanted, len(promising)):
             pages, theirs = compare(promising[done:wanted])
             found, distances = np.append(found, pages), np.append(distances, theirs)
@@ -254,7 +255,7 @@ class InvertedLists:
             [places] = np.nonzero(np.isin(promising[:wanted], watched))
             done, wanted = wanted, _REACH * int(places.max(initial=0) + 1)
         nearest = found[smallest(distances, limit)]
-        if done <= _TELLING:
+        if done < _LONG * first:
             return nearest
         measure = measure_products(query)
         found, distances = self._compare(connection, nearest[:_REORDERED], measure, dim)
