@@ -26,7 +26,6 @@ from pagevec.stores.centroids import Centroids
 from pagevec.stores.sqlite import bits_file, lists, segments
 from pagevec.stores.sqlite.store import FILE, SqliteStore
 from pagevec.types import MultiVector, Page, PageKey
-from pagevec.wire.quantize import dequantize, quantize
 from vectors import page, unit_vectors
 
 SEGMENT, MERGED = 16, 3
@@ -205,23 +204,6 @@ def test_bits_are_read_until_the_nearest_are_found(
     else:
         assert compared == 40
         assert set(found) <= set(range(1, 15))
-
-
-def test_pages_that_bits_hardly_tell_apart(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After many comparisons the nearest pages come in the order of the query's numbers."""
-    fill(store, "a", 64)
-    query = unit_vectors(8, 3)
-    by_bits = store.candidates(query, 40)
-    monkeypatch.setattr(lists, "_LONG", 0)
-    monkeypatch.setattr(lists, "_REORDERED", 30)
-    found = store.candidates(query, 40)
-    assert (set(found[:30]), found[30:]) == (set(by_bits[:30]), by_bits[30:])
-    kept = [quantize(one.vectors, "binary") for one in store.fetch(found[:30])]
-    scores = maxsim(query, [dequantize(signs, "binary") for signs in kept])
-    np.testing.assert_allclose(scores, np.sort(scores)[::-1], rtol=1e-5)
-    assert by_bits[:30] != found[:30]
 
 
 @pytest.mark.parametrize("form", ["float16", "int8", "binary"])

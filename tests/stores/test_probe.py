@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pagevec.search.maxsim import maxsim
 from pagevec.stores import probe
 from pagevec.stores.probe import (
     Probe,
@@ -18,11 +17,8 @@ from pagevec.stores.probe import (
     as_words,
     compare_blocks,
     compare_in_numpy,
-    measure_bits,
-    measure_products,
     pool_similar,
 )
-from pagevec.wire.quantize import Quantized, dequantize
 
 
 @pytest.mark.parametrize("dim", [1, 64, 100, 128, 320, 2048])
@@ -53,27 +49,10 @@ def test_blocks_are_compared_in_order() -> None:
     ends = [0, 0, 1, 40, 41, 41, 150, 299, 300]
     query = random.standard_normal((5, 100), dtype=np.float32)
     blocks = (ReadBlock(pages[first:last]) for first, last in pairwise(ends))
-    found = compare_blocks(measure_bits(query, len(pages)), 100, blocks)
-    one = measure_bits(query, 1)
-    single = [compare_blocks(one, 100, [ReadBlock([page])])[0] for page in pages]
+    found = compare_blocks(query, len(pages), blocks)
+    single = [compare_blocks(query, 1, [ReadBlock([page])])[0] for page in pages]
     np.testing.assert_array_equal(found, np.array(single))
-    assert len(compare_blocks(one, 100, [])) == 0
-
-
-@pytest.mark.parametrize("dim", [1, 64, 100, 128, 320])
-def test_products_are_maxsim_with_signs(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The distance by a query's numbers is MaxSim with the signs, however much is multiplied."""
-    monkeypatch.setattr(probe, "_PRODUCTS_AT_ONCE", 64)
-    random = np.random.default_rng(dim)
-    pages = [
-        np.packbits(random.integers(0, 2, (count, dim), dtype=np.uint8), axis=1)
-        for count in (1, 63, 1, 200, 2, 90)
-    ]
-    query = random.standard_normal((5, dim), dtype=np.float32)
-    blocks = [ReadBlock(pages[:4]), ReadBlock(pages[4:])]
-    found = compare_blocks(measure_products(query), dim, blocks)
-    signs = [dequantize(Quantized(page, dim=dim), "binary") for page in pages]
-    np.testing.assert_allclose(found, -maxsim(query, signs), atol=1e-5)
+    assert len(compare_blocks(query, 0, [])) == 0
 
 
 def test_similar_vectors_of_a_query_are_pooled() -> None:

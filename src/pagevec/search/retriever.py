@@ -6,8 +6,8 @@ their MaxSim score and their texts, as `fusion` says.
 Of the candidates of the vectors, the most promising are scored first, and half as many again as
 long as one of the best is expected among the next ones. Measured with pages that lie as real ones
 do, and the ten best of them: half of 24 queries take 96 of 20,000 pages, half of 12 queries 324 of
-100,000; those whose bits hardly tell pages apart take up to 2,500, and none misses a page that it
-would have found among 6,000.
+100,000; those whose bits hardly tell pages apart take up to 6,000, and none misses a page that it
+would have found among these.
 """
 
 import heapq

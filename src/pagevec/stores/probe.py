@@ -11,7 +11,7 @@ Bits are compared in planes: plane k holds the k-th 64-bit word of every vector,
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from pagevec.machine import thread_pool, usable_cores
 from pagevec.stores.condense import condense
 from pagevec.types import MultiVector
-from pagevec.wire.quantize import sign_table
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +43,6 @@ _AHEAD = 4
 _ROWS_AT_ONCE = 1 << 16
 """Vectors that numpy compares at a time: 1.5 MiB with the results.
 Of 2^13 to 2^18, those from 2^14 to 2^16 take two thirds of the time of the others."""
-_PRODUCTS_AT_ONCE = 1 << 12
-"""Vectors that are multiplied at a time: 2 MiB of 128 components."""
 _POOLED = 0.8
 """The cosine from which on vectors of a query are pooled."""
 _IGNORED = 0.4
@@ -148,54 +145,22 @@ class ReadBlock:
         np.concatenate(self.bits, out=joined[:, : self.bits[0].shape[1]])
 
 
-Measure = Callable[[PackedBits, Starts], Distances]
-"""Returns the distance of each page, from the bits of their vectors, whole words of them, and the
-row at which each begins."""
-
-
-def measure_bits(query: MultiVector, pages: int) -> Measure:
-    """Return what measures a query's distances as a `Comparison` does, of about so many pages."""
-    probe, compare = Probe.of(query), choose_comparison(pages)
-    return lambda bits, starts: compare(bits.view(np.uint64).T, starts, probe)
-
-
-def measure_products(query: MultiVector) -> Measure:
-    """Return what measures a distance by the query's numbers, all of them.
-
-    It is MaxSim with the signs, negative. Where many pages are about as near, it tells them apart
-    better than bits alone, which take a third of the time.
-    """
-    dim, table = query.shape[1], sign_table(query.shape[1])
-
-    def measure(bits: PackedBits, starts: Starts) -> Distances:
-        parts = list(_split(starts, len(bits), _PRODUCTS_AT_ONCE))
-        most = max((end - row for row, end, _ in parts), default=0)
-        signs = np.empty((most, bits.shape[1], 8), np.float32)
-        scores = [np.empty(0, np.float32)]
-        for row, end, pages in parts:
-            rows = signs[: end - row]
-            np.take(table, bits[row:end], axis=0, out=rows, mode="clip")
-            products = rows.reshape(len(rows), -1)[:, :dim] @ query.T
-            scores.append(np.maximum.reduceat(products, pages, axis=0).sum(axis=1))
-        return -np.concatenate(scores)
-
-    return measure
-
-
-def compare_blocks(measure: Measure, dim: int, blocks: Iterable[Block]) -> Distances:
-    """Return the distances of pages, block by block.
+def compare_blocks(query: MultiVector, pages: int, blocks: Iterable[Block]) -> Distances:
+    """Return the distance of each page to a query.
 
     Args:
-        measure: a query's.
-        dim: components of its vectors.
+        query: float32 (vectors, dim).
+        pages: about how many there are.
         blocks: of pages. The next ones are taken while other threads read and compare those before.
 
     Returns:
         Distances, float32 (pages,), over all blocks.
     """
-    spare, most, width = list[PackedBits](), _AHEAD * usable_cores(), 8 * -(-dim // 64)
+    probe, compare = Probe.of(query), choose_comparison(pages)
+    spare, most = list[PackedBits](), _AHEAD * usable_cores()
+    width = 8 * probe.signs.shape[1]
 
-    def read_and_measure(block: Block) -> Distances:
+    def measure(block: Block) -> Distances:
         starts = np.cumsum([0, *block.lengths], dtype=np.int64)
         rows = int(starts[-1])
         # Memory of its own for each block would be given back and zeroed again each time.
@@ -203,7 +168,7 @@ def compare_blocks(measure: Measure, dim: int, blocks: Iterable[Block]) -> Dista
         if len(joined) < rows:
             joined = np.zeros((2 * rows, width), np.uint8)
         block.fill(joined[:rows])
-        distances = measure(joined[:rows], starts[:-1])
+        distances = compare(joined[:rows].view(np.uint64).T, starts[:-1], probe)
         spare.append(joined)
         return distances
 
@@ -211,7 +176,7 @@ def compare_blocks(measure: Measure, dim: int, blocks: Iterable[Block]) -> Dista
     distances = [np.empty(0, np.float32)]
     for block in blocks:
         if block.lengths:
-            ahead.append(threads.submit(read_and_measure, block))
+            ahead.append(threads.submit(measure, block))
         if len(ahead) > most:
             distances.append(ahead.popleft().result())
     return np.concatenate([*distances, *(one.result() for one in ahead)])

@@ -77,18 +77,14 @@ def dequantize(quantized: Quantized, dtype: Dtype) -> MultiVector:
     return np.asarray(quantized.values, dtype=np.float32)
 
 
-def sign_table(dim: int) -> NDArray[np.float32]:
-    """Return what each byte of a binary vector of `dim` components stands for, float32 (256, 8)."""
-    return np.asarray(_SIGNS / max(dim, 1) ** 0.5, np.float32)
-
-
 def _unpack_signs(values: NDArray[np.uint8], dim: int | None) -> MultiVector:
     width = values.shape[-1]
     if dim is not None and sign_bytes(dim) != width:
         raise ValueError(f"the signs of {dim} components are not in {width} bytes")
     dim = 8 * width if dim is None else dim
     # Looking bytes up takes a third of the time of unpacking them bit by bit.
-    components = np.take(sign_table(dim), values, axis=0, mode="clip")
+    table = (_SIGNS / max(dim, 1) ** 0.5).astype(np.float32)
+    components = np.take(table, values, axis=0, mode="clip")
     return np.ascontiguousarray(components.reshape(len(values), 8 * width)[:, :dim])
 
 

@@ -30,13 +30,10 @@ from pagevec.stores.codec import VectorFormat, unpack_signs
 from pagevec.stores.hamming import BLOCK, smallest
 from pagevec.stores.probe import (
     Distances,
-    Measure,
     PackedBits,
     ReadBlock,
     compare_blocks,
     has_machine_code,
-    measure_bits,
-    measure_products,
     pool_similar,
 )
 from pagevec.stores.sqlite import segments
@@ -48,8 +45,8 @@ from pagevec.types import MultiVector, PageKey
 log = logging.getLogger(__name__)
 
 _PROBED = 16
-"""Lists that are read for each vector of a query. Of the ten best of 300,000 pages, 16 lists found
-0.992 (12 queries), 8 lists 0.983; of 20,000 without pooling 0.996 and 0.988 (24 queries)."""
+"""Lists that are read for each vector of a query. Of the ten best of 20,000 pages 16 lists found
+0.996 and 8 lists 0.988 (24 queries, not pooled); of 300,000 16 found 0.01 more (12 queries)."""
 _FIRST, _SHARE = 2000, 64
 """Pages whose bits are compared in any case, and the share of a large store's that are."""
 _REACH, _WATCHED = 3, 20
@@ -60,11 +57,6 @@ _MOST, _MOST_SHARE = 100, 0.4
 Where machine code compares them, two fifths of a large store are: 400,000 of a million. What the
 lists say of a page is off by some share of the spread of scores; where many pages are as near, the
 best ones may be anywhere."""
-_LONG, _REORDERED = 5, 3000
-"""How many times the first pages are compared before bits are taken to tell pages badly apart, and
-how many of the nearest are then compared by the query's numbers. Of 12 queries and 100,000 pages,
-six are of that kind: 324 to 2,462 pages, not 486 to 6,000, have to be scored exactly to find as
-many."""
 _MANY = 4
 """Segments that wait before it is said that a search takes longer."""
 
@@ -237,46 +229,33 @@ class InvertedLists:
         """Return pages in the order of the distances of their sign bits, the nearest first.
 
         Those that wait for their place in the lists are compared, and the promising ones until the
-        nearest have long been found. Where that takes many, bits hardly tell pages apart: the
-        nearest are put in the order that the query's numbers give them.
+        nearest have long been found.
         """
-
-        def compare(pages: Ids) -> tuple[Ids, Distances]:
-            return self._compare(connection, pages, measure_bits(query, len(pages)), dim)
-
-        dim = query.shape[1]
-        found, distances = compare(waiting)
-        first = max(_FIRST, _last(connection) // _SHARE, limit // 3)
-        done, wanted = 0, first
+        found, distances = self._compare(connection, waiting, query)
+        done, wanted = 0, max(_FIRST, _last(connection) // _SHARE, limit // 3)
         while done < min(wanted, len(promising)):
-            pages, theirs = compare(promising[done:wanted])
+            pages, theirs = self._compare(connection, promising[done:wanted], query)
             found, distances = np.append(found, pages), np.append(distances, theirs)
             watched = found[smallest(distances, _WATCHED)]
             [places] = np.nonzero(np.isin(promising[:wanted], watched))
             done, wanted = wanted, _REACH * int(places.max(initial=0) + 1)
-        nearest = found[smallest(distances, limit)]
-        if done < _LONG * first:
-            return nearest
-        measure = measure_products(query)
-        found, distances = self._compare(connection, nearest[:_REORDERED], measure, dim)
-        return np.append(found[smallest(distances, limit)], nearest[_REORDERED:])
+        return found[smallest(distances, limit)]
 
     def _compare(
-        self, connection: sqlite3.Connection, ids: Ids, measure: Measure, dim: int
+        self, connection: sqlite3.Connection, ids: Ids, query: MultiVector
     ) -> tuple[Ids, Distances]:
-        """Return those of the pages that have sign bits, and their distances."""
+        """Return those of the pages that have sign bits, and their distances to the query's."""
         blocks, others = self._bits.find(connection, np.sort(ids))
-        distances = compare_blocks(measure, dim, blocks)
+        distances = compare_blocks(query, len(ids), blocks)
         found = np.concatenate([np.empty(0, np.uint32), *(block.ids for block in blocks)])
         if len(damaged := self._bits.check(blocks)):
             is_whole = ~np.isin(found, damaged)
             found, distances = found[is_whole], distances[is_whole]
-        others = np.append(others, damaged)
-        pages, theirs = self._compare_stored(connection, others, measure, dim)
+        pages, theirs = self._compare_stored(connection, np.append(others, damaged), query)
         return np.append(found, pages), np.append(distances, theirs)
 
     def _compare_stored(
-        self, connection: sqlite3.Connection, ids: Ids, measure: Measure, dim: int
+        self, connection: sqlite3.Connection, ids: Ids, query: MultiVector
     ) -> tuple[Ids, Distances]:
         """Compare pages by their bits in the database."""
         found = list[int]()
@@ -284,11 +263,11 @@ class InvertedLists:
         # One thread reads: several would wait for the interpreter's lock at each row.
         def read() -> Iterator[ReadBlock]:
             for first in range(0, len(ids), BLOCK):
-                bits = self._read_bits(connection, ids[first : first + BLOCK], dim)
+                bits = self._read_bits(connection, ids[first : first + BLOCK], query.shape[1])
                 found.extend(bits)
                 yield ReadBlock(list(bits.values()))
 
-        distances = compare_blocks(measure, dim, read())
+        distances = compare_blocks(query, len(ids), read())
         return np.array(found, np.uint32), distances
 
     def _read_bits(
