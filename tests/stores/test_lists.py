@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -186,10 +185,10 @@ def test_bits_are_read_until_the_nearest_are_found(
     read, compare = list[int](), store._lists._compare
 
     def watched(
-        connection: sqlite3.Connection, ids: NDArray[np.uint32], *how: Any
+        connection: sqlite3.Connection, ids: NDArray[np.uint32], query: MultiVector
     ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
         read.extend(ids.tolist())
-        return compare(connection, ids, *how)
+        return compare(connection, ids, query)
 
     monkeypatch.setattr(store._lists, "_compare", watched)
     found = [key.number for key in store.candidates(query, 5)]

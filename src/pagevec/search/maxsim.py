@@ -47,8 +47,7 @@ def _block_scores(query: MultiVector, pages: Sequence[MultiVector]) -> NDArray[n
 
 def _products(vectors: MultiVector, query: MultiVector) -> NDArray[np.float32]:
     """Return all dot products (n, q), as a stack of small matrix products."""
-    rows = len(vectors) if _ALONE else _SMALL_PRODUCT // max(1, query.size)
-    rows = max(rows, 1)
+    rows = max(1, len(vectors) if _ALONE else _SMALL_PRODUCT // max(1, query.size))
     count = len(vectors) // rows
     whole = count * rows
     products = np.empty((len(vectors), len(query)), np.float32)

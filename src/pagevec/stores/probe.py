@@ -11,7 +11,7 @@ Bits are compared in planes: plane k holds the k-th 64-bit word of every vector,
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -158,15 +158,14 @@ def compare_blocks(query: MultiVector, pages: int, blocks: Iterable[Block]) -> D
     """
     probe, compare = Probe.of(query), choose_comparison(pages)
     spare, most = list[PackedBits](), _AHEAD * usable_cores()
-    width = 8 * probe.signs.shape[1]
 
     def measure(block: Block) -> Distances:
         starts = np.cumsum([0, *block.lengths], dtype=np.int64)
         rows = int(starts[-1])
         # Memory of its own for each block would be given back and zeroed again each time.
-        joined = spare.pop() if spare else np.empty((0, width), np.uint8)
+        joined = spare.pop() if spare else np.empty((0, 0), np.uint8)
         if len(joined) < rows:
-            joined = np.zeros((2 * rows, width), np.uint8)
+            joined = np.zeros((2 * rows, 8 * probe.signs.shape[1]), np.uint8)
         block.fill(joined[:rows])
         distances = compare(joined[:rows].view(np.uint64).T, starts[:-1], probe)
         spare.append(joined)
@@ -193,18 +192,14 @@ def as_words(bits: PackedBits, words: int) -> Words:
 
 def compare_in_numpy(planes: Words, starts: Starts, probe: Probe) -> Distances:
     """Compare as `Comparison` says: a plane at a time, of pages that stay in the core's cache."""
-    distances = [np.empty(0, np.float32)]
-    for row, end, pages in _split(starts, planes.shape[1], _ROWS_AT_ONCE):
-        distances.append(_compare_at_once(np.ascontiguousarray(planes[:, row:end]), pages, probe))
-    return np.concatenate(distances)
-
-
-def _split(starts: Starts, rows: int, at_once: int) -> Iterator[tuple[int, int, Starts]]:
-    """Yield parts of about `at_once` rows: where they begin and end, and the starts in them."""
-    _, firsts = np.unique(starts // at_once, return_index=True)
-    bounds = [*starts[firsts].tolist(), rows]
-    for (row, end), pages in zip(pairwise(bounds), np.split(starts, firsts[1:]), strict=False):
-        yield row, end, pages - row
+    _, firsts = np.unique(starts // _ROWS_AT_ONCE, return_index=True)
+    bounds, parts = [*starts[firsts].tolist(), planes.shape[1]], np.split(starts, firsts[1:])
+    return np.concatenate(
+        [
+            _compare_at_once(np.ascontiguousarray(planes[:, row:end]), pages - row, probe)
+            for (row, end), pages in zip(pairwise(bounds), parts, strict=True)
+        ]
+    )
 
 
 def _compare_at_once(planes: Words, starts: Starts, probe: Probe) -> Distances:
