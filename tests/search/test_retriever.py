@@ -1,5 +1,6 @@
 """From a query to the pages that answer it, through a store."""
 
+import math
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from conftest import EXAMPLES, Service, make_settings, pagevec, running
 from pagevec.client import Client
 from pagevec.engine.backends import load
 from pagevec.engine.embedder import LocalEmbedder
+from pagevec.machine import usable_cores
 from pagevec.search import retriever as retriever_module
 from pagevec.search.index import Index
 from pagevec.search.retriever import Retriever, _expect_better
@@ -116,7 +118,7 @@ def test_pages_are_scored_until_the_best_are_found(
         if spread:
             assert (found, len(scored)) == ([PageKey("a", number) for number in (1, 2, 3)], 18)
         else:
-            assert len(scored) >= 90  # 18, 27, 41, 62, 93 and so on
+            assert len(scored) in (93, 140, 150)  # 18 and half as many again, each time
         scored.clear()
         retriever.search_vectors(query, 3, Filter(documents=frozenset({"a"})))
         assert len(scored) == 200
@@ -195,7 +197,8 @@ def test_long_vectors_are_read_few_at_a_time(dim: int, most: int, tmp_path: Path
         store.add(pages)
         hits = Retriever(NoModel(), store).search_vectors(query, 5)
         assert Retriever(NoModel(), store).search_vectors(np.empty((0, dim), np.float32), 5)
-    assert most / 2 < max(sizes) <= most
+    blocks = math.ceil(math.ceil(130 / most) / usable_cores()) * usable_cores()
+    assert max(sizes) == math.ceil(130 / blocks) <= most
     plain = sorted(
         (float((query @ one.vectors.T).max(axis=1).sum()) for one in pages), reverse=True
     )
