@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagevec.engine.models.compat import import_torchvision
-from pagevec.search.maxsim import BLOCK, maxsim
+from pagevec.grid import PatchGrid
+from pagevec.search.maxsim import BLOCK, maxsim, score_page
+from pagevec.types import Page, PageKey
 from vectors import unit_vectors
 
 
@@ -39,3 +41,19 @@ def test_any_lengths(counts: list[int], words: int, dim: int) -> None:
     pages = [unit_vectors(count, random, dim) for count in counts]
     plain = [float((query @ page.T).max(axis=1).sum()) if len(page) else 0.0 for page in pages]
     np.testing.assert_allclose(maxsim(query, pages), plain, atol=1e-5)
+    alone = [score_page(query, Page(PageKey("a", 1), page)) for page in pages]
+    np.testing.assert_allclose(alone, plain, atol=1e-5)
+
+
+def test_a_long_page_scores_as_its_best_tile() -> None:
+    """Of a page in tiles the best one counts, whether or not its vectors are condensed."""
+    query, vectors = unit_vectors(6, 1), unit_vectors(40, 2)
+    tiles = np.split(vectors, 4)
+    best = maxsim(query, tiles).max()
+    assert best < maxsim(query, [vectors])[0]
+    grid, metadata = PatchGrid(2, 5, 0), {"tiles": 4}
+    whole = Page(PageKey("a", 1), vectors, metadata, grid=grid)
+    assert score_page(query, whole) == np.float32(best)
+    rows = np.repeat(np.arange(40), 2)
+    condensed = Page(PageKey("a", 1), vectors, metadata, grid=grid, token_rows=rows)
+    assert score_page(query, condensed) == np.float32(best)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
-from dotenv import dotenv_values
 
 from pagevec.errors import ConfigurationError
 from pagevec.secrets import first_key, mask_secrets
@@ -102,7 +101,11 @@ class _KeyOption(FromEnvironment):
 
 def read_variables() -> Mapping[str, str | None]:
     """Return the environment, above the variables in `.env`."""
-    content = _read_text(_ENV_FILE, "variables") if _ENV_FILE.is_file() else ""
+    if not _ENV_FILE.is_file():
+        return os.environ
+    from dotenv import dotenv_values
+
+    content = _read_text(_ENV_FILE, "variables")
     return {**dotenv_values(stream=StringIO(content)), **os.environ}
 
 

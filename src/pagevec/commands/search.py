@@ -122,20 +122,22 @@ def _open(store: str, service: Service, query: str) -> Iterator[tuple["Index", "
     # A search multiplies small matrices: OpenBLAS's own threads, which numpy starts when it is
     # imported, only wait for work, spinning, and take the cores from it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    asked = None if is_service(store) else _AskedAhead(service, query)
-    from pagevec.search.index import Index
-    from pagevec.stores import open_store
+    if is_service(store):
+        from pagevec.search.index import Index
 
-    if asked is None:
         with service.connect(patience=PATIENCE) as client, Index(client) as index:
             yield index, client
         return
-    with (
-        open_store(store, create=False) as opened,
-        asked.client as client,
-        Index(opened, cast("Model", asked)) as index,
-    ):
-        yield index, client
+    asked = _AskedAhead(service, query)
+    from pagevec.machine import thread_pool
+    from pagevec.stores import open_store
+
+    with open_store(store, create=False) as opened:
+        thread_pool("pagevec-prepare", 1).submit(opened.prepare)  # an error comes again, later
+        from pagevec.search.index import Index
+
+        with asked.client as client, Index(opened, cast("Model", asked)) as index:
+            yield index, client
 
 
 class _AskedAhead:

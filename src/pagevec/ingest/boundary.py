@@ -20,10 +20,10 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from pagevec.errors import DocumentError
 from pagevec.ingest.homes import ReaderHome
-from pagevec.ingest.office import OFFICE
 from pagevec.ingest.page import Pages, ReadOptions, SourcePage
 from pagevec.ingest.reader import decode_page, receive, send
 from pagevec.ingest.sources import escape
+from pagevec.ingest.suffixes import OFFICE
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import PurePosixPath
 
 from pagevec.errors import InvalidRequest
-from pagevec.ingest.openers import SUFFIXES
+from pagevec.ingest.suffixes import SUFFIXES
 
 _PART_CHARS, _NAME_CHARS = 120, 240
 # Marks that change the direction of what stands behind them: a name is to be read as it is.

@@ -20,13 +20,6 @@ from pagevec.ingest.page import Pages, ReadOptions
 from pagevec.ingest.pdf import open_pdf
 from pagevec.ingest.texts import decode
 
-OFFICE = frozenset({
-    ".doc", ".docx", ".docm", ".dot", ".dotx", ".odt", ".ott", ".fodt", ".rtf",
-    ".ppt", ".pptx", ".pptm", ".pps", ".ppsx", ".odp", ".otp", ".fodp", ".odg", ".fodg",
-    ".xls", ".xlsx", ".xlsm", ".xlsb", ".ods", ".ots", ".fods", ".csv", ".tsv",
-    ".epub", ".html", ".htm", ".xhtml",
-})  # fmt: skip
-
 _TABLES = frozenset({".csv", ".tsv"})
 _WEB_PAGES = frozenset({".html", ".htm", ".xhtml", ".epub"})
 _HEAD = 4096

@@ -6,15 +6,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pagevec.errors import DocumentError
-from pagevec.ingest.office import OFFICE, open_office
+from pagevec.ingest.office import open_office
 from pagevec.ingest.page import Pages, ReadOptions
 from pagevec.ingest.pdf import open_pdf
-from pagevec.ingest.pictures import PICTURES, open_picture
+from pagevec.ingest.pictures import open_picture
+from pagevec.ingest.suffixes import OFFICE, PDF, TEXTS
 from pagevec.ingest.texts import open_text
-
-PDF = frozenset({".pdf"})
-TEXTS = frozenset({".txt", ".text", ".md", ".markdown", ".log", ".rst"})
-SUFFIXES = PDF | PICTURES | TEXTS | OFFICE
 
 Opener = Callable[[Path, ReadOptions], AbstractContextManager[Pages]]
 

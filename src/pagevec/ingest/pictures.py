@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from PIL import Image
     from PIL.ImageFile import ImageFile
 
-PICTURES = frozenset({
-    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib",
-    ".tif", ".tiff", ".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".jpf", ".jpx", ".jpc",
-    ".svg",
-})  # fmt: skip
-
 # Bytes that a file and its decoded pixels may take; the reader has not much more for a page.
 _MOST_BYTES = 400 << 20
 # Larger pictures are made smaller by a whole factor before anything else is done with them.

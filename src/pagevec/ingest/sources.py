@@ -10,7 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from pagevec.errors import InvalidRequest
 from pagevec.ingest.addresses import Address
 from pagevec.ingest.objects import ObjectStore, RemoteObject
-from pagevec.ingest.openers import SUFFIXES
+from pagevec.ingest.suffixes import SUFFIXES
 
 # Names that programs give to files which are no documents: locks of Office and LibreOffice.
 LOCKS = ("~$", ".~lock.")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pagevec.errors import ConfigurationError
 from pagevec.extras import how_to_install
-from pagevec.ingest.openers import SUFFIXES
 from pagevec.ingest.sources import LOCKS, STORE_FILES
+from pagevec.ingest.suffixes import SUFFIXES
 
 _TICK = 0.5  # seconds
 _QUIET_MS = 300  # without another change: a file that is being written makes many

@@ -353,8 +353,9 @@ def are_unit(vectors: MultiVector) -> bool:
     tolerance = max(_TOLERANCE, (1 + int8_drift(vectors.shape[1])) ** 2 - 1)
     with np.errstate(all="ignore"):  # of damaged ones
         squares = np.vecdot(vectors, vectors)
-        # NaN is in no range.
-        return bool(np.all(np.abs(squares - 1) <= tolerance))
+        least, most = squares.min(initial=1), squares.max(initial=1)
+        # Both are NaN where one of them is, which is in no range.
+        return bool(1 - tolerance <= least and most <= 1 + tolerance)
 
 
 def other_dimension(known: int, given: int) -> OtherModel:

@@ -133,10 +133,11 @@ class InvertedLists:
         return found
 
     def prepare(self, connection: sqlite3.Connection) -> None:
-        """Read the centroids and what was deleted, if there are lists."""
+        """Read the centroids, what was deleted, and where the bits of pages are."""
         with suppress(*_DAMAGE):  # a search says what is wrong with them
             if self._state(connection):
                 self._deleted(connection, _last(connection) + 1)
+        self._bits.find(connection, np.empty(0, np.uint32))
 
     def fold(self) -> int:
         """Put a segment of pages into the lists, if so many wait, and their bits into the file.
