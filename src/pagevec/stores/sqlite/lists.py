@@ -49,7 +49,7 @@ _PROBED = 16
 0.996 and 8 lists 0.988 (24 queries, not pooled); of 300,000 16 found 0.01 more (12 queries)."""
 _FIRST, _SHARE = 2000, 64
 """Pages whose bits are compared in any case, and the share of a large store's that are."""
-_REACH, _WATCHED = 3, 20
+_REACH, _WATCHED = 3, 10
 """How many pages are compared in all, by the place in the order of the lists of the last one among
 those that are nearest by their bits; how many of these are watched."""
 _MOST, _MOST_SHARE = 100, 0.4
