@@ -133,7 +133,7 @@ def _open(store: str, service: Service, query: str) -> Iterator[tuple["Index", "
     from pagevec.stores import open_store
 
     with open_store(store, create=False) as opened:
-        thread_pool("pagevec-prepare", 1).submit(opened.prepare)  # an error comes again, later
+        thread_pool("pagevec-prepare", 1).submit(opened.prepare)  # its errors are the search's, too
         from pagevec.search.index import Index
 
         with asked.client as client, Index(opened, cast("Model", asked)) as index:
