@@ -199,10 +199,14 @@ def _draw_growth(points: Points, unit: str, axes: "Axes", line: str) -> None:
 
 
 def _draw_sizes(lines: Mapping[str, Points], unit: str, axes: "Axes", line: str) -> None:
+    from matplotlib.ticker import LogLocator
+
     for number, (name, points) in enumerate(lines.items(), start=1):
         axes.plot(*_split(points), "o-", label=name, gid=f"{line}-{number}")
         _mark_points(axes, points, base=10)
-    axes.set(xlabel="pages", ylabel=unit, yscale="log")
+    axes.set(xlabel="pages", ylabel=unit)
+    axes.set_yscale("log", subs=[])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:,g}")
 
 
