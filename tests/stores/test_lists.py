@@ -168,6 +168,28 @@ def test_recall(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found >= 0.9 * 200
 
 
+@pytest.mark.parametrize(("far", "expected"), [([40], 40), ([39, 40], 3 * 39)])
+def test_a_tenth_of_the_nearest_may_lie_far_behind(
+    far: list[int], expected: int, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of ten near pages does not lengthen a search; two do, by the place of the first."""
+    monkeypatch.setattr(lists, "_WATCHED", 10)
+    near_ones, compared = [*range(1, 11 - len(far)), *far], list[int]()
+
+    def compare(
+        _: sqlite3.Connection, ids: NDArray[np.uint32], __: MultiVector
+    ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+        compared.extend(ids.tolist())
+        return ids, np.where(np.isin(ids, near_ones), 0, ids).astype(np.float32)
+
+    monkeypatch.setattr(store._lists, "_compare", compare)
+    promising, none = np.arange(1, 401, dtype=np.uint32), np.empty(0, np.uint32)
+    with store._database.reading() as connection:
+        found = store._lists._nearest(connection, promising, none, unit_vectors(4, 1), 10)
+    assert set(found.tolist()) == set(near_ones)
+    assert compared == list(range(1, expected + 1))
+
+
 @pytest.mark.parametrize("spread", [0.02, 1.0])
 def test_bits_are_read_until_the_nearest_are_found(
     spread: float, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
