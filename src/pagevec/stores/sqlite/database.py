@@ -14,7 +14,7 @@ from pagevec.stores.sqlite import words
 
 _WAIT_SECONDS = 60.0
 _SETTINGS = (
-    "PRAGMA page_size = 4096",  # larger ones take 3 % more space, and as long
+    "PRAGMA page_size = 4096",  # larger ones take 3 % more space and are no faster
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA temp_store = MEMORY",
