@@ -14,8 +14,8 @@ from pagevec.stores.sqlite.store import FILE
 from pagevec.types import Progress
 
 _PART = f"{FILE}.part"
-_STEP = 256
-"""Pages of the file, 16 KiB each, between two calls of `on_progress`."""
+_STEP = 1024
+"""Pages of the file, 4 KiB each in a new store, between two calls of `on_progress`."""
 
 _COUNT = "SELECT (SELECT count(*) FROM pages), (SELECT count(DISTINCT document) FROM pages)"
 
