@@ -7,19 +7,19 @@ from hypothesis import strategies as st
 
 from pagevec.engine.models.compat import import_torchvision
 from pagevec.grid import PatchGrid
-from pagevec.search.maxsim import BLOCK, maxsim, score_page
+from pagevec.search.maxsim import maxsim
 from pagevec.types import Page, PageKey
 from vectors import unit_vectors
 
 
 def test_equals_colpali_engine() -> None:
-    """The scores of ragged pages, more than one block of them, are score_multi_vector's."""
+    """The scores of ragged pages are score_multi_vector's."""
     import_torchvision()
     from colpali_engine.utils.processing_utils import BaseVisualRetrieverProcessor
 
     random = np.random.default_rng(0)
     query = unit_vectors(20, random)
-    pages = [unit_vectors(int(count), random) for count in random.integers(100, 800, 2 * BLOCK + 5)]
+    pages = [unit_vectors(int(count), random) for count in random.integers(100, 800, 21)]
     theirs = BaseVisualRetrieverProcessor.score_multi_vector(
         [torch.from_numpy(query)], [torch.from_numpy(page) for page in pages], device="cpu"
     )
@@ -30,7 +30,7 @@ def test_equals_colpali_engine() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(
-    counts=st.lists(st.integers(0, 9), max_size=2 * BLOCK),
+    counts=st.lists(st.integers(0, 9), max_size=16),
     words=st.integers(0, 5),
     dim=st.sampled_from([8, 128]),
 )
@@ -41,7 +41,7 @@ def test_any_lengths(counts: list[int], words: int, dim: int) -> None:
     pages = [unit_vectors(count, random, dim) for count in counts]
     plain = [float((query @ page.T).max(axis=1).sum()) if len(page) else 0.0 for page in pages]
     np.testing.assert_allclose(maxsim(query, pages), plain, atol=1e-5)
-    alone = [score_page(query, Page(PageKey("a", 1), page)) for page in pages]
+    alone = [maxsim(query, Page(PageKey("a", 1), page).tiles).max() for page in pages]
     np.testing.assert_allclose(alone, plain, atol=1e-5)
 
 
@@ -53,7 +53,7 @@ def test_a_long_page_scores_as_its_best_tile() -> None:
     assert best < maxsim(query, [vectors])[0]
     grid, metadata = PatchGrid(2, 5, 0), {"tiles": 4}
     whole = Page(PageKey("a", 1), vectors, metadata, grid=grid)
-    assert score_page(query, whole) == np.float32(best)
+    assert maxsim(query, whole.tiles).max() == np.float32(best)
     rows = np.repeat(np.arange(40), 2)
     condensed = Page(PageKey("a", 1), vectors, metadata, grid=grid, token_rows=rows)
-    assert score_page(query, condensed) == np.float32(best)
+    assert maxsim(query, condensed.tiles).max() == np.float32(best)

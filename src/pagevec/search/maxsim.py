@@ -6,10 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pagevec.types import MultiVector, Page
-
-BLOCK = 8
-"""Pages scored together: few enough for the processor's cache."""
+from pagevec.types import MultiVector
 
 _SMALL_PRODUCT = 1 << 18
 """Multiplications that OpenBLAS, which numpy brings, does in the calling thread.
@@ -22,42 +19,18 @@ _ALONE = os.environ.get("OPENBLAS_NUM_THREADS") == "1"
 """Whether OpenBLAS multiplies in the calling thread, whatever the size: a quarter faster."""
 
 
-def score_page(query: MultiVector, page: Page) -> float:
-    """Return the score of one page: of a long page that of its best tile.
-
-    It is what `maxsim` returns of the tiles, in fewer steps: two threads that score pages wait for
-    each other at each step of numpy.
-    """
-    return max(_score(query, tile) for tile in page.tiles)
-
-
 def maxsim(query: MultiVector, pages: Sequence[MultiVector]) -> NDArray[np.float32]:
     """Return for each page the sum over query vectors of the best dot product in the page.
 
     Shapes: query (q, dim), each page (n, dim) with an n of its own; scores (pages,), float32.
     A page without vectors scores 0, and so does every page for a query without vectors.
     """
-    scores = np.zeros(len(pages), np.float32)
-    # reduceat has no answer for an empty stretch.
-    filled = [position for position, page in enumerate(pages) if len(page)]
-    for first in range(0, len(filled), BLOCK):
-        block = filled[first : first + BLOCK]
-        scores[block] = _block_scores(query, [pages[position] for position in block])
-    return scores
+    # A page at a time, in few steps: threads that score pages wait for each other at each of them.
+    return np.array([_score(query, page) for page in pages], np.float32)
 
 
-def _block_scores(query: MultiVector, pages: Sequence[MultiVector]) -> NDArray[np.float32]:
-    starts = np.cumsum([0, *(len(page) for page in pages[:-1])])
-    similarities = _products(pages[0] if len(pages) == 1 else np.concatenate(pages), query)
-    best: NDArray[np.float32] = np.maximum.reduceat(similarities, starts, axis=0)
-    total: NDArray[np.float32] = best.sum(axis=1, dtype=np.float32)
-    return total
-
-
-def _score(query: MultiVector, vectors: MultiVector) -> float:
-    if not len(vectors):
-        return 0.0
-    return float(_products(vectors, query).max(axis=0).sum())
+def _score(query: MultiVector, page: MultiVector) -> float:
+    return float(_products(page, query).max(axis=0).sum()) if len(page) else 0.0
 
 
 def _products(vectors: MultiVector, query: MultiVector) -> NDArray[np.float32]:

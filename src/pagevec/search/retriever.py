@@ -24,7 +24,7 @@ import numpy as np
 from pagevec.errors import InvalidRequest
 from pagevec.machine import thread_pool, usable_cores
 from pagevec.search.fusion import VECTORS_ALONE, Mix, fuse
-from pagevec.search.maxsim import score_page
+from pagevec.search.maxsim import maxsim
 from pagevec.stores import hamming
 from pagevec.stores.base import EVERYTHING, Filter, Store, TextMatch
 from pagevec.stores.fingerprint import FINGERPRINT_TEXT, check_model
@@ -182,7 +182,7 @@ class Retriever:
     def _score(self, query: MultiVector, keys: Sequence[PageKey]) -> list[ScoredPage]:
         scored = list[ScoredPage]()
         for page in self._store.fetch_vectors(keys):
-            score = score_page(query, page)
+            score = float(maxsim(query, page.tiles).max())  # of a long page the best tile counts
             if math.isfinite(score):  # of a store that does not look at what it returns
                 scored.append(ScoredPage(page.key, score, page.metadata))
         return scored
