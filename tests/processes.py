@@ -52,7 +52,12 @@ class Process(Service):
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, return the exit code."""
         self.popen.send_signal(number)
-        return self.popen.wait(60)
+        try:
+            return self.popen.wait(60)
+        except subprocess.TimeoutExpired:
+            self.popen.send_signal(signal.SIGABRT)  # which writes what all threads do to the log
+            self.popen.wait(60)
+            raise AssertionError(f"it did not end: {self.log.read_text()[-20_000:]}") from None
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -62,7 +67,7 @@ def environment(**variables: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith("PAGEVEC_") and name != "SERVICE_API_KEY"
     }
-    made = {"PAGEVEC_MODEL": "bundled", "PAGEVEC_PORT": "0"}
+    made = {"PAGEVEC_MODEL": "bundled", "PAGEVEC_PORT": "0", "PYTHONFAULTHANDLER": "1"}
     return {**inherited, **made, "SERVICE_API_KEY": KEY, **variables}
 
 

@@ -148,6 +148,20 @@ def test_what_nobody_waits_for_is_dropped() -> None:
     assert done == []
 
 
+def test_the_end_does_not_wait_for_what_was_dropped() -> None:
+    """Threads that wait for room end, too, when the last task in line is dropped meanwhile."""
+    left = request()
+    with working(2, has_room=lambda task: False) as workers:
+        workers.submit(Task(left, lambda: None, 0.0))
+        closing = threading.Thread(target=workers.close, daemon=True)
+        closing.start()
+        closing.join(0.1)
+        assert closing.is_alive()
+        workers.forget(left)
+        closing.join(5)
+        assert not closing.is_alive()
+
+
 def test_a_thread_that_ends_is_no_secret() -> None:
     """Whatever ends a thread reaches `stop`, so that nobody waits for it for ever."""
     told = list[BaseException]()

@@ -192,8 +192,8 @@ class Workers:
             self._wake_another()
 
     def _wake_another(self) -> None:
-        """Let another thread look for a task, if there are any; the caller holds the lock."""
-        if len(self._line):
+        """Let another thread look for a task, or for the end; the caller holds the lock."""
+        if len(self._line) or self._closed:
             self._changed.notify()
 
 

@@ -148,7 +148,9 @@ class Guard:
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
             opening = (loop.connect_accepted_socket(connection, one) for one in accepted)
-            await asyncio.gather(*opening, return_exceptions=True)
+            # Cancelled, uvloop closes the socket and does not tell the connection of it, which
+            # may have a request by then, and would count as open for ever.
+            await asyncio.shield(asyncio.gather(*opening, return_exceptions=True))
 
     def admit(self, connection: Guarded) -> None:
         """Take a new connection; if there are too many, one that waits gives way.

@@ -181,11 +181,12 @@ def server_for(
 
 def run(server: uvicorn.Server, listener: socket.socket) -> None:
     """Serve until a signal comes and all requests are done."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises the signal again when it is done, which would end the process by signal.
-        signal.signal(number, _ignore)
+        # For signals before uvicorn listens to them, and for the one that it has listened to: it
+        # raises that again when it is done, which would end the process by signal.
+        signal.signal(number, end)
     server.run(sockets=[listener])
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    pass
