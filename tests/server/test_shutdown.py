@@ -90,6 +90,50 @@ def test_stopping_answers_what_is_in_flight(tmp_path: Path, number: int) -> None
     assert log.count("status=200") >= 8
 
 
+SLOW_BACKEND = """
+import time
+from hash_backend import HashBackend
+
+class SlowBackend(HashBackend):
+    def forward(self, batch):
+        if any(word == b"slow" for words in batch for word in words):
+            time.sleep(100)
+        return super().forward(batch)
+"""
+
+
+@pytest.mark.parametrize(("seconds", "signals"), [("1", 1), ("150", 2)], ids=["time", "Ctrl-C"])
+def test_the_end_has_a_deadline(tmp_path: Path, seconds: str, signals: int) -> None:
+    """A request that is not done in time is a 503; the model's pass is not waited for then.
+
+    A second Ctrl-C means that there is no time.
+    """
+    backend = Path(__file__).parents[1] / "engine" / "hash_backend.py"
+    (tmp_path / backend.name).write_text(backend.read_text())
+    (tmp_path / "slow.py").write_text(SLOW_BACKEND)
+    variables = environment(PAGEVEC_SHUTDOWN_SECONDS=seconds)
+    with (
+        serving(tmp_path, variables, "--backend", "slow:SlowBackend") as process,
+        ThreadPoolExecutor(1) as threads,
+        process.client() as client,
+    ):
+        body = {"input_type": "text", "inputs": ["slow"]}
+        asked = threads.submit(client.post, "/npz/embeddings", json=body)
+        wait_for_queue(process, 1)
+        begun = time.monotonic()
+        for _ in range(signals - 1):
+            process.popen.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        assert process.stop(signal.SIGINT) == 0
+        assert time.monotonic() - begun < 15
+        answer = asked.result()
+    assert (answer.status_code, answer.json()["code"]) == (503, "draining")
+    assert answer.headers["connection"] == "close"
+    log = process.log.read_text()
+    assert "status=503" in log
+    assert "Traceback" not in log
+
+
 def test_neither_key_nor_inputs_in_the_log(tmp_path: Path) -> None:
     """Even at level debug, what callers send stays out of the output: keys, texts, images, bodies.
 

@@ -25,6 +25,8 @@ from pagevec.settings import Settings
 from pagevec.terminal import echo
 from pagevec.types import ModelInfo
 
+# That the model has for its last pass, once nobody waits for an answer.
+_LAST_PASS_SECONDS = 2.0
 # What slow readers have for the last answers of a failed engine.
 _LAST_ANSWERS_SECONDS = 3
 # Read when Ray is imported: send no usage statistics, hide no repeated line of the log.
@@ -87,8 +89,13 @@ def _serve_here(settings: Settings, own_key: OwnKey | None, demo: tuple[Path, ..
         os._exit(0)  # stopped while loading: do not wait until gigabytes are read
     if embedder.failed.is_set():
         os._exit(EXIT_ENGINE_FAILED)  # threads may be stuck in calls to a lost device
-    embedder.close()
-    sys.exit(1 if embedder.health().state == "failed" or (shelf and shelf.is_broken) else 0)
+    closing = threading.Thread(target=embedder.close, daemon=True)
+    closing.start()
+    closing.join(_LAST_PASS_SECONDS)
+    code = 1 if embedder.health().state == "failed" or (shelf and shelf.is_broken) else 0
+    if closing.is_alive():
+        os._exit(code)  # a pass of a large model takes minutes on a CPU
+    sys.exit(code)
 
 
 def _send_last_answers(server: uvicorn.Server) -> None:

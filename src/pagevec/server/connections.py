@@ -250,6 +250,11 @@ class Connection(H11Protocol):
             self.cycle.fail(fault)
             self._is_refused = True  # nothing that follows can be read
 
+    def give_up(self, error: PagevecError) -> None:
+        """Answer `error` to the request that is here, if it has no answer yet; then close."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.fail(error)
+
     def abort(self) -> None:
         """Close at once."""
         self._guard.end_wait(self)

@@ -121,10 +121,11 @@ async def hold_answer(request: Request, rooms: Rooms, key: str, count: int) -> H
 
 
 async def unless_gone(work: Awaitable[_Result], receive: Receive) -> _Result:
-    """Wait for `work`; if the caller leaves, it is cancelled.
+    """Wait for `work`; if the caller leaves, or the service ends, it is cancelled.
 
     Raises:
         ClientDisconnect: the caller left.
+        PagevecError: what `receive` raised.
     """
     result = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnect(receive))
@@ -133,6 +134,7 @@ async def unless_gone(work: Awaitable[_Result], receive: Receive) -> _Result:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if result.done():
             return result.result()
+        gone.result()
         raise ClientDisconnect
     finally:
         result.cancel()

@@ -94,6 +94,10 @@ class Guarded(Protocol):
         """Close at once."""
         ...
 
+    def give_up(self, error: PagevecError) -> None:
+        """Answer `error` to the request that is here, if it has no answer yet; then close."""
+        ...
+
     def check(self, now: float, seconds: float) -> None:
         """Keep the deadlines.
 
@@ -185,6 +189,11 @@ class Guard:
         """Note that a connection has a request now, or is about to close."""
         self.silent.pop(connection, None)
         self.idle.pop(connection, None)
+
+    def give_up(self, error: PagevecError) -> None:
+        """Answer `error` to all requests that have no answer yet."""
+        for connection in list(self._connections):
+            connection.give_up(error)
 
     async def watch(self) -> None:
         """Keep the deadlines, until cancelled."""

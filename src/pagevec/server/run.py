@@ -13,7 +13,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from pagevec.errors import ConfigurationError
+from pagevec.errors import ConfigurationError, Draining
 from pagevec.probe import local_url
 from pagevec.secrets import mask_secrets
 from pagevec.server.connections import Connection
@@ -135,7 +135,10 @@ class Server(uvicorn.Server):
         return Connection(self.config, self.server_state, self.lifespan.state, guard=self._guard)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer what is in flight, and new requests with a 503 meanwhile; then close."""
+        """Answer what is in flight, and new requests with a 503 meanwhile; then close.
+
+        What is not done in time is answered with a 503, too.
+        """
         self._guard.draining = True
         seconds = float(self.config.timeout_graceful_shutdown or 0)
         end = time.monotonic() + seconds
@@ -143,8 +146,14 @@ class Server(uvicorn.Server):
         log.info("shutting down: %d requests are in flight", len(in_flight))
         while in_flight and not self.force_exit and time.monotonic() < end:
             _, in_flight = await asyncio.wait(in_flight, timeout=0.1)
-        # What is left to do is to close connections, which takes a moment.
-        self.config.timeout_graceful_shutdown = max(1, round(end - time.monotonic()))
+        self._guard.give_up(
+            Draining("this service ended before it had the answer: ask again, or ask another one")
+        )
+        # What is left to do is to close connections, which takes a moment. Forced, uvicorn would
+        # not tell the application of its end.
+        left = 0.0 if self.force_exit else end - time.monotonic()
+        self.force_exit = False
+        self.config.timeout_graceful_shutdown = max(1, round(left))
         *accepting, watch = self._tasks
         self._guard.closed = True
         for task in accepting:
