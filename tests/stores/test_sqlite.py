@@ -1,6 +1,8 @@
 """What only the store in SQLite has: a choice of formats, and a file."""
 
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -120,6 +122,18 @@ def test_opened_at_once(tmp_path: Path) -> None:
     for opener in openers:
         opener.communicate(timeout=60)
     assert [opener.returncode for opener in openers] == [0] * 4
+
+
+def test_a_lease_that_was_taken_meanwhile_holds(tmp_path: Path) -> None:
+    """Who asks for a lease and waits for a writer does not get what another one got meanwhile."""
+    take = "INSERT INTO leases VALUES ('a', 'first', ?, 60)"
+    with SqliteStore(tmp_path) as store, ThreadPoolExecutor(1) as thread:
+        with store._database.writing() as connection:
+            asked = thread.submit(store.ledger.lease, "a", "second", 60)
+            time.sleep(0.2)
+            assert not asked.done()
+            connection.execute(take, [time.monotonic()])
+        assert not asked.result(30)
 
 
 def test_a_query_of_another_model(tmp_path: Path) -> None:

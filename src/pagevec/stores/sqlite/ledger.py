@@ -45,8 +45,8 @@ class SqliteLedger(Ledger):
             connection.execute("REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?)", astuple(record))
 
     def lease(self, document: str, worker: str, seconds: float) -> bool:
-        now = time.monotonic()
         with self._database.writing() as connection:
+            now = time.monotonic()  # not before the wait for others, whose leases would be later
             leased = connection.execute(_LEASE, (document, worker, now, seconds))
             return leased.rowcount == 1
 
