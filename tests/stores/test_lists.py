@@ -168,7 +168,7 @@ def test_recall(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found >= 0.9 * 200
 
 
-@pytest.mark.parametrize(("far", "expected"), [([40], 40), ([39, 40], 3 * 39)])
+@pytest.mark.parametrize(("far", "expected"), [([40], 40), ([39, 40], 4 * 39)])
 def test_a_tenth_of_the_nearest_may_lie_far_behind(
     far: list[int], expected: int, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

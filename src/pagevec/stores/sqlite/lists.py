@@ -50,7 +50,7 @@ _PROBED = 16
 all, and 8 find 0.867 (12 queries)."""
 _FIRST, _SHARE = 2000, 64
 """Pages whose bits are compared in any case, and the share of a large store's that are."""
-_WATCHED, _COUNTED, _REACH = 50, 0.9, 3
+_WATCHED, _COUNTED, _REACH = 50, 0.9, 4
 """Pages that are nearest by their bits, and whose places in the order of the lists are watched; the
 share of them that counts, the first in that order; how many times as many pages as the place of the
 last one that counts are compared in all."""
