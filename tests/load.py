@@ -1,6 +1,9 @@
 """A constant load on a service: callers that ask again and again, and what they were answered."""
 
+import gc
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,3 +58,23 @@ def loaded(*callers: Callable[[], object], pause: float = 0.4) -> Iterator[Load]
         load.end()
         for thread in threads:
             thread.join()
+
+
+@contextmanager
+def collecting_garbage() -> Iterator[None]:
+    """Collect garbage all the time, and let another thread run then, wherever Python allows it."""
+    threshold, interval = gc.get_threshold(), sys.getswitchinterval()
+
+    def pause(phase: str, _: object) -> None:
+        if phase == "start":
+            time.sleep(0)
+
+    gc.callbacks.append(pause)
+    gc.set_threshold(20)
+    sys.setswitchinterval(1e-5)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(pause)
+        gc.set_threshold(*threshold)
+        sys.setswitchinterval(interval)

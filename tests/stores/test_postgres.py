@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import psycopg
 import pytest
 from morphik_core import Connection, describe, insert, literal
 
+from load import collecting_garbage, loaded
 from pagevec.errors import OtherModel
 from pagevec.grid import PatchGrid
 from pagevec.stores import hamming
 from pagevec.stores.base import EVERYTHING, Filter
 from pagevec.stores.postgres import cache as postgres_cache
+from pagevec.stores.postgres.rows import parse_metadata
 from pagevec.stores.postgres.store import PostgresStore
 from pagevec.types import MultiVector, Page, PageKey
 from postgres_server import drop_database, new_database, running_postgres
@@ -188,6 +191,15 @@ def test_filters_see_the_metadata_of_morphik(store: PostgresStore, morphik: Conn
     assert store.candidates(query, 9, Filter(metadata={"n": 1})) == [PageKey("ours", 1)]
     morphik.execute("UPDATE multi_vector_embeddings SET chunk_metadata = '{}'")
     assert store.candidates(query, 9, Filter(metadata={"lang": "de"})) == []
+
+
+def test_metadata_is_read_in_many_threads() -> None:
+    """CPython's parser of literals fails where threads meet in it; a search never meets that."""
+    written = {"lang": "de", "pages": [1, {"of": (2, None)}]}
+    read = partial(parse_metadata, str(written))
+    with collecting_garbage(), loaded(*(lambda: read() == written,) * 8, pause=0) as load:
+        load.wait_for(2000)
+    assert set(load.answers) == {True}
 
 
 def test_of_a_page_that_morphik_wrote_twice_the_newer_row_counts(

@@ -93,6 +93,7 @@ def test_formats_carry_quantized_vectors_unchanged(
     decode = {"json": decode_json, "npz": decode_npz}[format_]
     for one, back in zip(vectors, decode(body), strict=True):
         np.testing.assert_array_equal(back, dequantize(quantize(one, dtype), dtype))
+        assert back.flags.writeable
 
 
 @pytest.mark.parametrize("dim", [8, 96, 128, 320, 4096])

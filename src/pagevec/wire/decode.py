@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 
 from pagevec.types import MultiVector, Token
+from pagevec.wire.npz import Npz
 from pagevec.wire.quantize import Dtype, Quantized, dequantize
 
 
@@ -21,7 +22,7 @@ def decode_npz(body: bytes) -> list[MultiVector]:
     Raises:
         ValueError: the body is not such an answer.
     """
-    with _failing_as("an npz"), np.load(BytesIO(body), allow_pickle=False) as arrays:
+    with _failing_as("an npz"), Npz(BytesIO(body)) as arrays:
         dtype = cast(Dtype, str(arrays["dtype"]) if "dtype" in arrays else "float32")
         dim = int(arrays["dim"]) if "dim" in arrays else None
         parts = [
@@ -32,7 +33,7 @@ def decode_npz(body: bytes) -> list[MultiVector]:
             )
             for index in range(int(arrays["count"]))
         ]
-        return [dequantize(part, dtype) for part in parts]
+        return [np.require(dequantize(part, dtype), requirements="W") for part in parts]
 
 
 def decode_json(body: bytes) -> list[MultiVector]:
@@ -66,7 +67,7 @@ def decode_tokens(body: bytes) -> list[tuple[Token, ...]]:
     Raises:
         ValueError: the body is not such an answer, or holds no tokens.
     """
-    with _failing_as("an npz"), np.load(BytesIO(body), allow_pickle=False) as arrays:
+    with _failing_as("an npz"), Npz(BytesIO(body)) as arrays:
         return [
             tuple(
                 Token(str(text), *((None, None) if start < 0 else (int(start), int(end))))

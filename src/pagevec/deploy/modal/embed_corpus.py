@@ -26,6 +26,7 @@ from pagevec.stores.base import Store
 from pagevec.stores.fingerprint import agree_on_model
 from pagevec.terminal import count, echo
 from pagevec.types import DocumentRecord, MultiVector, Page
+from pagevec.wire.npz import Npz
 
 
 class Shards:
@@ -47,7 +48,7 @@ class Shards:
         shard = self._shard(document)
         if not shard.is_file():
             return False
-        with np.load(shard, allow_pickle=False) as arrays:
+        with Npz(shard) as arrays:
             return str(arrays["version"]) == document.version
 
     def check_model(self, ask: Callable[[], MultiVector]) -> None:

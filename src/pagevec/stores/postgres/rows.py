@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any, LiteralString, Protocol, TypeVar
 
 import numpy as np
@@ -238,11 +239,25 @@ def select_pages(
 
 def parse_metadata(metadata: str | None) -> dict[str, Any]:
     """Return a row's metadata, from JSON or from `str(dict)` as older morphik-core wrote it."""
-    for parse in (json.loads, ast.literal_eval):
+    for parse in (json.loads, _evaluate):
         with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             parsed = parse(metadata or "{}")
             return parsed if isinstance(parsed, dict) else {}
     return {}
+
+
+_ATTEMPTS = 20
+_evaluation = Lock()
+
+
+def _evaluate(literal: str) -> Any:
+    # CPython before 3.14 counts the recursion of all threads together here, and fails where two of
+    # them meet: https://github.com/python/cpython/issues/106905. The lock keeps ours apart.
+    with _evaluation:
+        for _ in range(_ATTEMPTS):
+            with suppress(SystemError):
+                return ast.literal_eval(literal)
+        return ast.literal_eval(literal)
 
 
 def text_columns(page: Page) -> tuple[str, str]:
