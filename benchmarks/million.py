@@ -69,13 +69,12 @@ def measure(
 ) -> Measurement:
     """Search a store at several sizes, up to a million pages that lie as real ones do.
 
-    Two processes search one after the other: one right after the pages were written, when few of them
-    are in the system's cache, and one after it, of which all other figures are. The first query is
-    that of a process that has just opened the store. Recall is the share of the
-    ten best pages by exact MaxSim: of a store of bits, that of the query's numbers with all bits.
-    Memory is resident, with mapped files, at the end of all queries. `--command` measures `pagevec
-    search` as well, from the start of its process to its end, less the time in which the service
-    embeds its query.
+    One process searches right after the pages were written, when few of them are in the system's
+    cache; all other figures are of a second one after it. The first query is that of a process that
+    has just opened the store. Recall is the share of the ten best pages by exact MaxSim: of a store
+    of bits, that of the query's numbers with all bits. Memory is resident, with mapped files, at
+    the end of all queries. `--command` measures `pagevec search` as well, from the start of its
+    process to its end, less the time in which the service embeds its query.
     """
     started = [str(program)] if program else [sys.executable, "-m", "pagevec"]
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
