@@ -5,12 +5,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 import uvloop
+from starlette.types import Receive, Scope, Send
 
+from conftest import make_settings
 from pagevec.server.guard import Guard
+from pagevec.server.middleware import Observe
+from pagevec.server.run import address_of, listen, server_for
 
 
 class Waiting(asyncio.Protocol):
@@ -55,6 +62,33 @@ def test_no_connection_is_lost_without_a_word(
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(end_while_opening())
+
+
+def test_who_asks_for_nothing_more_is_told_of_the_end() -> None:
+    """A request whose application never looks up again gets its 503, too, with an id."""
+    has_come = threading.Event()
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return
+        has_come.set()
+        await asyncio.Event().wait()
+
+    settings = make_settings(shutdown_seconds=1)
+    listener = listen(settings)
+    server = server_for(Observe(answer), settings)
+    serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    with ThreadPoolExecutor(1) as threads, httpx.Client(trust_env=False) as client:
+        serving.start()
+        asked = threads.submit(client.get, address_of(listener), timeout=30)
+        assert has_come.wait(30)
+        server.should_exit = True
+        answered = asked.result(30)
+        serving.join(30)
+    assert not serving.is_alive()
+    assert (answered.status_code, answered.json()["code"]) == (503, "draining")
+    assert "x-request-id" in answered.headers
+    assert answered.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

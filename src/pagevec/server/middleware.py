@@ -68,7 +68,7 @@ class Observe:
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = int(message["status"])  # of MCP an HTTPStatus, which is logged in words
                 message["headers"] = [*message.get("headers", []), *_headers(record)]
             await send(message)
 
@@ -78,9 +78,14 @@ class Observe:
             status = _CLIENT_LEFT
             record.code = str(gone) or record.code
         except asyncio.CancelledError as gone:
-            status = _CLIENT_LEFT
-            record.code = next(filter(None, gone.args), record.code)
-            raise
+            reason, has_begun = next(filter(None, gone.args), record.code), status != _CLIENT_LEFT
+            if not isinstance(reason, PagevecError):
+                status, record.code = _CLIENT_LEFT, reason
+                raise
+            record.code = reason.code
+            if has_begun:
+                raise
+            await error_response(reason)(scope, receive, send_with_headers)
         except Exception as error:
             log.exception("internal error", id=record.id, path=scope["path"])
             index = error.index if isinstance(error, InternalError) else None

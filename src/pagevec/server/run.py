@@ -23,6 +23,9 @@ from pagevec.terminal import show_on_one_line, show_traceback
 
 log = logging.getLogger(__name__)
 
+_LAST_SECONDS = 1.0
+"""In which requests are answered that ask for more of their body, or wait for its end."""
+
 _LOG_PROCESSORS: list[structlog.typing.Processor] = [
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,
@@ -146,9 +149,14 @@ class Server(uvicorn.Server):
         log.info("shutting down: %d requests are in flight", len(in_flight))
         while in_flight and not self.force_exit and time.monotonic() < end:
             _, in_flight = await asyncio.wait(in_flight, timeout=0.1)
-        self._guard.give_up(
-            Draining("this service ended before it had the answer: ask again, or ask another one")
+        late = Draining(
+            "this service ended before it had the answer: ask again, or ask another one"
         )
+        self._guard.give_up(late)
+        if in_flight:  # an application that does not ask for more of its request hears of it now
+            _, in_flight = await asyncio.wait(in_flight, timeout=_LAST_SECONDS)
+        for task in in_flight:
+            task.cancel(late)
         # What is left to do is to close connections, which takes a moment. Forced, uvicorn would
         # not tell the application of its end.
         left = 0.0 if self.force_exit else end - time.monotonic()
