@@ -78,12 +78,12 @@ class Observe:
             status = _CLIENT_LEFT
             record.code = str(gone) or record.code
         except asyncio.CancelledError as gone:
-            reason, has_begun = next(filter(None, gone.args), record.code), status != _CLIENT_LEFT
+            reason = next(filter(None, gone.args), record.code)
             if not isinstance(reason, PagevecError):
                 status, record.code = _CLIENT_LEFT, reason
                 raise
             record.code = reason.code
-            if has_begun:
+            if status != _CLIENT_LEFT:  # another answer has begun
                 raise
             await error_response(reason)(scope, receive, send_with_headers)
         except Exception as error:

@@ -6,17 +6,15 @@ constructor recursion depth mismatch", https://github.com/python/cpython/issues/
 """
 
 import re
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-class Npz:
-    """An open npz file, a context manager; gives each array by its name.
+class Npz(ZipFile):
+    """An npz file that is open for reading; gives each array by its name.
 
     Args:
         file: a path, or an open binary file.
@@ -26,26 +24,9 @@ class Npz:
         OSError: `file` cannot be read.
     """
 
-    def __init__(self, file: Path | IO[bytes]) -> None:
-        self._archive = ZipFile(file)
-        self._names = frozenset(self._archive.namelist())
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the archive."""
-        self._archive.close()
-
     def __contains__(self, name: str) -> bool:
         """Return whether there is an array of this name."""
-        return f"{name}.npy" in self._names
+        return f"{name}.npy" in self.namelist()
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Return an array, which cannot be written to.
@@ -55,7 +36,7 @@ class Npz:
             ValueError: it is not an array of numbers or characters as numpy writes it.
             zipfile.BadZipFile: its bytes are damaged.
         """
-        return _parse_npy(self._archive.read(f"{name}.npy"))
+        return _parse_npy(self.read(f"{name}.npy"))
 
 
 # https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
